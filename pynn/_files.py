@@ -1,0 +1,35 @@
+"""Files that are either whole or not there."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes its name only when complete.
+
+    The bytes go to a temporary name in the same folder, are flushed to the disk, and the file is renamed. If the body
+    raises, the temporary file is removed and a file already at `path` stays as it was.
+
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "a.txt")
+    >>> with atomic_file(path) as f:
+    ...     count = f.write(b"whole")
+    >>> path.read_bytes()
+    b'whole'
+    """
+    target = Path(path).resolve()  # so that a link keeps pointing at the new bytes
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,208 @@
+"""Checkpoints: what goes in comes out, what is broken is refused by name, and nothing is half-written."""
+
+import io
+import json
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pynn._files import atomic_file
+from pynn.serialize import load, save
+
+SUFFIXES = ["npz", "safetensors"]
+
+
+@pytest.fixture(params=SUFFIXES)
+def path(request, tmp_path):
+    if request.param == "safetensors":
+        pytest.importorskip("safetensors")
+    return tmp_path / f"weights.{request.param}"
+
+
+ARRAYS = {
+    "transposed": np.arange(6, dtype=np.float32).reshape(2, 3).T,
+    "reversed": np.arange(5, dtype=np.float64)[::-1],
+    "strided": np.arange(20, dtype=np.int64)[::3],
+    "byte_swapped": np.arange(4, dtype=">f4"),
+    "scalar": np.array(2.5, dtype=np.float32),
+    "empty": np.zeros((0, 3), dtype=np.float32),
+    "flags": np.array([True, False]),
+    "bytes": np.arange(3, dtype=np.uint8),
+    "half": np.array([0.5, np.inf, np.nan], dtype=np.float16),
+}
+
+
+def test_round_trip_of_every_layout(path):
+    # safetensors writes the raw buffer of a transposed or reversed array as it lies in memory: the copy is ours.
+    save(path, ARRAYS, {"model": "lenet", "note": 'ü "quoted"'})
+    state, metadata = load(path)
+    assert metadata == {"model": "lenet", "note": 'ü "quoted"'}
+    assert set(state) == set(ARRAYS)
+    for name, expected in ARRAYS.items():
+        got = state[name]
+        assert got.shape == expected.shape, name
+        assert got.dtype == expected.dtype.newbyteorder("="), name
+        assert got.dtype.isnative, name
+        np.testing.assert_array_equal(got, expected, err_msg=name)
+
+
+def test_loaded_arrays_are_writable_and_contiguous(path):
+    save(path, {"w": np.ones((2, 3), np.float32)})
+    array = load(path)[0]["w"]
+    assert array.flags.writeable
+    assert array.flags.c_contiguous
+    array += 1
+
+
+@pytest.mark.parametrize("name", ["file", "0.weight", "a/b", "arr_0", "ü"])
+def test_awkward_names(path, name):
+    save(path, {name: np.ones(2)})
+    assert list(load(path)[0]) == [name]
+
+
+def test_no_arrays_and_no_metadata(path):
+    save(path, {})
+    assert load(path) == ({}, {})
+
+
+@pytest.mark.parametrize("suffix", ["pt", "npy", "", "safetensors.bak"])
+def test_unknown_suffix(tmp_path, suffix):
+    path = tmp_path / f"weights.{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"save: .*weights.*expected .safetensors or .npz"):
+        save(path, {})
+    with pytest.raises(ValueError, match=r"load: .*weights.*expected .safetensors or .npz"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("state", "metadata", "error", "message"),
+    [
+        ({1: np.ones(2)}, None, TypeError, "array name 1 is int"),
+        ({"__metadata__": np.ones(2)}, None, ValueError, "reserved"),
+        ({"w": np.array([object()])}, None, TypeError, "'w' has dtype object"),
+        ({"w": np.array(["text"])}, None, TypeError, "'w' has dtype <U4"),
+        ({"w": np.ones(2, complex)}, None, TypeError, "'w' has dtype complex128"),
+        ({"w": np.ones(2)}, {"epochs": 3}, TypeError, "'epochs' is int"),
+    ],
+)
+def test_refused_before_anything_is_written(path, state, metadata, error, message):
+    with pytest.raises(error, match=rf"^save: .*{message}"):
+        save(path, state, metadata)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_missing_file(path):
+    with pytest.raises(FileNotFoundError):
+        load(path)
+
+
+def test_every_truncation_is_refused(path):
+    save(path, {"w": np.arange(3, dtype=np.float32)}, {"model": "mlp"})
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"load: .*weights.* is not a readable"):
+            load(path)
+
+
+def test_foreign_bytes_are_refused(path):
+    for content in (b"hello world, this is no weights file", b"PK\x03\x04" + bytes(60), bytes(100), b"\xff" * 100):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"load: .*weights.* is not a readable"):
+            load(path)
+
+
+def test_a_flipped_bit_in_npz_is_refused(tmp_path):
+    path = tmp_path / "weights.npz"
+    save(path, {"w": np.zeros(1000, np.float32)})
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="CRC"):
+        load(path)
+
+
+def _npy(header: str, payload: bytes = b"") -> bytes:
+    body = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body + payload
+
+
+@pytest.mark.parametrize(
+    ("entry", "content", "message"),
+    [
+        ("w.npy", _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,), }"), "needs others"),
+        ("w.npy", _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -1), }", bytes(4)), "shape"),
+        ("w.npy", _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", bytes(8)), "dtype object"),
+        ("w.npy", b"no magic", "magic"),
+        ("readme.txt", b"hello", "'readme.txt' is not an array"),
+        ("__metadata__.json", b"{", "Expecting"),
+        ("__metadata__.json", b"[1]", "not an object of strings"),
+    ],
+)
+def test_hostile_npz_entries(tmp_path, entry, content, message):
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(entry, content)
+    with pytest.raises(ValueError, match=rf"load: .*weights\.npz .*{message}"):
+        load(path)
+
+
+def test_npz_of_numpy_loads_and_ours_loads_in_numpy(tmp_path):
+    theirs, ours = tmp_path / "theirs.npz", tmp_path / "ours.npz"
+    w = np.arange(6.0).reshape(2, 3)
+    np.savez_compressed(theirs, w=w, f=np.asfortranarray(w))
+    state, metadata = load(theirs)
+    np.testing.assert_array_equal(state["w"], w)
+    np.testing.assert_array_equal(state["f"], w)
+    assert metadata == {}
+    save(ours, {"w": w}, {"model": "mlp"})
+    with np.load(ours) as archive:
+        np.testing.assert_array_equal(archive["w"], w)
+        assert json.loads(archive["__metadata__.json"]) == {"model": "mlp"}
+
+
+def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(ImportError, match=r"^save: .*pip install 'pynn-cpu\[safetensors\]'"):
+        save(path, {"w": np.ones(2)})
+    assert not path.exists()
+    with pytest.raises(ImportError, match=r"^load: .*pip install 'pynn-cpu\[safetensors\]'"):
+        load(path)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError, match="bytes-like"), atomic_file(path) as file:
+        file.writelines([b"new", "not bytes"])
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_reach_the_disk_before_the_name(path, monkeypatch):
+    calls = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(Path(b).name), replace(a, b)))
+    save(path, {"w": np.ones(2)})
+    assert calls == ["fsync", path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes and links are those of POSIX")
+def test_mode_follows_the_umask_and_links_are_followed(tmp_path):
+    target, link = tmp_path / "target.bin", tmp_path / "link.bin"
+    link.symlink_to(target)
+    with atomic_file(link) as file:
+        assert isinstance(file, io.BufferedWriter)
+        file.write(b"x")
+    assert link.is_symlink()
+    umask = os.umask(0)
+    os.umask(umask)
+    assert target.stat().st_mode & 0o777 == 0o666 & ~umask
