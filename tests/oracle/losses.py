@@ -1,0 +1,60 @@
+"""Softmax over the last axis, and losses with their gradients."""
+
+import numpy as np
+
+from oracle.elementwise import sigmoid
+from oracle.like import like
+
+
+def softmax(x):
+    e = np.exp(x - np.max(x, axis=-1, keepdims=True, initial=-np.inf))
+    return like(e / np.sum(e, axis=-1, keepdims=True), x)
+
+
+def softmax_backward(dy, y):
+    return like(y * (dy - np.sum(dy * y, axis=-1, keepdims=True)), dy)
+
+
+def log_softmax(x):
+    shifted = x - np.max(x, axis=-1, keepdims=True, initial=-np.inf)
+    return like(shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True)), x)
+
+
+def log_softmax_backward(dy, y):
+    return like(dy - np.exp(y) * np.sum(dy, axis=-1, keepdims=True), dy)
+
+
+def _reduce(loss, gradient, x, reduction, count, need_grad):
+    """Reduce elementwise losses; "mean" divides by `count` (0 gives NaN, as in PyTorch)."""
+    if reduction == "mean":
+        loss, gradient = np.divide(np.sum(loss), count), np.divide(gradient, count)
+    elif reduction == "sum":
+        loss = np.sum(loss)
+    return like(loss, x), like(gradient, x) if need_grad else None
+
+
+def cross_entropy(logits, target, ignore_index, label_smoothing, reduction, need_grad):
+    rows, classes = logits.shape
+    kept = target != ignore_index
+    # The smoothed target distribution q [N, C]: 1 - s on the label, s / C on every class.
+    q = np.full((rows, classes), np.divide(label_smoothing, classes), logits.dtype)
+    q[np.arange(rows)[kept], target[kept]] += 1 - label_smoothing
+    logp = log_softmax(logits)
+    loss = np.where(kept, -np.sum(q * logp, axis=1), 0)
+    # q sums to 1, so d(-sum q log p) / dlogits = p - q.
+    dlogits = np.where(kept[:, None], np.exp(logp) - q, 0)
+    return _reduce(loss, dlogits, logits, reduction, np.sum(kept), need_grad)
+
+
+def mse_loss(x, target, reduction, need_grad):
+    return _reduce((x - target) ** 2, 2 * (x - target), x, reduction, x.size, need_grad)
+
+
+def bce_with_logits(x, target, reduction, need_grad):
+    loss = np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x)))
+    return _reduce(loss, sigmoid(x) - target, x, reduction, x.size, need_grad)
+
+
+def hinge_loss(x, target, reduction, need_grad):
+    margin = 1 - target * x
+    return _reduce(np.maximum(margin, 0), np.where(margin > 0, -target, 0), x, reduction, x.size, need_grad)
