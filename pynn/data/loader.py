@@ -1,0 +1,256 @@
+"""Mini-batches over arrays."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+MNIST_MEAN = 0.1307
+"""Mean of MNIST's training pixels, scaled to [0, 1]."""
+
+MNIST_STD = 0.3081
+"""Standard deviation of MNIST's training pixels, scaled to [0, 1]."""
+
+
+def normalize_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Turn uint8 grey images into a network's input: ``(images / 255 - MNIST_MEAN) / MNIST_STD``.
+
+    Parameters
+    ----------
+    images : uint8 ndarray, ``[N, H, W]`` or ``[N, 1, H, W]``
+        Pixels, 0 to 255.
+
+    Returns
+    -------
+    float32 ndarray, ``[N, 1, H, W]``
+
+    Raises
+    ------
+    TypeError
+        `images` is not a uint8 array (it may have been normalised before).
+    ValueError
+        `images` has another shape.
+
+    Examples
+    --------
+    >>> normalize_images(np.zeros((2, 28, 28), np.uint8)).shape
+    (2, 1, 28, 28)
+    """
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        got = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+        raise TypeError(f"normalize_images: got {got}, needs a uint8 array")
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[1] != 1):
+        raise ValueError(f"normalize_images: got {list(images.shape)}, needs [N, H, W] or [N, 1, H, W]")
+    out = np.multiply(images, np.float32(1 / (255 * MNIST_STD)), order="C", dtype=np.float32)
+    out -= np.float32(MNIST_MEAN / MNIST_STD)
+    return out.reshape(len(images), 1, *images.shape[-2:])
+
+
+class DataLoader:
+    """Iterate over arrays of the same length in batches.
+
+    One pass of ``for`` is one epoch and yields tuples of new C-contiguous arrays ``[B, ...]``, one for each array
+    given; the arrays themselves are never copied whole, so keep them small (uint8) and convert in `transform`.
+
+    Parameters
+    ----------
+    *arrays : ndarray ``[N, ...]``
+        Arrays with the same N, or one tuple or list of them.
+    batch_size : int
+        Samples in a batch; the last batch of an epoch may have fewer.
+    shuffle : bool
+        Take the samples in an order that depends on `seed` and the epoch's number only.
+    seed : int, optional
+        By default a new one from the operating system; `DataLoader.seed` tells which.
+    drop_last : bool
+        Leave out the last batch if it has fewer than `batch_size` samples.
+    transform : callable, optional
+        Gets the arrays of a batch as arguments and returns the tuple to yield.
+
+    Attributes
+    ----------
+    epoch : int
+        The number of the next epoch, from 0. Set it to continue an interrupted training in the same order.
+    num_samples : int
+        N.
+
+    Raises
+    ------
+    TypeError
+        An argument is not an array, or `transform` does not return a tuple.
+    ValueError
+        No arrays, lengths that differ, no samples, ``batch_size < 1``, or no batch in an epoch.
+
+    Examples
+    --------
+    >>> loader = DataLoader(np.arange(5), np.arange(5) ** 2, batch_size=3)
+    >>> [y.tolist() for x, y in loader]
+    [[0, 1, 4], [9, 16]]
+    """
+
+    def __init__(
+        self,
+        *arrays: Array | Sequence[Array],
+        batch_size: int = 32,
+        shuffle: bool = False,
+        seed: int | None = None,
+        drop_last: bool = False,
+        transform: Callable[..., tuple[Any, ...]] | None = None,
+    ) -> None:
+        self.arrays = _as_arrays("DataLoader", arrays)
+        self.num_samples = len(self.arrays[0])
+        if self.num_samples == 0:
+            raise ValueError("DataLoader: the arrays have no samples")
+        self.batch_size = _as_int("DataLoader: batch_size", batch_size)
+        if self.batch_size < 1:
+            raise ValueError(f"DataLoader: batch_size {self.batch_size}, needs at least 1")
+        if drop_last and self.num_samples < self.batch_size:
+            raise ValueError(
+                f"DataLoader: drop_last leaves no batch, {self.num_samples} samples are fewer than "
+                f"batch_size {self.batch_size}"
+            )
+        self.shuffle = shuffle
+        self.seed = (
+            np.random.SeedSequence().generate_state(1)[0].item() if seed is None else _as_seed("DataLoader", seed)
+        )
+        self.drop_last = drop_last
+        self.transform = transform
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        whole, rest = divmod(self.num_samples, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """Begin the next epoch."""
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples) if self.shuffle else None
+        return self._batches(order)
+
+    def _batches(self, order: npt.NDArray[np.int64] | None) -> Iterator[tuple[Any, ...]]:
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            stop = min(start + self.batch_size, self.num_samples)
+            if order is None:
+                batch = tuple(np.array(array[start:stop], order="C") for array in self.arrays)
+            else:
+                batch = tuple(array.take(order[start:stop], axis=0) for array in self.arrays)
+            if self.transform is not None:
+                batch = self.transform(*batch)
+                if not isinstance(batch, tuple):
+                    raise TypeError(f"DataLoader: transform returned {type(batch).__name__}, needs a tuple")
+            yield batch
+
+
+@overload
+def random_split(data: int, lengths: Sequence[float], seed: int = 0) -> list[npt.NDArray[np.int64]]: ...
+@overload
+def random_split(data: Array | Sequence[Array], lengths: Sequence[float], seed: int = 0) -> list[tuple[Array, ...]]: ...
+def random_split(
+    data: int | Array | Sequence[Array], lengths: Sequence[float], seed: int = 0
+) -> list[npt.NDArray[np.int64]] | list[tuple[Array, ...]]:
+    """Split samples at random into parts that have no sample in common and together have all.
+
+    Parameters
+    ----------
+    data : ndarray ``[N, ...]``, a tuple or list of such arrays with the same N, or N itself
+        What to split.
+    lengths : sequence of int or of float
+        Either sizes with the sum N, or fractions with the sum 1: then each part has ``floor(fraction * N)`` samples
+        and what is left goes one by one to the first parts, as in PyTorch.
+    seed : int
+        The same seed gives the same split.
+
+    Returns
+    -------
+    list
+        One tuple of arrays for each part; for an N one int64 array of indices.
+
+    Raises
+    ------
+    TypeError
+        `data` holds something else than arrays, or `lengths` mixes sizes and fractions.
+    ValueError
+        `lengths` is empty, has a negative entry or the wrong sum; or the arrays' lengths differ.
+
+    Examples
+    --------
+    >>> x, y = np.arange(10), np.arange(10) % 2
+    >>> (x_train, y_train), (x_val, y_val) = random_split((x, y), [0.8, 0.2], seed=1)
+    >>> len(x_train), len(x_val)
+    (8, 2)
+    """
+    arrays = None
+    if isinstance(data, (int, np.integer)) and not isinstance(data, bool):
+        n = int(data)
+        if n < 0:
+            raise ValueError(f"random_split: {n} samples")
+    else:
+        arrays = _as_arrays("random_split", (data,))
+        n = len(arrays[0])
+    sizes = _split_sizes(n, lengths)
+    order = np.random.default_rng(_as_seed("random_split", seed)).permutation(n)
+    parts = np.split(order, np.cumsum(sizes)[:-1])
+    if arrays is None:
+        return parts
+    return [tuple(array.take(part, axis=0) for array in arrays) for part in parts]
+
+
+def _split_sizes(n: int, lengths: Sequence[float]) -> list[int]:
+    lengths = list(lengths)
+    if not lengths:
+        raise ValueError("random_split: lengths is empty")
+    if all(isinstance(length, (int, np.integer)) and not isinstance(length, bool) for length in lengths):
+        sizes = [int(length) for length in lengths]
+        if min(sizes) < 0 or sum(sizes) != n:
+            raise ValueError(f"random_split: lengths {sizes} are not sizes with the sum {n}")
+        return sizes
+    if not all(isinstance(length, (float, np.floating)) for length in lengths):
+        raise TypeError(f"random_split: lengths {lengths}, needs all int (sizes) or all float (fractions)")
+    if min(lengths) < 0 or not math.isclose(sum(lengths), 1.0):
+        raise ValueError(f"random_split: lengths {lengths} are not fractions with the sum 1")
+    sizes = [math.floor(n * length) for length in lengths]
+    for i in range(n - sum(sizes)):
+        sizes[i % len(sizes)] += 1
+    return sizes
+
+
+def _as_arrays(operation: str, arguments: Sequence[Any]) -> tuple[Array, ...]:
+    if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
+        arguments = arguments[0]
+    if not arguments:
+        raise ValueError(f"{operation}: needs at least one array")
+    arrays = []
+    for i, argument in enumerate(arguments):
+        if not hasattr(argument, "__array__"):
+            raise TypeError(f"{operation}: argument {i} is a {type(argument).__name__}, needs an array")
+        array = np.asarray(argument)
+        if array.ndim == 0:
+            raise ValueError(f"{operation}: array {i} has shape [], needs a first dimension of samples")
+        if array.dtype == object:
+            raise TypeError(f"{operation}: array {i} has dtype object, needs numbers")
+        arrays.append(array)
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(f"{operation}: arrays differ in length: {', '.join(str(len(array)) for array in arrays)}")
+    return tuple(arrays)
+
+
+def _as_int(what: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} is a {type(value).__name__}, needs an int") from None
+
+
+def _as_seed(operation: str, seed: Any) -> int:
+    value = _as_int(f"{operation}: seed", seed)
+    if value < 0:
+        raise ValueError(f"{operation}: seed {value}, needs at least 0")
+    return value

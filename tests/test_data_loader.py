@@ -1,0 +1,206 @@
+"""Batches and splits: every sample once, the same order for the same seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pynn.data import MNIST_MEAN, MNIST_STD, DataLoader, normalize_images, random_split
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 64])
+@pytest.mark.parametrize("batch_size", [1, 2, 8, 100])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_epoch_has_every_sample_once(n: int, batch_size: int, shuffle: bool) -> None:
+    x, y = np.arange(n * 6).reshape(n, 2, 3), np.arange(n)
+    loader = DataLoader(x, y, batch_size=batch_size, shuffle=shuffle, seed=3)
+    batches = list(loader)
+    assert len(batches) == len(loader) == -(-n // batch_size)
+    assert [len(by) for _, by in batches[:-1]] == [batch_size] * (len(batches) - 1)
+    seen = np.concatenate([by for _, by in batches])
+    assert sorted(seen.tolist()) == list(range(n))
+    np.testing.assert_array_equal(np.concatenate([bx for bx, _ in batches]), x[seen])
+    if not shuffle:
+        assert seen.tolist() == list(range(n))
+
+
+def test_drop_last() -> None:
+    loader = DataLoader(np.arange(10), batch_size=4, drop_last=True)
+    assert len(loader) == 2
+    assert [batch.tolist() for (batch,) in loader] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert len(DataLoader(np.arange(8), batch_size=4, drop_last=True)) == 2
+
+
+def order(loader: DataLoader) -> list[int]:
+    return [int(i) for (batch,) in loader for i in batch]
+
+
+def test_order_depends_on_seed_and_epoch_only() -> None:
+    def make(seed: int, batch_size: int = 7) -> DataLoader:
+        return DataLoader(np.arange(50), batch_size=batch_size, shuffle=True, seed=seed)
+
+    first, second = make(5), make(5, batch_size=16)
+    epochs = [order(first) for _ in range(3)]
+    assert [order(second) for _ in range(3)] == epochs
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert order(make(6)) != epochs[0]
+    resumed = make(5)
+    resumed.epoch = 2
+    assert order(resumed) == epochs[2]
+
+
+def test_an_abandoned_or_parallel_epoch_does_not_disturb_the_next() -> None:
+    a, b = (DataLoader(np.arange(20), batch_size=3, shuffle=True, seed=1) for _ in range(2))
+    expected = [order(a), order(a)]
+    one, two = iter(b), iter(b)
+    assert b.epoch == 2
+    mixed = list(zip(one, two, strict=True))
+    assert [int(i) for (x,), _ in mixed for i in x] == expected[0]
+    assert [int(i) for _, (x,) in mixed for i in x] == expected[1]
+
+
+def test_seed_none_is_new_but_told() -> None:
+    a, b = (DataLoader(np.arange(100), shuffle=True) for _ in range(2))
+    assert a.seed != b.seed  # equal once in 2**32
+    assert order(DataLoader(np.arange(100), shuffle=True, seed=a.seed)) == order(a)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda a: a,
+        lambda a: np.asfortranarray(a),
+        lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+        lambda a: a[::-1][::-1],
+        lambda a: a.astype(a.dtype.newbyteorder(">")),
+    ],
+    ids=["contiguous", "fortran", "strided", "negative strides", "big-endian"],
+)
+def test_batches_are_new_contiguous_arrays(shuffle: bool, layout: Any) -> None:
+    x = layout(np.arange(60, dtype=np.int32).reshape(10, 3, 2))
+    loader = DataLoader(x, np.arange(10), batch_size=4, shuffle=shuffle, seed=0)
+    for bx, i in loader:
+        assert bx.flags.c_contiguous
+        assert not np.shares_memory(bx, x)
+        np.testing.assert_array_equal(bx, x[i])
+
+
+def test_one_sequence_of_arrays_is_unpacked() -> None:
+    x, y = np.arange(4), np.arange(4) * 2
+    for arguments in ((x, y), ((x, y),), ([x, y],)):
+        assert [b.tolist() for b in next(iter(DataLoader(*arguments, batch_size=2)))] == [[0, 1], [0, 2]]
+
+
+def test_transform() -> None:
+    loader = DataLoader(np.arange(4), np.ones(4), batch_size=2, transform=lambda x, y: (x * 10, y, x))
+    assert [a.tolist() for a in list(loader)[1]] == [[20, 30], [1, 1], [2, 3]]
+    with pytest.raises(TypeError, match="DataLoader: transform returned ndarray, needs a tuple"):
+        next(iter(DataLoader(np.arange(4), transform=lambda x: x)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((), {}, ValueError, "needs at least one array"),
+        (((),), {}, ValueError, "needs at least one array"),
+        ((np.zeros(3), np.zeros(4)), {}, ValueError, "arrays differ in length: 3, 4"),
+        ((np.zeros((0, 2)),), {}, ValueError, "no samples"),
+        ((np.float32(1),), {}, ValueError, r"array 0 has shape \[\]"),
+        (([1, 2, 3],), {}, TypeError, "argument 0 is a int"),
+        (("ab",), {}, TypeError, "argument 0 is a str"),
+        ((np.array([None, 1]),), {}, TypeError, "dtype object"),
+        ((np.zeros(3),), {"batch_size": 0}, ValueError, "batch_size 0"),
+        ((np.zeros(3),), {"batch_size": -4}, ValueError, "batch_size -4"),
+        ((np.zeros(3),), {"batch_size": 2.0}, TypeError, "batch_size is a float"),
+        ((np.zeros(3),), {"seed": -1}, ValueError, "seed -1"),
+        ((np.zeros(3),), {"seed": "0"}, TypeError, "seed is a str"),
+        ((np.zeros(3),), {"batch_size": 4, "drop_last": True}, ValueError, "drop_last leaves no batch"),
+    ],
+)
+def test_loader_refuses(arguments: Any, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"DataLoader: .*{message}"):
+        DataLoader(*arguments, **options)
+
+
+@pytest.mark.parametrize("lengths", [[7, 3], [10], [0, 10], [0.7, 0.3], [1.0], [0.5, 0.25, 0.25], [1 / 3] * 3])
+def test_split_is_an_exact_partition(lengths: list[float]) -> None:
+    parts = random_split(10, lengths, seed=4)
+    assert len(parts) == len(lengths)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(10))
+    if isinstance(lengths[0], int):
+        assert [len(part) for part in parts] == lengths
+    x, y = np.arange(30).reshape(10, 3), np.arange(10)
+    for indices, (px, py) in zip(parts, random_split((x, y), lengths, seed=4), strict=True):
+        np.testing.assert_array_equal(px, x[indices])
+        np.testing.assert_array_equal(py, indices)
+        assert not np.shares_memory(px, x)
+
+
+def test_split_sizes_of_fractions_are_pytorchs() -> None:
+    # torch.utils.data.random_split(range(n), fractions) gives these lengths
+    assert [len(part) for part in random_split(10, [1 / 3] * 3)] == [4, 3, 3]
+    assert [len(part) for part in random_split(11, [0.5, 0.25, 0.25])] == [6, 3, 2]
+    assert [len(part) for part in random_split(100, [0.29, 0.71])] == [29, 71]
+
+
+def test_split_is_random_and_repeatable() -> None:
+    first = random_split(100, [50, 50], seed=0)[0].tolist()
+    assert first == random_split(100, [50, 50], seed=0)[0].tolist()
+    assert first != random_split(100, [50, 50], seed=1)[0].tolist()
+    assert first != sorted(first)
+
+
+@pytest.mark.parametrize(
+    ("data", "lengths", "error", "message"),
+    [
+        (10, [], ValueError, "lengths is empty"),
+        (10, [5, 6], ValueError, "sizes with the sum 10"),
+        (10, [11, -1], ValueError, "sizes with the sum 10"),
+        (10, [0.5, 0.6], ValueError, "fractions with the sum 1"),
+        (10, [1.5, -0.5], ValueError, "fractions with the sum 1"),
+        (10, [float("nan"), 1.0], ValueError, "fractions with the sum 1"),
+        (10, [5, 0.5], TypeError, "all int"),
+        (10, [True, 9], TypeError, "all int"),
+        (-1, [1.0], ValueError, "-1 samples"),
+        (True, [1], TypeError, "argument 0 is a bool"),
+        ((np.zeros(2), np.zeros(3)), [1, 1], ValueError, "differ in length"),
+        ("abc", [3], TypeError, "argument 0 is a str"),
+    ],
+)
+def test_split_refuses(data: Any, lengths: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"random_split: .*{message}"):
+        random_split(data, lengths)
+
+
+@pytest.mark.parametrize("shape", [(5, 28, 28), (5, 1, 28, 28), (1, 3, 7), (0, 28, 28)])
+def test_normalize_images(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    out = normalize_images(images)
+    expected = (images.astype(np.float64) / 255 - MNIST_MEAN) / MNIST_STD
+    assert out.dtype == np.float32
+    assert out.shape == (shape[0], 1, *shape[-2:])
+    assert out.flags.c_contiguous
+    # Two rounded operations on values up to 255 / (255 * MNIST_STD) = 3.25: at most 2 units of 2**-23 * 2.
+    np.testing.assert_allclose(out.reshape(shape), expected, rtol=0, atol=2**-21)
+
+
+def test_normalize_images_of_any_layout(rng: np.random.Generator) -> None:
+    images = rng.integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    view = images[::-2].transpose(0, 2, 1)
+    np.testing.assert_array_equal(normalize_images(view), normalize_images(view.copy()))
+    assert normalize_images(view).flags.c_contiguous
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 28, 28), np.float32), [[1, 2]], np.zeros((2, 28, 28), np.int8)])
+def test_normalize_images_refuses_types(bad: Any) -> None:
+    with pytest.raises(TypeError, match=r"normalize_images: got .*, needs a uint8 array"):
+        normalize_images(bad)
+
+
+@pytest.mark.parametrize("shape", [(), (28,), (28, 28), (2, 3, 28, 28), (1, 1, 1, 2, 2)])
+def test_normalize_images_refuses_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="normalize_images: got"):
+        normalize_images(np.zeros(shape, np.uint8))
