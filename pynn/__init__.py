@@ -1,5 +1,79 @@
-"""pynn: a small, fast, CPU-first neural-network training library."""
+"""pynn: a small, fast, CPU-first neural-network training library.
 
+>>> import pynn
+>>> x = pynn.tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+array([2., 4., 6.], dtype=float32)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pynn import _core, functional, tape
+from pynn._core import num_threads, set_num_threads
 from pynn._version import __version__
+from pynn.creation import arange, ones, randn, tensor, zeros
+from pynn.random import seed
+from pynn.tape import grad, no_grad
+from pynn.tensor import Tensor
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from pynn import data, debug, nn, optim, serialize, train
+
+__all__ = [
+    "Tensor",
+    "__version__",
+    "arange",
+    "data",
+    "debug",
+    "functional",
+    "grad",
+    "info",
+    "nn",
+    "no_grad",
+    "num_threads",
+    "ones",
+    "optim",
+    "randn",
+    "seed",
+    "serialize",
+    "set_num_threads",
+    "tape",
+    "tensor",
+    "train",
+    "zeros",
+]
+
+_LAZY = ("data", "debug", "nn", "optim", "serialize", "train")  # imported on first use: `import pynn` stays quick
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"pynn.{name}")
+    raise AttributeError(f"module 'pynn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def info() -> dict[str, Any]:
+    """Return versions, instruction set, compiler and threads, for bug reports.
+
+    >>> import pynn
+    >>> pynn.info()["pynn"] == pynn.__version__
+    True
+    """
+    import platform
+
+    import numpy
+
+    return {
+        "pynn": __version__,
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        **_core.info(),
+    }

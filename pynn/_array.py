@@ -1,0 +1,38 @@
+"""What arrays pynn computes with: C-contiguous, aligned, native, of a dtype it knows."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Array:
+    """Return `data` itself if it is such an array already, else a copy that is.
+
+    Python floats and lists of them become float32. Raises TypeError for a dtype without a place here.
+    """
+    try:
+        array = np.asarray(data)
+    except ValueError as error:  # nested lists of unequal lengths
+        raise ValueError(f"{name}: not a rectangular array: {error}") from None
+    if dtype is None:
+        from_python = isinstance(data, (list, tuple)) or type(data) is float
+        target = np.dtype(np.float32) if from_python and array.dtype == np.float64 else array.dtype.newbyteorder("=")
+    else:
+        target = np.dtype(dtype).newbyteorder("=")
+    if array.dtype.kind not in "biuf" or not is_supported(target):
+        raise TypeError(
+            f"{name}: needs float32, float64, integers or bool, got {type(data).__name__} of dtype {array.dtype}"
+            + (f" for dtype {target}" if dtype is not None else "")
+        )
+    array = np.asarray(array, target, order="C")
+    return array if array.flags.aligned else array.copy()
+
+
+def is_supported(dtype: np.dtype[Any]) -> bool:
+    """Whether tensors can have this dtype."""
+    return dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize in (4, 8))

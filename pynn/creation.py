@@ -1,0 +1,67 @@
+"""Functions that make tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn import random
+from pynn.tensor import Tensor
+
+__all__ = ["arange", "ones", "randn", "tensor", "zeros"]
+
+
+def tensor(data: object, requires_grad: bool = False, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """Return a tensor with a copy of `data`; `Tensor(data)` shares NumPy arrays instead.
+
+    >>> import pynn
+    >>> pynn.tensor([[1.0, 2.0]])
+    Tensor([[1., 2.]], dtype=float32)
+    """
+    result = Tensor(data, requires_grad, dtype)
+    result.data = result.data.copy()
+    result._version = [0]
+    return result
+
+
+def zeros(*shape: int, requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
+    """Return zeros of `shape`.
+
+    >>> import pynn
+    >>> pynn.zeros(2, 3).shape
+    (2, 3)
+    """
+    return Tensor(np.zeros(shape, dtype), requires_grad)
+
+
+def ones(*shape: int, requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
+    """Return ones of `shape`.
+
+    >>> import pynn
+    >>> pynn.ones(2)
+    Tensor([1., 1.], dtype=float32)
+    """
+    return Tensor(np.ones(shape, dtype), requires_grad)
+
+
+def randn(*shape: int, requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
+    """Return samples of the standard normal distribution, from the generator that `pynn.seed` sets.
+
+    >>> import pynn
+    >>> pynn.randn(2, 3).shape
+    (2, 3)
+    """
+    return Tensor(random.generator().standard_normal(shape).astype(dtype), requires_grad)
+
+
+def arange(start: float, stop: float | None = None, step: float = 1, dtype: npt.DTypeLike | None = None) -> Tensor:
+    """Return evenly spaced values: int64 for integer arguments, otherwise float32.
+
+    >>> import pynn
+    >>> pynn.arange(3)
+    Tensor([0, 1, 2], dtype=int64)
+    """
+    values = np.arange(start, stop, step) if stop is not None else np.arange(0, start, step)
+    if dtype is None:
+        dtype = np.float32 if values.dtype.kind == "f" else np.int64
+    return Tensor(values, dtype=dtype)

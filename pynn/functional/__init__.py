@@ -1,0 +1,103 @@
+"""Every operation, under PyTorch's name: forward and backward side by side, computed by the C++ core.
+
+All take tensors or NumPy arrays, float32 or float64, one dtype per call (TypeError otherwise), and raise ValueError for
+shapes that do not fit.
+"""
+
+from pynn.functional.conv import avg_pool2d, conv2d, global_avg_pool2d, max_pool2d
+from pynn.functional.elementwise import (
+    abs,
+    add,
+    clip,
+    div,
+    exp,
+    gelu,
+    leaky_relu,
+    log,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    pow,
+    relu,
+    sigmoid,
+    sqrt,
+    sub,
+    tanh,
+    where,
+)
+from pynn.functional.linear import linear, matmul
+from pynn.functional.loss import (
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    hinge_loss,
+    log_softmax,
+    mse_loss,
+    softmax,
+)
+from pynn.functional.norm import batch_norm, dropout, embedding, layer_norm
+from pynn.functional.reduction import argmax, max, mean, min, sum, var
+from pynn.functional.shape import (
+    astype,
+    broadcast_to,
+    concatenate,
+    flatten,
+    index,
+    pad,
+    reshape,
+    stack,
+    transpose,
+)
+
+__all__ = [
+    "abs",
+    "add",
+    "argmax",
+    "astype",
+    "avg_pool2d",
+    "batch_norm",
+    "binary_cross_entropy_with_logits",
+    "broadcast_to",
+    "clip",
+    "concatenate",
+    "conv2d",
+    "cross_entropy",
+    "div",
+    "dropout",
+    "embedding",
+    "exp",
+    "flatten",
+    "gelu",
+    "global_avg_pool2d",
+    "hinge_loss",
+    "index",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max",
+    "max_pool2d",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mse_loss",
+    "mul",
+    "neg",
+    "pad",
+    "pow",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "softmax",
+    "sqrt",
+    "stack",
+    "sub",
+    "sum",
+    "tanh",
+    "transpose",
+    "var",
+    "where",
+]

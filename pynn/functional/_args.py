@@ -1,0 +1,96 @@
+"""Arguments of the operations, brought into the form that the core takes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn.tensor import Tensor
+
+Array: TypeAlias = npt.NDArray[Any]
+Gradients: TypeAlias = Sequence[Array | None]
+Input: TypeAlias = Tensor | Array  # every operation takes NumPy arrays, too
+Operand: TypeAlias = Tensor | npt.ArrayLike
+Axes: TypeAlias = int | Sequence[int] | None
+
+
+def as_tensor(x: Input) -> Tensor:
+    """`x`, or a tensor around the array `x`."""
+    return x if isinstance(x, Tensor) else Tensor(x)
+
+
+def operands(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
+    """Both operands as tensors; numbers and lists take the dtype of the other one."""
+    if isinstance(a, (Tensor, np.ndarray)):
+        a = as_tensor(a)
+        return a, _operand(name, b, a.data.dtype)
+    if isinstance(b, (Tensor, np.ndarray)):
+        b = as_tensor(b)
+        return _operand(name, a, b.data.dtype), b
+    return Tensor(a), Tensor(b)
+
+
+def _operand(name: str, x: Operand, dtype: np.dtype[Any]) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    if isinstance(x, (int, float, np.integer, np.floating, np.bool_, list, tuple)):
+        return Tensor(x, dtype=dtype)
+    if isinstance(x, np.ndarray):
+        return Tensor(x)
+    raise TypeError(f"{name}: needs a Tensor, an array or a number, got {type(x).__name__}")
+
+
+def axis_index(name: str, axis: int, ndim: int) -> int:
+    """Return `axis` counted from the front; ValueError if there is no such axis."""
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{name}: axis must be an integer, got {type(axis).__name__}") from None
+    if not -ndim <= index < ndim:
+        raise ValueError(f"{name}: axis {index} is out of range for {ndim} axes")
+    return index % ndim
+
+
+def axes_tuple(name: str, axes: Axes, ndim: int) -> tuple[int, ...]:
+    """Return `axes` sorted and counted from the front, all of them for None."""
+    if axes is None:
+        return tuple(range(ndim))
+    if not isinstance(axes, Sequence):
+        return (axis_index(name, axes, ndim),)
+    result = sorted(axis_index(name, axis, ndim) for axis in axes)
+    if len(set(result)) != len(result):
+        raise ValueError(f"{name}: axes {list(axes)} name an axis twice")
+    return tuple(result)
+
+
+def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """Return an integer twice, or a pair of integers as it is."""
+    try:
+        if isinstance(value, (tuple, list)):
+            first, second = value
+            return operator.index(first), operator.index(second)
+        index = operator.index(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: {argument} must be an integer or a pair of them, got {value!r}") from None
+    return index, index
+
+
+def one_of(name: str, argument: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError unless `value` is one of the `allowed` words."""
+    if value not in allowed:
+        raise ValueError(f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def int64(name: str, argument: str, indices: Input) -> npt.NDArray[np.int64]:
+    """Return an array of any integer dtype as contiguous int64; TypeError for others."""
+    array = np.asarray(indices.data if isinstance(indices, Tensor) else indices)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: {argument} must hold integers, got {array.dtype}")
+    return np.asarray(array, np.int64, order="C")
+
+
+Backward: TypeAlias = Callable[[Array], Gradients]

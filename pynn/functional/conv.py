@@ -1,0 +1,157 @@
+"""Convolution and pooling of images [N, C, H, W]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pynn import _core
+from pynn.functional._args import Array, Gradients, Input, as_tensor, pair
+from pynn.functional.reduction import mean
+from pynn.tape import record
+from pynn.tensor import Tensor
+
+__all__ = ["avg_pool2d", "conv2d", "global_avg_pool2d", "max_pool2d"]
+
+Size = int | Sequence[int]  # of height and width, or a pair of them
+
+
+def conv2d(
+    x: Input,
+    weight: Input,
+    bias: Input | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlate images with filters.
+
+    Parameters
+    ----------
+    x, weight, bias
+        Shapes [N, C, H, W], [O, C/groups, KH, KW] and [O].
+    stride, dilation
+        Integer, or a pair for height and width.
+    padding
+        Zeros on each side: an integer, a pair, "valid" (none), or "same" (output as large as the input; stride 1 only;
+        where the zeros do not split evenly, the extra one is at the bottom or right).
+    groups
+        Number of groups of channels that do not see each other.
+
+    Returns
+    -------
+    Tensor
+        Shape [N, O, OH, OW] with OH = (H + pads - dilation * (KH - 1) - 1) // stride + 1.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.functional.conv2d(pynn.ones(2, 3, 8, 8), pynn.ones(4, 3, 3, 3), padding="same").shape
+    (2, 4, 8, 8)
+    """
+    x, weight = as_tensor(x), as_tensor(weight)
+    offset = None if bias is None else as_tensor(bias)
+    parents = (x, weight) if offset is None else (x, weight, offset)
+    value, w = x.data, weight.data
+    b = None if offset is None else offset.data
+    strides, dilations = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
+    pads = _pads(padding, w.shape, strides, dilations)
+    needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
+    y = _core.conv2d(value, w, b, strides, pads, dilations, groups)
+
+    def backward(dy: Array) -> Gradients:
+        return _core.conv2d_backward(dy, value, w, strides, pads, dilations, groups, *needs)[: len(parents)]
+
+    return record("conv2d", y, parents, backward, (x, weight))
+
+
+def _pads(
+    padding: Size | str, weight_shape: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Zeros at top, bottom, left, right."""
+    if not isinstance(padding, str):
+        vertical, horizontal = pair("conv2d", "padding", padding)
+        return vertical, vertical, horizontal, horizontal
+    if padding == "valid":
+        return 0, 0, 0, 0
+    if padding != "same":
+        raise ValueError(f"conv2d: padding must be integers, 'same' or 'valid', got {padding!r}")
+    if stride != (1, 1):
+        raise ValueError(f"conv2d: padding='same' needs stride 1, got {list(stride)}")
+    if len(weight_shape) != 4:
+        raise ValueError(f"conv2d: weight {list(weight_shape)} needs 4 axes [O, C/groups, KH, KW]")
+    height, width = (d * (k - 1) for d, k in zip(dilation, weight_shape[2:], strict=True))
+    return height // 2, height - height // 2, width // 2, width - width // 2
+
+
+def max_pool2d(
+    x: Input,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """Return the maximum of each window of [N, C, H, W]; NaN wins, padding never does.
+
+    `stride` is `kernel_size` by default. `ceil_mode` keeps windows that overhang at the bottom and right. The gradient
+    goes to the first maximum of a window.
+
+    >>> import pynn
+    >>> pynn.functional.max_pool2d(pynn.ones(1, 1, 4, 6), 2).shape
+    (1, 1, 2, 3)
+    """
+    x = as_tensor(x)
+    value = x.data
+    kernel = pair("max_pool2d", "kernel_size", kernel_size)
+    strides = kernel if stride is None else pair("max_pool2d", "stride", stride)
+    pads, dilations = pair("max_pool2d", "padding", padding), pair("max_pool2d", "dilation", dilation)
+    y, indices = _core.max_pool2d(value, kernel, strides, pads, dilations, ceil_mode)
+    shape = value.shape
+
+    def backward(dy: Array) -> Gradients:
+        return (_core.max_pool2d_backward(dy, indices, shape, kernel, strides, pads, dilations),)
+
+    return record("max_pool2d", y, (x,), backward)
+
+
+def avg_pool2d(
+    x: Input,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """Return the mean of each window of [N, C, H, W].
+
+    `stride` is `kernel_size` by default. `count_include_pad` divides by the window's size even where it covers padding.
+
+    >>> import pynn
+    >>> pynn.functional.avg_pool2d(pynn.ones(1, 1, 4, 6), 2).shape
+    (1, 1, 2, 3)
+    """
+    x = as_tensor(x)
+    shape = x.data.shape
+    kernel = pair("avg_pool2d", "kernel_size", kernel_size)
+    strides = kernel if stride is None else pair("avg_pool2d", "stride", stride)
+    pads = pair("avg_pool2d", "padding", padding)
+    y = _core.avg_pool2d(x.data, kernel, strides, pads, ceil_mode, count_include_pad)
+
+    def backward(dy: Array) -> Gradients:
+        return (_core.avg_pool2d_backward(dy, shape, kernel, strides, pads, count_include_pad),)
+
+    return record("avg_pool2d", y, (x,), backward)
+
+
+def global_avg_pool2d(x: Input) -> Tensor:
+    """Return the mean of each channel: [N, C, H, W] to [N, C] (Lin et al. 2013).
+
+    >>> import pynn
+    >>> pynn.functional.global_avg_pool2d(pynn.ones(2, 3, 4, 4)).shape
+    (2, 3)
+    """
+    x = as_tensor(x)
+    if x.ndim != 4:
+        raise ValueError(f"global_avg_pool2d: input {list(x.shape)} needs 4 axes [N, C, H, W]")
+    return mean(x, (2, 3))

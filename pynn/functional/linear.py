@@ -1,0 +1,101 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from pynn import _core
+from pynn.functional._args import Array, Gradients, Input, as_tensor, one_of
+from pynn.functional.elementwise import _fit
+from pynn.functional.shape import reshape
+from pynn.tape import record
+from pynn.tensor import Tensor
+
+__all__ = ["linear", "matmul"]
+
+ACTIVATIONS = ("none", "relu", "leaky_relu", "sigmoid", "tanh")
+
+
+def matmul(a: Input, b: Input, transpose_a: bool = False, transpose_b: bool = False) -> Tensor:
+    """Return the matrix product [..., M, K] @ [..., K, N] -> [..., M, N]; batch axes broadcast.
+
+    A 1-D operand is a row (left) or a column (right) whose axis of length 1 is dropped from the result. `transpose_a`
+    and `transpose_b` read a matrix with its last two axes exchanged, without a copy.
+
+    >>> import pynn
+    >>> pynn.functional.matmul(pynn.ones(2, 3), pynn.ones(4, 3), transpose_b=True).shape
+    (2, 4)
+    """
+    a, b = as_tensor(a), as_tensor(b)
+    if a.data.ndim == 1 or b.data.ndim == 1:
+        return _matmul_vector(a, b, transpose_a, transpose_b)
+    x, w, need_a, need_b = a.data, b.data, a.requires_grad, b.requires_grad
+
+    def backward(dy: Array) -> Gradients:
+        da = db = None
+        if need_a:
+            da = _core.matmul(w, dy, transpose_b, True) if transpose_a else _core.matmul(dy, w, False, not transpose_b)
+            da = _fit(da, x.shape)
+        if need_b:
+            left, right = x, dy
+            if w.ndim == 2 and not transpose_a:  # one product over all rows, not a batch of products to sum
+                left, right = (
+                    x.reshape(-1, x.shape[-1]) if x.size else x,
+                    dy.reshape(-1, dy.shape[-1]) if dy.size else dy,
+                )
+            if transpose_b:
+                db = _core.matmul(right, left, True, transpose_a)
+            else:
+                db = _core.matmul(left, right, not transpose_a, False)
+            db = _fit(db, w.shape)
+        return da, db
+
+    return record("matmul", _core.matmul(x, w, transpose_a, transpose_b), (a, b), backward, (a, b))
+
+
+def _matmul_vector(a: Tensor, b: Tensor, transpose_a: bool, transpose_b: bool) -> Tensor:
+    a_is_row, b_is_column = a.ndim == 1, b.ndim == 1
+    if (a_is_row and transpose_a) or (b_is_column and transpose_b):
+        raise ValueError("matmul: a 1-D operand cannot be transposed")
+    y = matmul(
+        reshape(a, (1, a.size)) if a_is_row else a,
+        reshape(b, (b.size, 1)) if b_is_column else b,
+        transpose_a,
+        transpose_b,
+    )
+    shape = y.shape[:-2] + (() if a_is_row else y.shape[-2:-1]) + (() if b_is_column else y.shape[-1:])
+    return reshape(y, shape)
+
+
+def linear(x: Input, weight: Input, bias: Input | None = None, activation: str = "none") -> Tensor:
+    """Return activation(x @ weight.T + bias) in one pass.
+
+    Parameters
+    ----------
+    x, weight, bias
+        Shapes [..., in], [out, in] and [out].
+    activation
+        "none", "relu", "leaky_relu" (slope 0.01), "sigmoid" or "tanh".
+
+    Returns
+    -------
+    Tensor
+        Shape [..., out].
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.functional.linear(pynn.ones(5, 3), pynn.ones(2, 3), pynn.zeros(2), "relu").shape
+    (5, 2)
+    """
+    one_of("linear", "activation", activation, ACTIVATIONS)
+    x, weight = as_tensor(x), as_tensor(weight)
+    offset = None if bias is None else as_tensor(bias)
+    parents = (x, weight) if offset is None else (x, weight, offset)
+    value, w = x.data, weight.data
+    b = None if offset is None else offset.data
+    needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
+    y = _core.linear(value, w, b, activation)
+
+    def backward(dy: Array) -> Gradients:
+        return _core.linear_backward(dy, y, value, w, activation, *needs)[: len(parents)]
+
+    return record("linear", y, parents, backward, (x, weight), saves_output=activation != "none")

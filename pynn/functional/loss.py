@@ -1,0 +1,188 @@
+"""Softmax and the losses. Each loss computes its gradient in the same pass as its value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pynn import _core
+from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, int64, one_of
+from pynn.functional.shape import reshape, transpose
+from pynn.tape import is_grad_enabled, record
+from pynn.tensor import Tensor
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "hinge_loss",
+    "log_softmax",
+    "mse_loss",
+    "softmax",
+]
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def _along(rows: Callable[[Tensor], Tensor], name: str, x: Input, dim: int) -> Tensor:
+    """Apply an operation on the last axis along axis `dim`."""
+    x = as_tensor(x)
+    axis = axis_index(name, dim, x.ndim)
+    if axis == x.ndim - 1:
+        return rows(x)
+    order = list(range(x.ndim))
+    order[axis], order[-1] = order[-1], order[axis]  # an exchange is its own inverse
+    return transpose(rows(transpose(x, order)), order)
+
+
+def softmax(x: Input, dim: int = -1) -> Tensor:
+    """Return exp(x) / sum(exp(x)) along `dim`, without overflow.
+
+    >>> import pynn
+    >>> pynn.functional.softmax(pynn.tensor([[1.0, 1.0]]))
+    Tensor([[0.5, 0.5]], dtype=float32)
+    """
+    return _along(_softmax_rows, "softmax", x, dim)
+
+
+def _softmax_rows(x: Tensor) -> Tensor:
+    y = _core.softmax(x.data)
+
+    def backward(dy: Array) -> Gradients:
+        return (_core.softmax_backward(dy, y),)
+
+    return record("softmax", y, (x,), backward, saves_output=True)
+
+
+def log_softmax(x: Input, dim: int = -1) -> Tensor:
+    """Return log(softmax(x)) along `dim`, without overflow or loss of precision.
+
+    >>> import pynn
+    >>> pynn.functional.log_softmax(pynn.tensor([[1.0, 1.0]])).exp()
+    Tensor([[0.5, 0.5]], dtype=float32)
+    """
+    return _along(_log_softmax_rows, "log_softmax", x, dim)
+
+
+def _log_softmax_rows(x: Tensor) -> Tensor:
+    y = _core.log_softmax(x.data)
+
+    def backward(dy: Array) -> Gradients:
+        return (_core.log_softmax_backward(dy, y),)
+
+    return record("log_softmax", y, (x,), backward, saves_output=True)
+
+
+def cross_entropy(
+    logits: Input,
+    target: Input,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """Return the cross-entropy between softmax(logits) and integer classes.
+
+    Parameters
+    ----------
+    logits
+        Shape [N, C], [N, C, d1, …] or [C]; not normalised.
+    target
+        Classes 0 … C-1 of any integer dtype, shape [N], [N, d1, …] or [].
+    ignore_index
+        Targets of this value count neither in the loss nor in the mean.
+    label_smoothing
+        Weight in 0 … 1 of the uniform distribution mixed into the target (Szegedy et al. 2016).
+    reduction
+        "mean" over the targets that count, "sum", or "none" (the shape of `target`).
+
+    Raises
+    ------
+    TypeError
+        If target does not hold integers.
+    IndexError
+        If a class is out of range.
+
+    Examples
+    --------
+    >>> import pynn, numpy as np
+    >>> loss = pynn.functional.cross_entropy(pynn.tensor([[0.0, 0.0]]), np.array([1]))
+    >>> round(loss.item(), 4)  # log(2)
+    0.6931
+    """
+    one_of("cross_entropy", "reduction", reduction, REDUCTIONS)
+    x, classes = as_tensor(logits), int64("cross_entropy", "target", target)
+    if x.ndim == 0 or classes.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
+        raise ValueError(
+            f"cross_entropy: logits {list(x.shape)} and target {list(classes.shape)} do not fit; "
+            "needs [N, C] and [N], or [N, C, d1, ...] and [N, d1, ...]"
+        )
+    if x.ndim != 2:  # one row for each target
+        if x.ndim > 2:
+            x = transpose(x, (0, *range(2, x.ndim), 1))
+        x = reshape(x, (classes.size, x.shape[-1]))
+    need_grad = x.requires_grad and is_grad_enabled()
+    loss, dlogits = _core.cross_entropy(
+        x.data, classes.reshape(-1), ignore_index, label_smoothing, reduction, need_grad
+    )
+    rows = reduction == "none"
+
+    def backward(dloss: Array) -> Gradients:
+        return (_core.mul(dlogits, dloss.reshape(-1, 1) if rows else dloss),)  # type: ignore[arg-type]
+
+    y = record("cross_entropy", loss, (x,), backward)
+    return reshape(y, classes.shape) if rows and classes.ndim != 1 else y
+
+
+def mse_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
+    """Return the mean squared error (x - target)^2 of two tensors of one shape; both can have gradients.
+
+    >>> import pynn
+    >>> pynn.functional.mse_loss(pynn.tensor([1.0, 3.0]), pynn.tensor([1.0, 1.0]))
+    Tensor(2., dtype=float32)
+    """
+    one_of("mse_loss", "reduction", reduction, REDUCTIONS)
+    x, target = as_tensor(x), as_tensor(target)
+    need_x, need_target = x.requires_grad, target.requires_grad
+    loss, dx1 = _core.mse_loss(x.data, target.data, reduction, (need_x or need_target) and is_grad_enabled())
+
+    def backward(dloss: Array) -> Gradients:
+        dx = _core.mul(dx1, dloss)  # type: ignore[arg-type]
+        return dx if need_x else None, _core.neg(dx) if need_target else None
+
+    return record("mse_loss", loss, (x, target), backward)
+
+
+def binary_cross_entropy_with_logits(x: Input, target: Input, reduction: str = "mean") -> Tensor:
+    """Return -(t log s + (1 - t) log(1 - s)) with s = sigmoid(x), computed without overflow.
+
+    `target` is of the shape and dtype of `x`, usually in 0 … 1, and takes no gradient.
+
+    >>> import pynn
+    >>> loss = pynn.functional.binary_cross_entropy_with_logits(pynn.tensor([100.0]), pynn.tensor([1.0]))
+    >>> round(loss.item(), 6)
+    0.0
+    """
+    return _loss("binary_cross_entropy_with_logits", _core.bce_with_logits, x, target, reduction)
+
+
+def hinge_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
+    """Return max(0, 1 - target * x) for targets -1 and 1 of the shape and dtype of `x`, which take no gradient.
+
+    >>> import pynn
+    >>> pynn.functional.hinge_loss(pynn.tensor([0.5, 3.0]), pynn.tensor([1.0, -1.0]), "none")
+    Tensor([0.5, 4. ], dtype=float32)
+    """
+    return _loss("hinge_loss", _core.hinge_loss, x, target, reduction)
+
+
+def _loss(
+    name: str, forward: Callable[..., tuple[Array, Array | None]], x: Input, target: Input, reduction: str
+) -> Tensor:
+    one_of(name, "reduction", reduction, REDUCTIONS)
+    x, target = as_tensor(x), as_tensor(target)
+    if target.requires_grad:
+        raise ValueError(f"{name}: target takes no gradient; pass target.detach()")
+    loss, dx1 = forward(x.data, target.data, reduction, x.requires_grad and is_grad_enabled())
+
+    def backward(dloss: Array) -> Gradients:
+        return (_core.mul(dx1, dloss),)  # type: ignore[arg-type]
+
+    return record(name, loss, (x,), backward)

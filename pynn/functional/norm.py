@@ -1,0 +1,155 @@
+"""Normalisation, dropout and embedding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pynn import _core, random
+from pynn.functional._args import Array, Gradients, Input, as_tensor, int64
+from pynn.functional.shape import reshape
+from pynn.tape import record
+from pynn.tensor import Tensor
+
+__all__ = ["batch_norm", "dropout", "embedding", "layer_norm"]
+
+
+def _affine(name: str, weight: Input | None, bias: Input | None) -> tuple[Tensor, ...]:
+    """(), or weight and bias; the core takes both or none, a bias that is left out is 0."""
+    if weight is None:
+        if bias is not None:
+            raise ValueError(f"{name}: a bias needs a weight")
+        return ()
+    weight = as_tensor(weight)
+    return weight, Tensor(np.zeros_like(weight.data)) if bias is None else as_tensor(bias)
+
+
+def batch_norm(
+    x: Input,
+    running_mean: Input | None,
+    running_var: Input | None,
+    weight: Input | None = None,
+    bias: Input | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise each channel of [N, C, ...] to mean 0 and variance 1, then scale and shift (Ioffe and Szegedy 2015).
+
+    Parameters
+    ----------
+    running_mean, running_var
+        Statistics [C] that are used if not `training`, else *written*: they move by `momentum` towards the batch's mean
+        and unbiased variance. None: do not track.
+    weight, bias
+        Scale and shift [C].
+    training
+        Use the statistics of the batch.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> y = pynn.functional.batch_norm(pynn.randn(64, 3), None, None, training=True)
+    >>> bool((abs(y.mean(0).data) < 1e-6).all())
+    True
+    """
+    if not training and (running_mean is None or running_var is None):
+        raise ValueError("batch_norm: needs running_mean and running_var unless training")
+    x, affine = as_tensor(x), _affine("batch_norm", weight, bias)
+    w, b = (affine[0].data, affine[1].data) if affine else (None, None)
+    value = x.data
+    running = [s.data if isinstance(s, Tensor) else s for s in (running_mean, running_var)]
+    y, mean, rstd = _core.batch_norm(value, w, b, running[0], running[1], training, momentum, eps)
+    if training:
+        for s in (running_mean, running_var):
+            if isinstance(s, Tensor):
+                s._bump_version()
+
+    def backward(dy: Array) -> Gradients:
+        return _core.batch_norm_backward(dy, value, w, mean, rstd, training)[: 1 + len(affine)]
+
+    return record("batch_norm", y, (x, *affine), backward, (x, *affine[:1]))
+
+
+def layer_norm(
+    x: Input,
+    normalized_shape: int | Sequence[int],
+    weight: Input | None = None,
+    bias: Input | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalise over the last axes, those of `normalized_shape`, then scale and shift (Ba et al. 2016).
+
+    `weight` and `bias` have the shape `normalized_shape`.
+
+    >>> import pynn
+    >>> pynn.functional.layer_norm(pynn.tensor([[1.0, 3.0]]), 2).numpy().round(3)
+    array([[-1.,  1.]], dtype=float32)
+    """
+    x = as_tensor(x)
+    shape = x.shape
+    last = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not last or shape[-len(last) :] != last:
+        raise ValueError(f"layer_norm: input {list(shape)} does not end in normalized_shape {list(last)}")
+    affine = _affine("layer_norm", weight, bias)
+    for parameter in affine:
+        if parameter.shape != last:
+            raise ValueError(f"layer_norm: weight or bias {list(parameter.shape)} needs the shape {list(last)}")
+    if len(last) > 1:  # [..., D]: what the core takes
+        size = math.prod(last)
+        rows = reshape(x, (*shape[: -len(last)], size))
+        flat: list[Tensor | None] = [reshape(parameter, size) for parameter in affine]
+        flat += [None] * (2 - len(flat))
+        return reshape(layer_norm(rows, size, flat[0], flat[1], eps), shape)
+    value = x.data
+    w, b = (affine[0].data, affine[1].data) if affine else (None, None)
+    y_value, mean, rstd = _core.layer_norm(value, w, b, eps)
+
+    def backward(dy: Array) -> Gradients:
+        return _core.layer_norm_backward(dy, value, w, mean, rstd)[: 1 + len(affine)]
+
+    return record("layer_norm", y_value, (x, *affine), backward, (x, *affine[:1]))
+
+
+def dropout(x: Input, p: float = 0.5, training: bool = True) -> Tensor:
+    """Set each element to 0 with probability `p`, scale the others by 1 / (1 - p) (Srivastava et al. 2014).
+
+    Not training, it returns `x` itself. What falls follows from `pynn.seed`, not from the number of threads.
+
+    >>> import pynn
+    >>> pynn.functional.dropout(pynn.ones(3), p=0.5, training=False)
+    Tensor([1., 1., 1.], dtype=float32)
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p must be a probability in 0 … 1, got {p}")
+    x = as_tensor(x)
+    if not training or p == 0:
+        return x
+    key, offset = random.next_offset((x.size + 3) // 4)  # a counter of Philox gives four numbers
+
+    def backward(dy: Array) -> Gradients:
+        return (_core.dropout(dy, p, key, offset),)
+
+    return record("dropout", _core.dropout(x.data, p, key, offset), (x,), backward)
+
+
+def embedding(indices: Input, weight: Input) -> Tensor:
+    """Return rows of `weight` [V, D]: integer indices [...] in 0 … V-1 to [..., D].
+
+    Raises TypeError for indices that are not integers, IndexError for those out of range.
+
+    >>> import pynn, numpy as np
+    >>> pynn.functional.embedding(np.array([1, 1, 0]), pynn.tensor([[1.0], [2.0]]))
+    Tensor([[2.],
+            [2.],
+            [1.]], dtype=float32)
+    """
+    weight, rows = as_tensor(weight), int64("embedding", "indices", indices)
+    num_embeddings = weight.shape[0] if weight.ndim else 0
+
+    def backward(dy: Array) -> Gradients:
+        return (_core.embedding_backward(dy, rows, num_embeddings),)
+
+    return record("embedding", _core.embedding(weight.data, rows), (weight,), backward)

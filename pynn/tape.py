@@ -1,0 +1,253 @@
+"""The tape: reverse-mode automatic differentiation in one short file.
+
+Every differentiable operation computes its result with NumPy arrays and calls `record`, which wraps the result in a
+`Tensor` and, if a parent needs a gradient, attaches a `Node`: who the parents are, and a function that turns the
+gradient of the output (``dy``) into the gradients of the parents. `backward` walks these nodes from the newest to the
+oldest. A node is always younger than its parents, so when its turn comes, all uses of its output have been summed.
+
+Nodes point only backwards, from outputs to inputs, and never at their own output: when the last tensor of a graph goes
+away, so does the graph, without the garbage collector. Nothing here recurses, so a graph may be any depth.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ParamSpec, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn import _core
+from pynn.tensor import Tensor
+
+Array: TypeAlias = npt.NDArray[Any]
+Gradients: TypeAlias = Sequence[Array | None]  # one for each parent; None where no gradient flows
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_clock = itertools.count(1)  # orders nodes by age, and writes in place by when they happened
+_new = object.__new__
+
+
+class _Mode(threading.local):
+    enabled = True  # each thread has its own
+
+
+_mode = _Mode()
+
+
+class Node:
+    """One recorded operation."""
+
+    __slots__ = ("backward", "name", "order", "output_version", "parents", "retained", "saved")
+
+    def __init__(
+        self,
+        name: str,
+        parents: list[Node | Tensor | None],
+        backward: Callable[[Array], Gradients],
+        saved: Sequence[Tensor],
+        output_version: list[int] | None,
+    ) -> None:
+        self.name = name
+        self.order = next(_clock)
+        self.parents = parents  # the node that made each parent, the parent itself if it is a leaf, None for constants
+        self.backward: Callable[[Array], Gradients] | None = backward  # None once the node is released
+        self.saved = saved
+        self.output_version = output_version
+        self.retained: weakref.ref[Tensor] | None = None  # set by Tensor.retain_grad
+
+    def check(self) -> None:
+        """Raise RuntimeError unless `backward` can run and would see the values of the forward pass."""
+        if self.backward is None:
+            raise RuntimeError(
+                f"backward: the graph through {self.name} was already freed by an earlier backward; "
+                "pass retain_graph=True to the earlier one, or compute the output again"
+            )
+        for i, tensor in enumerate(self.saved):
+            if tensor._version[0] > self.order:
+                self._refuse(f"its saved tensor {i}, {list(tensor.shape)},")
+        if self.output_version is not None and self.output_version[0] > self.order:
+            self._refuse("its output")
+
+    def _refuse(self, what: str) -> None:
+        raise RuntimeError(
+            f"backward: {self.name} needs the values of its forward pass, but {what} was changed in place since; "
+            "change a copy, or change it after backward"
+        )
+
+    def release(self) -> None:
+        """Drop everything that the node keeps alive."""
+        self.backward = self.output_version = None
+        self.parents, self.saved = [], ()
+
+
+def record(
+    name: str,
+    y: Array,
+    parents: Sequence[Tensor],
+    backward: Callable[[Array], Gradients],
+    saved: Sequence[Tensor] = (),
+    saves_output: bool = False,
+) -> Tensor:
+    """Wrap the result `y` of operation `name` in a Tensor that remembers how to differentiate it.
+
+    `backward(dy)` returns one gradient (or None) for each parent: `dy` itself, a view, or a new array, but never an
+    array that it keeps. `saved` names the parents whose values it reads, `saves_output` says that it reads `y`; a
+    backward after one of these was changed in place is refused.
+
+    >>> import pynn
+    >>> def double(x):
+    ...     return pynn.tape.record("double", 2 * x.data, (x,), lambda dy: (2 * dy,))
+    >>> x = pynn.tensor([1.0, 5.0], requires_grad=True)
+    >>> double(x).sum().backward()
+    >>> x.grad
+    array([2., 2.], dtype=float32)
+    """
+    out = _new(Tensor)  # without __init__: `y` needs no conversion
+    out.data = y
+    out.grad = None
+    out._version = version = [0]
+    if _mode.enabled:
+        for parent in parents:
+            if parent.requires_grad:
+                sources = [p._node or (p if p.requires_grad else None) for p in parents]
+                out._node = Node(name, sources, backward, saved, version if saves_output else None)
+                out.requires_grad = True
+                return out
+    out._node = None
+    out.requires_grad = False
+    return out
+
+
+def backward(output: Tensor, grad_output: object = None, retain_graph: bool = False) -> None:
+    """Add the gradient of `output` to `.grad` of every leaf it depends on: of all of them, or of none on an error."""
+    updates = []
+    dy = _start_gradient("backward", output, grad_output)
+    for source, dx in _gradients(output, dy, retain_graph).items():
+        x = source.retained and source.retained() if type(source) is Node else source
+        if isinstance(x, Tensor):
+            updates.append((x, dx if x.grad is None else _core.add(x.grad, dx)))
+    for x, dx in updates:
+        x.grad = dx
+
+
+def grad(
+    output: Tensor, inputs: Tensor | Sequence[Tensor], grad_output: object = None, retain_graph: bool = False
+) -> list[Array]:
+    """Return the gradients of `output` with respect to `inputs`, and leave every `.grad` as it is.
+
+    `inputs` may be leaves or computed tensors. `grad_output` (of the shape of `output`) can be left out for a single
+    element. Raises RuntimeError if `output` does not depend on one of them.
+
+    >>> import pynn
+    >>> x = pynn.tensor(3.0, requires_grad=True)
+    >>> pynn.grad(x * x, [x])
+    [array(6., dtype=float32)]
+    """
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    dy = _start_gradient("grad", output, grad_output)
+    sources = [x._node or x for x in tensors]
+    found = _gradients(output, dy, retain_graph, {s for s in sources if type(s) is Node})
+    for i, source in enumerate(sources):
+        if source not in found:
+            raise RuntimeError(f"grad: the output does not depend on input {i}, {list(tensors[i].shape)}")
+    return [found[source] for source in sources]
+
+
+def _start_gradient(name: str, output: Tensor, grad_output: object) -> Array:
+    """The dy that the walk starts with: a new array."""
+    if not output.requires_grad:
+        raise RuntimeError(
+            f"{name}: nothing that the tensor was computed from requires a gradient (or it was detached)"
+        )
+    if grad_output is None:
+        if output.size != 1:
+            raise ValueError(
+                f"{name}: needs a scalar such as a loss, got shape {list(output.shape)}; reduce it or pass its gradient"
+            )
+        return np.ones(output.shape, output.dtype)
+    dy = np.array(grad_output.data if isinstance(grad_output, Tensor) else grad_output, output.dtype, order="C")
+    if dy.shape != output.shape:
+        raise ValueError(f"{name}: gradient {list(dy.shape)} needs the shape of the tensor, {list(output.shape)}")
+    return dy
+
+
+def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] = ()) -> dict[Node | Tensor, Array]:
+    """Gradients of the leaves of `y` and of the nodes in `keep` or under `retain_grad`; no array appears twice."""
+    start = y._node or y
+    grads: dict[Node | Tensor, Array] = {start: dy}
+    for node in _history(start):
+        dy = grads.pop(node, None)  # type: ignore[arg-type]
+        if dy is not None:
+            if node.retained is not None or node in keep:
+                grads[node] = dy.copy()
+            dxs = node.backward(dy)  # type: ignore[misc]
+            for parent, dx in zip(node.parents, dxs, strict=True):
+                if parent is None or dx is None:
+                    continue
+                if parent in grads:
+                    dx = _core.add(grads[parent], dx)  # not in place: the sum so far may be someone's dy
+                elif type(parent) is not Node and _is_shared(dx, dy, dxs):
+                    dx = dx.copy()  # a leaf's gradient will be its own
+                grads[parent] = dx
+        if not retain_graph:
+            node.release()
+    return grads
+
+
+def _history(start: Node | Tensor) -> list[Node]:
+    """All nodes behind `start`, newest first, each checked before any of them runs."""
+    nodes = [start] if isinstance(start, Node) else []
+    seen = set(nodes)
+    for node in nodes:  # grows while we walk it
+        node.check()
+        for parent in node.parents:
+            if type(parent) is Node and parent not in seen:
+                seen.add(parent)
+                nodes.append(parent)
+    nodes.sort(key=lambda node: node.order, reverse=True)
+    return nodes
+
+
+def _is_shared(dx: Array, dy: Array, dxs: Gradients) -> bool:
+    return dx is dy or isinstance(dx.base, np.ndarray) or sum(other is dx for other in dxs) > 1
+
+
+def is_grad_enabled() -> bool:
+    """Whether this thread records operations (False inside `no_grad`)."""
+    return _mode.enabled
+
+
+class no_grad:  # noqa: N801 - a name that users know
+    """Switch recording off in this thread: a context manager, and a decorator.
+
+    >>> import pynn
+    >>> x = pynn.tensor([1.0], requires_grad=True)
+    >>> with pynn.no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
+
+    def __init__(self) -> None:
+        self._previous: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._previous.append(_mode.enabled)
+        _mode.enabled = False
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.enabled = self._previous.pop()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def without_grad(*args: P.args, **kwargs: P.kwargs) -> R:
+            with no_grad():
+                return function(*args, **kwargs)
+
+        return without_grad
