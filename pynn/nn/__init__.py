@@ -1,0 +1,55 @@
+"""Layers, losses and models, with PyTorch's names, layouts and `state_dict` keys."""
+
+from pynn.nn import init
+from pynn.nn._summary import LayerSummary, Summary, summary
+from pynn.nn.activations import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from pynn.nn.containers import ModuleList, Sequential
+from pynn.nn.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dropout,
+    Embedding,
+    Flatten,
+    GlobalAvgPool2d,
+    Identity,
+    Linear,
+    MaxPool2d,
+)
+from pynn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, MSELoss
+from pynn.nn.module import LoadResult, Module, Parameter
+from pynn.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
+
+__all__ = [
+    "GELU",
+    "AvgPool2d",
+    "BCEWithLogitsLoss",
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv2d",
+    "CrossEntropyLoss",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "HingeLoss",
+    "Identity",
+    "LayerNorm",
+    "LayerSummary",
+    "LeakyReLU",
+    "Linear",
+    "LoadResult",
+    "LogSoftmax",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "ModuleList",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "Summary",
+    "Tanh",
+    "init",
+    "summary",
+]

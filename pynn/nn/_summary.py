@@ -1,0 +1,127 @@
+"""What a model consists of: layers, output shapes, parameters, multiply-adds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn.nn.layers import Conv2d, Linear
+from pynn.nn.module import Module, Parameter
+from pynn.tape import no_grad
+from pynn.tensor import Tensor
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One call of one layer: its name and type, output shape with batch axis 1, own parameters, multiply-adds."""
+
+    name: str
+    type: str
+    output_shape: tuple[int, ...] | None  # None: the output is not a tensor
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Layers in the order in which they ran, and totals for one example; `print` shows the table."""
+
+    layers: tuple[LayerSummary, ...]
+    parameters: int  # shared ones once, and those of layers that did not run
+    multiply_adds: int
+
+    def __str__(self) -> str:
+        """Return the table."""
+        rows = [("layer", "type", "output", "parameters", "multiply-adds")]
+        rows += [
+            (
+                layer.name or "-",
+                layer.type,
+                "-" if layer.output_shape is None else f"[{', '.join(['N', *map(str, layer.output_shape[1:])])}]",
+                f"{layer.parameters:,}",
+                f"{layer.multiply_adds:,}",
+            )
+            for layer in self.layers
+        ]
+        rows.append(("total", "", "", f"{self.parameters:,}", f"{self.multiply_adds:,}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                [*(c.ljust(w) for c, w in zip(row[:3], widths, strict=False)), *map(str.rjust, row[3:], widths[3:])]
+            )
+            for row in rows
+        ]
+        rule = "-" * len(lines[0])
+        return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def summary(model: Module, input_shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Summary:
+    """Run one zero input through the model and tell what each layer does.
+
+    Parameters
+    ----------
+    model : Module
+        Runs in evaluation mode without gradients; its mode is restored.
+    input_shape : tuple of int
+        Shape of one example, without the batch axis: (1, 28, 28) for images [N, 1, 28, 28].
+    dtype : dtype, optional
+        Of the input; default the parameters'. Give an integer dtype for a model that begins with `Embedding`.
+
+    Returns
+    -------
+    Summary
+        Multiply-adds count the products of Linear (in · out per row) and Conv2d (in/groups · KH · KW per output).
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> print(summary(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), (1, 28, 28)))
+    layer  type     output    parameters  multiply-adds
+    ---------------------------------------------------
+    0      Flatten  [N, 784]           0              0
+    1      Linear   [N, 10]        7,850          7,840
+    ---------------------------------------------------
+    total                          7,850          7,840
+    """
+    names: dict[Module, str] = {module: name for name, module in model.named_modules()}
+    modes = {module: module.training for module in names}
+    layers: list[LayerSummary] = []
+
+    def record(module: Module, args: tuple[Any, ...], y: Any) -> None:
+        shape = tuple(y.shape) if isinstance(y, Tensor) else None
+        layers.append(
+            LayerSummary(names[module], type(module).__name__, shape, _own_size(module), _multiply_adds(module, shape))
+        )
+
+    # A module with children but no parameters of its own says nothing that its children do not.
+    shown = [module for module in names if _own_size(module) or not list(module.children())]
+    if dtype is None:
+        dtype = next((p.dtype for p in model.parameters()), np.dtype(np.float32))
+    handles = [module.register_forward_hook(record) for module in shown]
+    try:
+        model.eval()
+        with no_grad():
+            model(Tensor(np.zeros((1, *input_shape), dtype)))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return Summary(tuple(layers), sum(p.size for p in model.parameters()), sum(layer.multiply_adds for layer in layers))
+
+
+def _own_size(module: Module) -> int:
+    return sum(value.size for value in module._own_state().values() if isinstance(value, Parameter))
+
+
+def _multiply_adds(module: Module, y_shape: tuple[int, ...] | None) -> int:
+    """Return the number of products for an output of this shape: each output value is a dot product."""
+    if y_shape is not None and isinstance(module, Linear):
+        return math.prod(y_shape) * module.in_features
+    if y_shape is not None and isinstance(module, Conv2d):
+        return math.prod(y_shape) * math.prod(module.weight.shape[1:])
+    return 0

@@ -1,0 +1,171 @@
+"""Initial values, written in place and drawn from pynn's generator, which `pynn.seed` seeds.
+
+Every function returns the tensor that it was given. Values are drawn in float64 and rounded, so that a float32 and a
+float64 model of one seed agree. `fan_in` and `fan_out` of a weight [out, in, ...] are in · k and out · k, where k is
+the product of the axes after the second.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn.random import generator
+from pynn.tensor import Tensor
+
+
+def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
+    """Fill with values from U(a, b).
+
+    Examples
+    --------
+    >>> import pynn
+    >>> bool((uniform_(pynn.tensor([0.0, 0.0]), 2.0, 3.0).numpy() >= 2).all())
+    True
+    """
+    if not a <= b:
+        raise ValueError(f"uniform_: needs a <= b, got {a} and {b}")
+    return _fill(tensor, generator().uniform(a, b, tensor.shape))
+
+
+def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """Fill with values from N(mean, std²)."""
+    _check_std("normal_", std)
+    return _fill(tensor, generator().normal(mean, std, tensor.shape))
+
+
+def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+    """Fill with values from N(mean, std²) within a..b, by drawing again those outside.
+
+    Raises
+    ------
+    ValueError
+        If less than 1 % of the distribution lies within a..b.
+    """
+    _check_std("trunc_normal_", std)
+    inside = (math.erf((b - mean) / std / math.sqrt(2)) - math.erf((a - mean) / std / math.sqrt(2))) / 2 if std else 0
+    if inside < 0.01:
+        raise ValueError(f"trunc_normal_: N({mean}, {std}²) has {inside:.2%} within {a}..{b}, needs at least 1 %")
+    values = generator().normal(mean, std, tensor.shape)
+    while (outside := (values < a) | (values > b)).any():
+        values[outside] = generator().normal(mean, std, int(outside.sum()))
+    return _fill(tensor, values)
+
+
+def constant_(tensor: Tensor, value: float) -> Tensor:
+    """Fill with `value`."""
+    return _fill(tensor, value)
+
+
+def zeros_(tensor: Tensor) -> Tensor:
+    """Fill with zeros."""
+    return _fill(tensor, 0.0)
+
+
+def ones_(tensor: Tensor) -> Tensor:
+    """Fill with ones."""
+    return _fill(tensor, 1.0)
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Fill with U(-a, a), a = gain · √(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, AISTATS)."""
+    bound = gain * math.sqrt(6 / sum(_fans("xavier_uniform_", tensor)))
+    return uniform_(tensor, -bound, bound)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Fill with N(0, std²), std = gain · √(2 / (fan_in + fan_out)) (Glorot and Bengio 2010, AISTATS)."""
+    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans("xavier_normal_", tensor))))
+
+
+def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+    """Fill with U(-b, b), b = gain · √(3 / fan) (He et al. 2015, arXiv:1502.01852).
+
+    Parameters
+    ----------
+    tensor : Tensor
+        The weight [out, in, ...].
+    a : float
+        Slope of leaky ReLU for negative values.
+    mode : {"fan_in", "fan_out"}
+        Which variance is kept: of the outputs in the forward pass, or of the gradients in the backward pass.
+    nonlinearity : str
+        What follows; see `calculate_gain`.
+    """
+    bound = math.sqrt(3) * _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound)
+
+
+def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
+    """Fill with N(0, std²), std = gain / √fan; parameters as for `kaiming_uniform_` (He et al. 2015)."""
+    return normal_(tensor, 0.0, _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity))
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
+    """Fill so that the weight, as a matrix [out, rest], has orthonormal rows or columns, times `gain`.
+
+    Saxe, McClelland and Ganguli 2013, arXiv:1312.6120; uniform over such matrices (Mezzadri 2007, math-ph/0609050).
+    """
+    if tensor.ndim < 2:
+        raise ValueError(f"orthogonal_: tensor {list(tensor.shape)}, needs 2 axes or more")
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    q, r = np.linalg.qr(generator().normal(size=(max(rows, columns), min(rows, columns))))
+    q *= np.where(np.diag(r) < 0, -1.0, 1.0)  # QR leaves the signs open; with these q is uniformly distributed
+    return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
+
+
+def calculate_gain(nonlinearity: str, a: float = 0.01) -> float:
+    """Return the factor by which the standard deviation must grow to make up for what follows.
+
+    Parameters
+    ----------
+    nonlinearity : {"linear", "conv2d", "sigmoid", "tanh", "relu", "leaky_relu"}
+        1, 1, 1, 5/3, √2 and √(2 / (1 + a²)).
+    a : float
+        Slope of leaky ReLU for negative values.
+
+    Examples
+    --------
+    >>> calculate_gain("tanh")
+    1.6666666666666667
+    """
+    gains = {
+        "linear": 1.0,
+        "conv2d": 1.0,
+        "sigmoid": 1.0,
+        "tanh": 5 / 3,
+        "relu": math.sqrt(2),
+        "leaky_relu": math.sqrt(2 / (1 + a**2)),
+    }
+    if nonlinearity not in gains:
+        raise ValueError(f"calculate_gain: nonlinearity is {nonlinearity!r}, needs one of {', '.join(gains)}")
+    return gains[nonlinearity]
+
+
+def _fill(tensor: Tensor, values: npt.NDArray[Any] | float) -> Tensor:
+    tensor.data[...] = values
+    tensor._bump_version()
+    return tensor
+
+
+def _fans(operation: str, tensor: Tensor) -> tuple[int, int]:
+    """Return fan_in and fan_out."""
+    if tensor.ndim < 2 or tensor.size == 0:
+        raise ValueError(f"{operation}: tensor {list(tensor.shape)}, needs 2 axes or more and no empty one")
+    field = math.prod(tensor.shape[2:])
+    return tensor.shape[1] * field, tensor.shape[0] * field
+
+
+def _kaiming_std(operation: str, tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    fans = dict(zip(("fan_in", "fan_out"), _fans(operation, tensor), strict=True))
+    if mode not in fans:
+        raise ValueError(f"{operation}: mode is {mode!r}, needs 'fan_in' or 'fan_out'")
+    return calculate_gain(nonlinearity, a) / math.sqrt(fans[mode])
+
+
+def _check_std(operation: str, std: float) -> None:
+    if not std >= 0:
+        raise ValueError(f"{operation}: std is {std}, needs 0 or more")

@@ -1,0 +1,164 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn import functional as F
+from pynn.nn.module import Module, Parameter
+from pynn.tensor import Tensor
+
+
+class _BatchNorm(Module):
+    """Batch normalisation over axis 1; subclasses say how many axes the input has.
+
+    With statistics over all axes but the channel's: y = (x - mean) / √(var + eps) · weight + bias (Ioffe and Szegedy
+    2015, arXiv:1502.03167). In training the statistics are the batch's, and `running_mean` and `running_var` (the
+    unbiased variance) move towards them by `momentum`; in evaluation the running ones are used.
+    """
+
+    _ndims: tuple[int, ...]
+    running_mean: npt.NDArray[Any] | None
+    running_var: npt.NDArray[Any] | None
+    num_batches_tracked: npt.NDArray[np.int64]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        if num_features < 1:
+            raise ValueError(f"{type(self).__name__}: num_features is {num_features}, needs at least 1")
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.track_running_stats = track_running_stats
+        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
+        if track_running_stats:
+            self.register_buffer("running_mean", np.zeros(num_features, np.float32))
+            self.register_buffer("running_var", np.ones(num_features, np.float32))
+            self.register_buffer("num_batches_tracked", np.array(0, np.int64))
+        else:
+            self.running_mean = self.running_var = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an output of the same shape.
+
+        Raises
+        ------
+        ValueError
+            If the number of axes or channels does not fit, or in training if a channel has a single value.
+        """
+        name = type(self).__name__
+        if x.ndim not in self._ndims or x.shape[1] != self.num_features:
+            axes = " or ".join(str(n) for n in self._ndims)
+            raise ValueError(f"{name}: input {list(x.shape)}, needs {axes} axes and {self.num_features} channels")
+        training = self.training or self.running_mean is None
+        if training and x.size == self.num_features:
+            raise ValueError(f"{name}: input {list(x.shape)} has one value per channel, training needs two or more")
+        y = F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
+        )
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked += 1
+        return y
+
+    def extra_repr(self) -> str:
+        """Return the sizes and options."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    """Batch normalisation of x [N, C] or [N, C, L]; see Ioffe and Szegedy 2015, arXiv:1502.03167.
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+        Added to the variance.
+    momentum : float
+        Weight of the new batch in the running statistics.
+    affine : bool
+        Whether there are `weight` [C] (ones) and `bias` [C] (zeros).
+    track_running_stats : bool
+        False uses the statistics of the batch in evaluation too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import nn
+    >>> nn.BatchNorm1d(1)(np.array([[-1.0], [1.0]], np.float32)).numpy().round(3).ravel()
+    array([-1.,  1.], dtype=float32)
+    """
+
+    _ndims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """Batch normalisation of x [N, C, H, W]; parameters as for `BatchNorm1d`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import nn
+    >>> nn.BatchNorm2d(3)(np.zeros((2, 3, 4, 4), np.float32)).shape
+    (2, 3, 4, 4)
+    """
+
+    _ndims = (4,)
+
+
+class LayerNorm(Module):
+    """Normalise over the last axes: y = (x - mean) / √(var + eps) · weight + bias (Ba et al. 2016, arXiv:1607.06450).
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        Sizes of the last axes, which are normalised together; the shape of `weight` (ones) and `bias` (zeros).
+    eps : float
+        Added to the variance.
+    elementwise_affine, bias : bool
+        Whether there are weight and bias; `bias=False` leaves only the bias out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import nn
+    >>> nn.LayerNorm(2)(np.array([[1.0, 3.0]], np.float32)).numpy().round(3)
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        if not shape or min(shape) < 1:
+            raise ValueError(f"LayerNorm: normalized_shape is {list(shape)}, needs sizes of at least 1")
+        self.normalized_shape = shape
+        self.eps = eps
+        self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(shape, np.float32)) if elementwise_affine and bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an output of the same shape; ValueError if the last axes are not `normalized_shape`."""
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Return the shape and options."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}"
