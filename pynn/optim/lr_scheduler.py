@@ -1,0 +1,359 @@
+"""Learning-rate schedules: each is a formula of the number of steps taken, written into the optimiser's groups.
+
+`interval` tells a training loop when to call `step`: after every batch ("step") or every epoch ("epoch").
+`needs_metric` tells that `step` wants the value watched, such as the validation loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pynn.optim.optimizer import Optimizer
+
+
+class LRScheduler:
+    """Base class: a subclass defines `_factor`, or `_lr` for what is not a multiple of the group's first rate.
+
+    Making a scheduler sets the learning rate of step 0. The groups' rates at that moment are the base rates.
+    """
+
+    interval: ClassVar[Literal["step", "epoch"]] = "epoch"
+    needs_metric: ClassVar[bool] = False
+    _saved: tuple[str, ...] = ("step_count", "base_lrs")  # attributes that a checkpoint needs
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(self).__name__}: optimizer is a {type(optimizer).__name__}, needs an Optimizer")
+        self.optimizer = optimizer
+        self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
+        self.step_count = 0
+        self._apply()
+
+    def step(self) -> None:
+        """Count one step and set the learning rates; call it after `optimizer.step()`."""
+        self.step_count += 1
+        self._apply()
+
+    def get_last_lr(self) -> list[float]:
+        """Return the present learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs: numbers and lists of numbers."""
+        return {name: _copied(getattr(self, name)) for name in self._saved}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned and set the learning rates accordingly.
+
+        Raises
+        ------
+        ValueError
+            If keys or the number of groups differ; the scheduler is then unchanged.
+        """
+        if state.keys() != set(self._saved):
+            raise ValueError(f"{type(self).__name__}: state has {sorted(state)}, needs {sorted(self._saved)}")
+        groups = len(self.optimizer.param_groups)
+        for name, value in state.items():
+            if isinstance(value, list | tuple) and len(value) != groups:
+                raise ValueError(f"{type(self).__name__}: state has {len(value)} {name}, the optimizer {groups} groups")
+        for name in self._saved:
+            setattr(self, name, _copied(state[name]))
+        self._apply()
+
+    def _apply(self) -> None:
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self._lr(base_lr)
+
+    def _lr(self, base_lr: float) -> float:
+        return base_lr * self._factor()
+
+    def _factor(self) -> float:
+        raise NotImplementedError
+
+
+class StepLR(LRScheduler):
+    """lr = base · gamma^⌊epoch / step_size⌋.
+
+    Examples
+    --------
+    >>> from pynn import nn, optim
+    >>> scheduler = optim.StepLR(optim.SGD([nn.Parameter([0.0])], lr=1.0), step_size=2, gamma=0.5)
+    >>> [scheduler.get_last_lr()[0] for _ in range(5) if scheduler.step() is None]
+    [1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        if step_size < 1:
+            raise ValueError(f"StepLR: step_size is {step_size}, needs at least 1")
+        self.step_size = step_size
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def _factor(self) -> float:
+        return float(self.gamma ** (self.step_count // self.step_size))
+
+
+class ExponentialLR(LRScheduler):
+    """lr = base · gamma^epoch.
+
+    Examples
+    --------
+    >>> from pynn import nn, optim
+    >>> scheduler = optim.ExponentialLR(optim.SGD([nn.Parameter([0.0])], lr=1.0), gamma=0.5)
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def _factor(self) -> float:
+        return float(self.gamma**self.step_count)
+
+
+class CosineWarmupLR(LRScheduler):
+    """Linear warm-up, then half a cosine from the base rate down to `min_lr` (Loshchilov and Hutter 2017).
+
+    With w = warmup_steps, T = total_steps and t batches done: lr = base · (t + 1) / (w + 1) for t < w, then
+    min_lr + (base - min_lr) · (1 + cos(π (t - w) / (T - w))) / 2, and min_lr from t = T on. Without warm-up this is
+    PyTorch's CosineAnnealingLR with T_max = T. The cosine is that of arXiv:1608.03983.
+
+    Examples
+    --------
+    >>> from pynn import nn, optim
+    >>> scheduler = optim.CosineWarmupLR(optim.SGD([nn.Parameter([0.0])], lr=1.0), total_steps=4, warmup_steps=1)
+    >>> [round(scheduler.get_last_lr()[0], 2) for _ in range(4) if scheduler.step() is None]
+    [1.0, 0.75, 0.25, 0.0]
+    """
+
+    interval = "step"
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, min_lr: float = 0.0) -> None:
+        if not 0 <= warmup_steps < total_steps:
+            raise ValueError(
+                f"CosineWarmupLR: needs 0 <= warmup_steps < total_steps, got {warmup_steps}, {total_steps}"
+            )
+        self.total_steps = total_steps
+        self.warmup_steps = warmup_steps
+        self.min_lr = min_lr
+        super().__init__(optimizer)
+
+    def _lr(self, base_lr: float) -> float:
+        if self.step_count < self.warmup_steps:
+            return base_lr * (self.step_count + 1) / (self.warmup_steps + 1)
+        done = (self.step_count - self.warmup_steps) / (self.total_steps - self.warmup_steps)
+        return _cosine(base_lr, self.min_lr, done)
+
+
+class OneCycleLR(LRScheduler):
+    """One cosine up to `max_lr` and one down again, momentum the other way round (Smith and Topin 2018).
+
+    The rate goes from max_lr / div_factor to max_lr during the first `pct_start` of the steps, then to
+    max_lr / div_factor / final_div_factor, which it reaches with the last step; arXiv:1708.07120, in PyTorch's form.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        With `cycle_momentum`, one with momentum or betas (then beta1 moves).
+    max_lr : float
+        The highest rate, for all groups.
+    total_steps : int
+        Number of batches of the whole training.
+    pct_start : float
+        Share of the steps in which the rate rises, 0 to 1.
+    div_factor, final_div_factor : float
+        As above.
+    cycle_momentum : bool
+        Whether momentum falls from `max_momentum` to `base_momentum` while the rate rises, and then back.
+    base_momentum, max_momentum : float
+        As above.
+
+    Examples
+    --------
+    >>> from pynn import nn, optim
+    >>> scheduler = optim.OneCycleLR(optim.Adam([nn.Parameter([0.0])]), max_lr=1.0, total_steps=11)
+    >>> [round(scheduler.get_last_lr()[0], 2) for _ in range(3) if scheduler.step() is None]
+    [0.42, 0.96, 0.98]
+    """
+
+    interval = "step"
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+    ) -> None:
+        if total_steps < 1 or not 0 <= pct_start <= 1:
+            raise ValueError(
+                f"OneCycleLR: needs total_steps >= 1 and 0 <= pct_start <= 1, got {total_steps} and {pct_start}"
+            )
+        if min(max_lr, div_factor, final_div_factor) <= 0:
+            raise ValueError("OneCycleLR: max_lr, div_factor and final_div_factor need to be positive")
+        self.max_lr = max_lr
+        self.total_steps = total_steps
+        self.pct_start = pct_start
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
+        self.cycle_momentum = cycle_momentum
+        self.base_momentum = base_momentum
+        self.max_momentum = max_momentum
+        if (
+            cycle_momentum
+            and isinstance(optimizer, Optimizer)
+            and not {"momentum", "betas"} & optimizer.defaults.keys()
+        ):
+            raise ValueError("OneCycleLR: cycle_momentum needs an optimizer with momentum or betas")
+        super().__init__(optimizer)
+
+    def step(self) -> None:
+        """Count one step and set the learning rates.
+
+        Raises
+        ------
+        ValueError
+            If `total_steps` have been taken already.
+        """
+        if self.step_count >= self.total_steps:
+            raise ValueError(f"OneCycleLR: step {self.step_count + 1} of a schedule of {self.total_steps}")
+        super().step()
+
+    def _apply(self) -> None:
+        super()._apply()
+        if self.cycle_momentum:
+            momentum = self._at(self.max_momentum, self.base_momentum, self.max_momentum)
+            for group in self.optimizer.param_groups:
+                if "betas" in group:
+                    group["betas"] = (momentum, group["betas"][1])
+                else:
+                    group["momentum"] = momentum
+
+    def _lr(self, base_lr: float) -> float:
+        first = self.max_lr / self.div_factor
+        return self._at(first, self.max_lr, first / self.final_div_factor)
+
+    def _at(self, first: float, middle: float, last: float) -> float:
+        peak, end = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        if self.step_count < peak:
+            return _cosine(first, middle, self.step_count / peak)
+        return _cosine(middle, last, (self.step_count - peak) / (end - peak) if end > peak else 1.0)
+
+
+class ReduceLROnPlateau(LRScheduler):
+    """Multiply the rates by `factor` once the metric has not improved for more than `patience` epochs.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Whose rates are lowered.
+    mode : {"min", "max"}
+        Whether less or more is better.
+    factor : float
+        Less than 1.
+    patience : int
+        Epochs without improvement that are still tolerated.
+    threshold, threshold_mode : float, {"rel", "abs"}
+        The improvement on the best value that counts, as a share of it or in its units.
+    cooldown : int
+        Epochs after a reduction that are not counted as bad.
+    min_lr : float
+        No rate falls below this.
+
+    Examples
+    --------
+    >>> from pynn import nn, optim
+    >>> scheduler = optim.ReduceLROnPlateau(optim.SGD([nn.Parameter([0.0])], lr=1.0), patience=0)
+    >>> for loss in (0.5, 0.6):
+    ...     scheduler.step(loss)
+    >>> scheduler.get_last_lr()
+    [0.1]
+    """
+
+    needs_metric = True
+    _saved = ("step_count", "base_lrs", "lrs", "best", "bad_epochs", "cooldown_left")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
+        if mode not in ("min", "max") or threshold_mode not in ("rel", "abs"):
+            raise ValueError(
+                f"ReduceLROnPlateau: mode is {mode!r} and threshold_mode {threshold_mode!r}, "
+                "needs 'min' or 'max', 'rel' or 'abs'"
+            )
+        if not 0 <= factor < 1:
+            raise ValueError(f"ReduceLROnPlateau: factor is {factor}, needs 0 <= factor < 1")
+        self.mode = mode
+        self.factor = factor
+        self.patience = patience
+        self.threshold = threshold
+        self.threshold_mode = threshold_mode
+        self.cooldown = cooldown
+        self.min_lr = min_lr
+        self.best = math.inf if mode == "min" else -math.inf
+        self.bad_epochs = 0
+        self.cooldown_left = 0
+        super().__init__(optimizer)
+
+    def step(self, metric: float) -> None:  # type: ignore[override]  # needs_metric tells
+        """Take the epoch's value of the metric into account; NaN counts as no improvement."""
+        metric = float(metric)
+        self.step_count += 1
+        if self._improves(metric):
+            self.best = metric
+            self.bad_epochs = 0
+        else:
+            self.bad_epochs += 1
+        if self.cooldown_left > 0:
+            self.cooldown_left -= 1
+            self.bad_epochs = 0
+        if self.bad_epochs > self.patience:
+            for group in self.optimizer.param_groups:
+                group["lr"] = max(group["lr"] * self.factor, min(self.min_lr, group["lr"]))
+            self.cooldown_left = self.cooldown
+            self.bad_epochs = 0
+
+    @property
+    def lrs(self) -> list[float]:
+        """The present rates: the history, not a formula, decides them."""
+        return self.get_last_lr()
+
+    @lrs.setter
+    def lrs(self, lrs: list[float]) -> None:
+        for group, lr in zip(self.optimizer.param_groups, lrs, strict=True):
+            group["lr"] = lr
+
+    def _apply(self) -> None:
+        """Leave the rates alone: `step` lowers them, `lrs` restores them."""
+
+    def _improves(self, metric: float) -> bool:
+        margin = self.threshold * (abs(self.best) if self.threshold_mode == "rel" else 1)
+        if math.isinf(self.best):
+            return not math.isnan(metric)
+        return metric < self.best - margin if self.mode == "min" else metric > self.best + margin
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    """Return the value after `done` (0 to 1; beyond 1 it stays) of half a cosine from `start` to `end`."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def _copied(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

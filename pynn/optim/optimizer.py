@@ -1,0 +1,244 @@
+"""The base of the optimisers: parameter groups, per-parameter state, checkpoints; and gradient clipping."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn import _core
+from pynn.tensor import Tensor
+
+Array = npt.NDArray[Any]
+Group = dict[str, Any]  # "params": the tensors; the other keys are the options, such as "lr"
+State = dict[str, Any]  # of one parameter: arrays, and Adam's step count
+
+
+class Optimizer:
+    """Base class: a subclass gives the defaults of its options, checks them, and updates lists of parameters.
+
+    `param_groups` is a list of dicts with the key `params` and the options, which may be changed between steps.
+    `state` maps a parameter to its arrays and step count; it appears with the first step that has a gradient.
+    """
+
+    _arrays: tuple[str, ...]  # names of the state arrays, which have the parameter's shape and dtype
+    _scalars: tuple[str, ...] = ()  # names of the state numbers
+
+    def __init__(self, params: Iterable[Tensor] | Iterable[Group], defaults: Group) -> None:
+        self.defaults = defaults
+        self.param_groups: list[Group] = []
+        self.state: dict[Tensor, State] = {}
+        if isinstance(params, Tensor):
+            raise TypeError(f"{self._name}: params is one tensor, needs an iterable of tensors or of groups")
+        entries: list[Any] = list(params)
+        if not entries:
+            raise ValueError(f"{self._name}: params is empty, needs at least one parameter")
+        groups = entries if any(isinstance(entry, Mapping) for entry in entries) else [{"params": entries}]
+        for group in groups:
+            self.add_param_group(group)
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add parameters with options of their own; options left out have the optimiser's defaults.
+
+        Raises
+        ------
+        TypeError
+            If a parameter is not a floating-point tensor.
+        ValueError
+            If there is none, one is there already or is the result of an operation, or an option is unknown or invalid.
+        """
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f"{self._name}: a parameter group needs to be a dict with the key 'params'")
+        params = group["params"]
+        params = [params] if isinstance(params, Tensor) else list(params)
+        if not params:
+            raise ValueError(f"{self._name}: a parameter group is empty")
+        seen = {id(p) for other in self.param_groups for p in other["params"]}
+        for p in params:
+            if not isinstance(p, Tensor) or p.dtype not in (np.float32, np.float64):
+                got = f"{p.dtype} tensor" if isinstance(p, Tensor) else type(p).__name__
+                raise TypeError(f"{self._name}: got a {got}, needs float32 or float64 tensors")
+            if p._node is not None:
+                raise ValueError(f"{self._name}: tensor {list(p.shape)} is the result of an operation, needs a leaf")
+            if id(p) in seen:
+                raise ValueError(f"{self._name}: parameter {list(p.shape)} appears twice")
+            seen.add(id(p))
+        unknown = group.keys() - self.defaults.keys() - {"params"}
+        if unknown:
+            raise ValueError(f"{self._name}: unknown options {sorted(unknown)}, needs some of {sorted(self.defaults)}")
+        options = {**self.defaults, **group, "params": params}
+        self._check(options)
+        self.param_groups.append(options)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of all parameters, or fill them with zeros."""
+        for p in self._params():
+            if set_to_none or p.grad is None:
+                p.grad = None
+            else:
+                p.grad.fill(0)
+
+    def step(self) -> None:
+        """Update, in place, every parameter that has a gradient."""
+        for group in self.param_groups:
+            # The core takes one dtype and one step count per call; as a rule that is one call for the whole group.
+            batches: dict[Any, list[tuple[Tensor, State]]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    state = self.state.get(p, {})
+                    batches[p.dtype, bool(state), state.get("step")].append((p, state))
+            for batch in batches.values():
+                params, states = zip(*batch, strict=True)
+                self._update(group, params, states)
+                for p, state in batch:
+                    p._bump_version()
+                    if state:
+                        self.state[p] = state  # only now, so that a failed first step leaves none behind
+
+    def _check(self, options: Group) -> None:
+        """Raise ValueError if an option is out of range."""
+        raise NotImplementedError
+
+    def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
+        """Update parameters that have gradients, one dtype, and one step count; fill in states that are empty."""
+        raise NotImplementedError
+
+    def _params(self) -> Iterator[Tensor]:
+        for group in self.param_groups:
+            yield from group["params"]
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return copies of the state and the options; parameters are numbered in the order of the groups.
+
+        Returns
+        -------
+        dict
+            `state`: {number: {name: array or int}}; `param_groups`: the options, with numbers as `params`.
+        """
+        numbers = {id(p): i for i, p in enumerate(self._params())}
+        return {
+            "state": {numbers[id(p)]: copy.deepcopy(self.state[p]) for p in self._params() if p in self.state},
+            "param_groups": [
+                {
+                    **copy.deepcopy({k: v for k, v in group.items() if k != "params"}),
+                    "params": [numbers[id(p)] for p in group["params"]],
+                }
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, all or nothing.
+
+        Raises
+        ------
+        ValueError
+            If groups, options, names or shapes differ from this optimiser's; it is then unchanged.
+        """
+        what = f"{self._name}.load_state_dict"
+        if not isinstance(state, Mapping) or not {"state", "param_groups"} <= state.keys():
+            raise ValueError(f"{what}: needs a dict with the keys 'state' and 'param_groups'")
+        if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in self.param_groups]:
+            raise ValueError(f"{what}: the numbers of parameters in the groups differ from this optimiser's")
+        groups = []
+        for own, saved in zip(self.param_groups, state["param_groups"], strict=True):
+            if saved.keys() != own.keys():
+                raise ValueError(f"{what}: group has options {sorted(saved)}, needs {sorted(own)}")
+            options = {**copy.deepcopy({**saved, "params": None}), "params": own["params"]}
+            self._check(options)
+            groups.append(options)
+        params = dict(zip((i for g in state["param_groups"] for i in g["params"]), self._params(), strict=True))
+        states: dict[Tensor, State] = {}
+        for number, saved in state["state"].items():
+            if number not in params:
+                raise ValueError(f"{what}: state of parameter {number}, which no group has")
+            states[params[number]] = self._checked_state(f"{what}: parameter {number}", params[number], saved)
+        self.param_groups, self.state = groups, states
+
+    def _checked_state(self, what: str, p: Tensor, saved: Mapping[str, Any]) -> State:
+        """Return a copy of one parameter's saved state."""
+        if saved.keys() != {*self._arrays, *self._scalars}:
+            raise ValueError(f"{what} has state {sorted(saved)}, needs {sorted((*self._arrays, *self._scalars))}")
+        state: State = {name: int(saved[name]) for name in self._scalars}
+        for name in self._arrays:
+            array = np.array(saved[name], dtype=p.dtype, order="C")
+            if array.shape != p.shape:
+                raise ValueError(f"{what}: {name} has shape {list(array.shape)}, needs {list(p.shape)}")
+            state[name] = array
+        return state
+
+    def __repr__(self) -> str:
+        """Return the options of every group."""
+        lines = [
+            ", ".join(f"{k}={v}" for k, v in group.items() if k != "params") + f" ({len(group['params'])} parameters)"
+            for group in self.param_groups
+        ]
+        return f"{self._name}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def gradients(params: Sequence[Tensor]) -> list[Array]:
+    """Return the gradients of parameters that have one."""
+    return [p.grad for p in params if p.grad is not None]
+
+
+def buffers(params: Sequence[Tensor], states: Sequence[State], name: str) -> list[Array]:
+    """Return the state arrays `name` of parameters; new ones are zeros."""
+    return [
+        s[name] if name in s else s.setdefault(name, np.zeros_like(p.data)) for p, s in zip(params, states, strict=True)
+    ]
+
+
+def check_range(optimizer: str, low: float, below: float = math.inf, **options: Any) -> None:
+    """Raise ValueError unless every option is a number with low <= option < below."""
+    for name, value in options.items():
+        if not low <= value < below:
+            limit = "a finite number" if below == math.inf else f"less than {below}"
+            raise ValueError(f"{optimizer}: {name} is {value}, needs at least {low} and {limit}")
+
+
+def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients in place so that their joint L2 norm is at most `max_norm` (Pascanu et al. 2013).
+
+    Parameters
+    ----------
+    params : Tensor or iterable of Tensor
+        Those without a gradient do not count.
+    max_norm : float
+        The largest norm allowed, arXiv:1211.5063.
+
+    Returns
+    -------
+    float
+        The norm before. If it is infinite or NaN, the gradients are left as they are: test for it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import nn
+    >>> p = nn.Parameter([0.0, 0.0])
+    >>> p.grad = np.array([3.0, 4.0], np.float32)
+    >>> clip_grad_norm_([p], 1.0), p.grad.round(3)
+    (5.0, array([0.6, 0.8], dtype=float32))
+    """
+    check_range("clip_grad_norm_", 0, max_norm=max_norm)
+    params = [params] if isinstance(params, Tensor) else list(params)
+    by_dtype: dict[Any, list[Array]] = defaultdict(list)
+    for p in params:
+        if p.grad is not None:
+            by_dtype[p.grad.dtype].append(p.grad)
+    norm = math.hypot(*(_core.l2_norm(grads) for grads in by_dtype.values()))
+    if max_norm < norm < math.inf:
+        for grads in by_dtype.values():
+            _core.scale_(grads, max_norm / norm)
+    return norm

@@ -1,0 +1,456 @@
+"""Optimisers, clipping and schedules against formulas in NumPy and against PyTorch."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pynn import nn, optim
+
+try:
+    import torch
+except ImportError:
+    torch = None
+needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+
+SHAPES = [(4, 3), (4,), (), (2, 3, 2, 2)]
+
+
+def values(seed, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return [np.array(rng.normal(size=shape), dtype) for shape in SHAPES]
+
+
+def parameters(seed=0, dtype=np.float64):
+    return [nn.Parameter(value) for value in values(seed, dtype)]
+
+
+def take_step(optimizer, params, seed):
+    for p, g in zip(params, values(seed, params[0].dtype), strict=True):
+        p.grad = g
+    optimizer.step()
+
+
+# -- updates -----------------------------------------------------------------------------------------------------------
+
+OPTIMIZERS = {
+    "sgd": (optim.SGD, {"lr": 0.1}),
+    "sgd momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+    "sgd dampening": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.02}),
+    "sgd nesterov": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.02}),
+    "adam": (optim.Adam, {"lr": 0.1}),
+    "adam options": (optim.Adam, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.02}),
+    "adamw": (optim.AdamW, {"lr": 0.1}),
+    "adamw options": (optim.AdamW, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.2}),
+}
+each_optimizer = pytest.mark.parametrize(("kind", "options"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+def expected_after(kind, options, p, grads):
+    """Return the value after steps with these gradients, from the formulas of the docstrings."""
+    o = {"momentum": 0, "dampening": 0, "weight_decay": 0.01 if kind is optim.AdamW else 0, "nesterov": False}
+    o |= {"betas": (0.9, 0.999), "eps": 1e-8, **options}
+    m = v = 0
+    for t, g in enumerate(grads, 1):
+        if kind is optim.AdamW:
+            p = p - o["lr"] * o["weight_decay"] * p
+        else:
+            g = g + o["weight_decay"] * p
+        if kind is optim.SGD:
+            v = g if t == 1 else o["momentum"] * v + (1 - o["dampening"]) * g
+            p = p - o["lr"] * ((g + o["momentum"] * v if o["nesterov"] else v) if o["momentum"] else g)
+        else:
+            beta1, beta2 = o["betas"]
+            m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+            p = p - o["lr"] * m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + o["eps"])
+    return p
+
+
+@each_optimizer
+def test_steps_follow_the_formula(kind, options):
+    params = parameters()
+    optimizer = kind(params, **options)
+    for seed in range(1, 21):
+        take_step(optimizer, params, seed)
+    for i, start in enumerate(values(0)):
+        expected = expected_after(kind, options, start, [values(seed)[i] for seed in range(1, 21)])
+        np.testing.assert_allclose(params[i].data, expected, rtol=1e-10, atol=1e-12)
+
+
+@each_optimizer
+def test_a_parameter_that_skips_steps_counts_its_own(kind, options):
+    params = parameters()
+    optimizer = kind(params, **options)
+    seen = [[] for _ in params]
+    for t in range(12):
+        for i, (p, g) in enumerate(zip(params, values(t + 1), strict=True)):
+            p.grad = g if t % (i + 1) == 0 else None  # parameter i has a gradient in every (i + 1)-th step
+            seen[i] += [g] if p.grad is not None else []
+        optimizer.step()
+    for p, start, grads in zip(params, values(0), seen, strict=True):
+        np.testing.assert_allclose(p.data, expected_after(kind, options, start, grads), rtol=1e-10, atol=1e-12)
+
+
+@each_optimizer
+@needs_torch
+def test_steps_equal_pytorchs(kind, options):
+    params = parameters()
+    theirs = [torch.from_numpy(value).requires_grad_() for value in values(0)]
+    optimizer = kind([{"params": params[:2]}, {"params": params[2:], "lr": 0.03, "weight_decay": 0.1}], **options)
+    reference = getattr(torch.optim, kind.__name__)(
+        [{"params": theirs[:2]}, {"params": theirs[2:], "lr": 0.03, "weight_decay": 0.1}], **options
+    )
+    for seed in range(1, 21):
+        take_step(optimizer, params, seed)
+        for p, g in zip(theirs, values(seed), strict=True):
+            p.grad = torch.from_numpy(g)
+        reference.step()
+    for p, q in zip(params, theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+@each_optimizer
+def test_float32_and_float64_in_one_group(kind, options):
+    singles, doubles = parameters(dtype=np.float32), parameters()
+    optimizer = kind([*singles, *doubles], **options)
+    for seed in range(1, 4):
+        for p, g in zip([*singles, *doubles], [*values(seed, np.float32), *values(seed)], strict=True):
+            p.grad = g
+        optimizer.step()
+    for single, double in zip(singles, doubles, strict=True):
+        assert single.dtype == np.float32
+        np.testing.assert_allclose(single.data, double.data, rtol=1e-4, atol=1e-5)  # three steps of float32 rounding
+
+
+def test_a_step_counts_as_a_write():
+    w = nn.Parameter([2.0])
+    y = (w * w).sum()
+    w.grad = np.ones(1, np.float32)
+    optim.SGD([w], lr=0.1).step()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_step_without_gradients_does_nothing():
+    params = parameters()
+    optimizer = optim.Adam(params)
+    optimizer.step()
+    assert optimizer.state == {}
+    assert all((p.data == value).all() for p, value in zip(params, values(0), strict=True))
+
+
+def test_a_failed_step_leaves_no_state():
+    p = nn.Parameter([1.0, 2.0])
+    p.grad = np.ones(3, np.float32)
+    optimizer = optim.Adam([p])
+    with pytest.raises(ValueError, match="adam"):
+        optimizer.step()
+    assert optimizer.state == {}
+    assert p.tolist() == [1.0, 2.0]
+
+
+def test_training_a_line():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 1)).astype(np.float32)
+    model = nn.Linear(1, 1)
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    for _ in range(200):
+        optimizer.zero_grad()
+        nn.MSELoss()(model(x), 3 * x - 1).backward()
+        optimizer.step()
+    # The problem is exact and well conditioned, so that the error is float32 rounding.
+    np.testing.assert_allclose([model.weight.item(), model.bias.item()], [3, -1], atol=1e-5)
+
+
+# -- groups and arguments ----------------------------------------------------------------------------------------------
+
+
+def test_groups_have_defaults_and_options_of_their_own():
+    a, b, c, _ = parameters()
+    optimizer = optim.SGD([{"params": [a]}, {"params": b, "lr": 0.5}], lr=0.1, momentum=0.9)
+    optimizer.add_param_group({"params": iter([c]), "momentum": 0.0})
+    assert [(g["lr"], g["momentum"]) for g in optimizer.param_groups] == [(0.1, 0.9), (0.5, 0.9), (0.1, 0.0)]
+    assert [g["params"][0] is p for g, p in zip(optimizer.param_groups, (a, b, c), strict=True)] == [True] * 3
+    assert "lr=0.5" in repr(optimizer)
+
+
+def test_zero_grad():
+    params = parameters()
+    optimizer = optim.SGD(params)
+    take_step(optimizer, params, 1)
+    optimizer.zero_grad(set_to_none=False)
+    assert all((p.grad == 0).all() for p in params)
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in params)
+
+
+P = nn.Parameter([1.0])
+BAD = {
+    "empty": (lambda: optim.SGD([]), ValueError, "SGD: params is empty"),
+    "empty group": (lambda: optim.SGD([{"params": []}]), ValueError, "SGD: a parameter group is empty"),
+    "one tensor": (lambda: optim.Adam(P), TypeError, "Adam: params is one tensor"),
+    "not a tensor": (lambda: optim.Adam([np.ones(1)]), TypeError, "Adam: got a ndarray"),
+    "mixed": (lambda: optim.Adam([{"params": [P]}, P]), TypeError, "Adam: a parameter group needs to be a dict"),
+    "integer": (lambda: optim.SGD([nn.Parameter([1.0]).astype(np.int64)]), TypeError, "SGD: got a int64 tensor"),
+    "not a leaf": (lambda: optim.SGD([P * 2]), ValueError, r"SGD: tensor \[1\] is the result of an operation"),
+    "twice": (lambda: optim.SGD([P, P]), ValueError, r"SGD: parameter \[1\] appears twice"),
+    "in two groups": (lambda: optim.SGD([{"params": [P]}, {"params": [P]}]), ValueError, "appears twice"),
+    "unknown option": (lambda: optim.SGD([{"params": [P], "rate": 1}]), ValueError, "unknown options .*rate"),
+    "lr": (lambda: optim.SGD([P], lr=-0.1), ValueError, "SGD: lr is -0.1, needs at least 0"),
+    "lr nan": (lambda: optim.AdamW([P], lr=math.nan), ValueError, "AdamW: lr is nan"),
+    "group lr": (lambda: optim.Adam([{"params": [P], "lr": math.inf}]), ValueError, "Adam: lr is inf"),
+    "momentum": (lambda: optim.SGD([P], momentum=-1), ValueError, "SGD: momentum is -1"),
+    "nesterov": (lambda: optim.SGD([P], nesterov=True), ValueError, "SGD: nesterov needs momentum > 0"),
+    "beta1": (lambda: optim.Adam([P], betas=(1.0, 0.9)), ValueError, "Adam: beta1 is 1.0"),
+    "beta2": (lambda: optim.Adam([P], betas=(0.9, -0.1)), ValueError, "Adam: beta2 is -0.1"),
+    "eps": (lambda: optim.Adam([P], eps=-1), ValueError, "Adam: eps is -1"),
+    "weight_decay": (lambda: optim.AdamW([P], weight_decay=-1), ValueError, "AdamW: weight_decay is -1"),
+    "max_norm": (lambda: optim.clip_grad_norm_([P], -1), ValueError, "clip_grad_norm_: max_norm is -1"),
+    "scheduler": (lambda: optim.StepLR(P, 1), TypeError, "StepLR: optimizer is a Parameter"),
+    "step_size": (lambda: optim.StepLR(optim.SGD([P]), 0), ValueError, "StepLR: step_size is 0"),
+    "warmup": (lambda: optim.CosineWarmupLR(optim.SGD([P]), 5, 5), ValueError, "CosineWarmupLR: needs 0 <= warmup"),
+    "pct_start": (lambda: optim.OneCycleLR(optim.SGD([P]), 1, 5, 2), ValueError, "OneCycleLR: needs total_steps"),
+    "max_lr": (lambda: optim.OneCycleLR(optim.SGD([P]), 0, 5), ValueError, "OneCycleLR: max_lr"),
+    "mode": (lambda: optim.ReduceLROnPlateau(optim.SGD([P]), "least"), ValueError, "mode is 'least'"),
+    "factor": (lambda: optim.ReduceLROnPlateau(optim.SGD([P]), factor=1), ValueError, "factor is 1"),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD.values(), ids=BAD)
+def test_bad_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+@each_optimizer
+def test_training_goes_on_from_a_checkpoint(kind, options):
+    params = parameters()
+    optimizer = kind([{"params": params[:1]}, {"params": params[1:], "lr": 0.03}], **options)
+    for seed in range(1, 4):
+        take_step(optimizer, params, seed)
+    others = [nn.Parameter(p.data.copy()) for p in params]
+    other = kind([{"params": others[:1]}, {"params": others[1:]}], lr=7.0)
+    other.load_state_dict(optimizer.state_dict())
+    for seed in range(4, 8):
+        take_step(optimizer, params, seed)
+        take_step(other, others, seed)
+    for p, q in zip(params, others, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
+def test_state_is_a_copy_with_pytorchs_names():
+    params = parameters()
+    optimizer = optim.Adam(params)
+    take_step(optimizer, params, 1)
+    state = optimizer.state_dict()
+    assert sorted(state["state"][0]) == ["exp_avg", "exp_avg_sq", "step"]
+    assert state["param_groups"][0]["params"] == [0, 1, 2, 3]
+    state["state"][0]["exp_avg"][...] = 9
+    assert not (optimizer.state[params[0]]["exp_avg"] == 9).any()
+
+
+def _changed(state, path, value):
+    *path, last = path
+    for key in path:
+        state = state[key]
+    if value is None:
+        del state[last]
+    else:
+        state[last] = value
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("param_groups",), None, "needs a dict with the keys"),
+        (("param_groups", 0, "params"), [0], "the numbers of parameters in the groups differ"),
+        (("param_groups", 0, "eps"), None, "group has options"),
+        (("param_groups", 0, "lr"), -1.0, "lr is -1"),
+        (("state", 7), {}, "state of parameter 7, which no group has"),
+        (("state", 3, "step"), None, "parameter 3 has state"),
+        (("state", 3, "exp_avg"), np.zeros((2, 2)), r"parameter 3: exp_avg has shape \[2, 2\], needs \[2, 3, 2, 2\]"),
+    ],
+)
+def test_a_failed_load_changes_nothing(path, value, message):
+    params = parameters()
+    optimizer = optim.Adam(params)
+    take_step(optimizer, params, 1)
+    before = repr(optimizer.state_dict())
+    state = optimizer.state_dict()
+    state["param_groups"][0]["weight_decay"] = 0.5
+    state["state"][0]["step"] = 100
+    _changed(state, path, value)
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(state)
+    assert repr(optimizer.state_dict()) == before
+
+
+# -- clipping ----------------------------------------------------------------------------------------------------------
+
+
+def test_clip_grad_norm():
+    params = [*parameters(), *parameters(dtype=np.float32), nn.Parameter([1.0])]
+    grads = [*values(1), *values(1, np.float32)]
+    for p, g in zip(params, grads, strict=False):
+        p.grad = g.copy()
+    expected = math.sqrt(2 * sum(float((g**2).sum()) for g in values(1)))
+    assert optim.clip_grad_norm_(params, 100.0) == pytest.approx(expected, rel=1e-6)
+    for p, g in zip(params, grads, strict=False):
+        np.testing.assert_array_equal(p.grad, g)
+    assert optim.clip_grad_norm_(iter(params), 0.5) == pytest.approx(expected, rel=1e-6)
+    for p, g in zip(params, grads, strict=False):
+        np.testing.assert_allclose(p.grad, g * (0.5 / expected), rtol=1e-6)
+    assert optim.clip_grad_norm_(params, 1.0) == pytest.approx(0.5, rel=1e-6)
+    assert params[-1].grad is None
+
+
+def test_clip_of_nothing_and_of_what_is_not_finite():
+    p = nn.Parameter([1.0, 2.0])
+    assert optim.clip_grad_norm_(p, 1.0) == 0
+    for bad in (math.nan, math.inf):
+        p.grad = np.array([1.0, bad], np.float32)
+        assert not math.isfinite(optim.clip_grad_norm_(p, 1.0))
+        np.testing.assert_array_equal(p.grad, [1.0, bad])
+
+
+# -- schedules ---------------------------------------------------------------------------------------------------------
+
+
+def two_groups(kind=optim.SGD):
+    return kind([{"params": [nn.Parameter([1.0])]}, {"params": [nn.Parameter([1.0])], "lr": 0.02}], lr=0.1)
+
+
+def rates(scheduler, steps):
+    """Return the rates before the first step and after each of the others."""
+    result = [scheduler.get_last_lr()]
+    for _ in range(steps - 1):
+        scheduler.step()
+        result.append(scheduler.get_last_lr())
+    return result
+
+
+def warm_cosine(t):
+    return (t + 1) / 4 if t < 3 else 0.5 * (1 + math.cos(math.pi * min((t - 3) / 7, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "factor", "interval"),
+    [
+        (lambda o: optim.StepLR(o, 3, 0.5), lambda t: 0.5 ** (t // 3), "epoch"),
+        (lambda o: optim.ExponentialLR(o, 0.9), lambda t: 0.9**t, "epoch"),
+        (lambda o: optim.CosineWarmupLR(o, 10, 3), warm_cosine, "step"),
+    ],
+)
+def test_schedules_follow_the_formula(make, factor, interval):
+    scheduler = make(two_groups())
+    assert (scheduler.interval, scheduler.needs_metric) == (interval, False)
+    expected = [[0.1 * factor(t), 0.02 * factor(t)] for t in range(15)]
+    np.testing.assert_allclose(rates(scheduler, 15), expected, rtol=1e-12, atol=1e-17)
+
+
+def test_cosine_ends_at_min_lr():
+    scheduler = optim.CosineWarmupLR(two_groups(), 4, min_lr=0.01)
+    assert rates(scheduler, 7)[4:] == [[0.01, 0.01]] * 3
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("name", "theirs", "options"),
+    [
+        ("StepLR", "StepLR", {"step_size": 4, "gamma": 0.3}),
+        ("ExponentialLR", "ExponentialLR", {"gamma": 0.8}),
+        ("CosineWarmupLR", "CosineAnnealingLR", {"total_steps": 20}),
+        ("CosineWarmupLR", "CosineAnnealingLR", {"total_steps": 30, "min_lr": 0.005}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 23, "pct_start": 0.45, "div_factor": 10.0,
+                                      "final_div_factor": 100.0, "base_momentum": 0.7, "max_momentum": 0.9}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "cycle_momentum": False}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # PyTorch's: we take no optimiser steps
+def test_schedules_equal_pytorchs(kind, name, theirs, options):
+    names = {"total_steps": "T_max", "min_lr": "eta_min"} if theirs == "CosineAnnealingLR" else {}
+    ours = getattr(optim, name)(two_groups(kind), **options)
+    p, q = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = getattr(torch.optim, kind.__name__)([{"params": [p]}, {"params": [q], "lr": 0.02}], lr=0.1)
+    reference = getattr(torch.optim.lr_scheduler, theirs)(
+        optimizer, **{names.get(key, key): value for key, value in options.items()}
+    )
+    for t in range(20):
+        np.testing.assert_allclose(ours.get_last_lr(), reference.get_last_lr(), rtol=1e-9, atol=1e-15, err_msg=str(t))
+        for mine, other in zip(ours.optimizer.param_groups, optimizer.param_groups, strict=True):
+            key = "momentum" if kind is optim.SGD else "betas"
+            np.testing.assert_allclose(mine[key], other[key], rtol=1e-12, err_msg=str(t))
+        ours.step()
+        if t < 19:
+            reference.step()
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"patience": 2},
+        {"patience": 1, "factor": 0.5, "cooldown": 2, "threshold": 0.1},
+        {"patience": 0, "mode": "max", "threshold": 0.05, "threshold_mode": "abs", "min_lr": 0.003},
+    ],
+)
+def test_plateau_equals_pytorchs(options):
+    ours = optim.ReduceLROnPlateau(two_groups(), **options)
+    p, q = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([{"params": [p]}, {"params": [q], "lr": 0.02}], lr=0.1)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, eps=0, **options)
+    rng = np.random.default_rng(6)
+    for t in range(40):
+        metric = math.nan if t == 20 else float(rng.uniform(0.5, 1.5))
+        ours.step(metric)
+        reference.step(metric)
+        np.testing.assert_allclose(
+            ours.get_last_lr(), [g["lr"] for g in optimizer.param_groups], rtol=1e-12, err_msg=str(t)
+        )
+    assert ours.get_last_lr()[0] < 0.1
+    assert (ours.interval, ours.needs_metric) == ("epoch", True)
+
+
+def test_one_cycle_peaks_ends_and_refuses_more():
+    scheduler = optim.OneCycleLR(two_groups(), max_lr=1.0, total_steps=10, pct_start=0.4)
+    lrs = [lr for lr, _ in rates(scheduler, 10)]
+    assert lrs[0] == pytest.approx(1 / 25)
+    assert lrs[3] == max(lrs) == 1.0
+    assert lrs[9] == pytest.approx(1 / 25 / 1e4)
+    scheduler.step()  # after the last batch
+    assert scheduler.get_last_lr()[0] == pytest.approx(1 / 25 / 1e4)
+    with pytest.raises(ValueError, match="OneCycleLR: step 11 of a schedule of 10"):
+        scheduler.step()
+
+
+SCHEDULERS = {
+    "StepLR": lambda o: optim.StepLR(o, 2),
+    "ExponentialLR": lambda o: optim.ExponentialLR(o, 0.9),
+    "CosineWarmupLR": lambda o: optim.CosineWarmupLR(o, 12, 3),
+    "OneCycleLR": lambda o: optim.OneCycleLR(o, 1.0, 12),
+    "ReduceLROnPlateau": lambda o: optim.ReduceLROnPlateau(o, patience=1),
+}
+
+
+@pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_schedules_go_on_from_a_checkpoint(make):
+    scheduler = make(two_groups())
+    metric = (1.0,) if scheduler.needs_metric else ()
+    for _ in range(4):
+        scheduler.step(*metric)
+    other = make(two_groups(optim.AdamW))
+    other.load_state_dict(scheduler.state_dict())
+    for _ in range(4):
+        assert other.get_last_lr() == scheduler.get_last_lr()
+        scheduler.step(*metric)
+        other.step(*metric)
+    before = other.state_dict()
+    for state in ({}, {**before, "more": 1}, {**before, "base_lrs": [0.1]}):
+        with pytest.raises(ValueError, match="state has"):
+            other.load_state_dict(state)
+    assert other.state_dict() == before
