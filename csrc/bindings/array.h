@@ -1,0 +1,97 @@
+// Between NumPy arrays and the core: checks that name operation and argument, and outputs in the arena.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/arena.h"
+
+namespace pynn::bindings {
+
+namespace py = pybind11;
+using Shape = std::vector<int64_t>;
+
+std::string to_string(const Shape& shape);  // "[2, 3]"
+std::string dtype_name(const py::array& array);
+
+// Exceptions whose text begins with the operation.
+[[noreturn]] void throw_type(const char* op, const std::string& text);
+[[noreturn]] void throw_value(const char* op, const std::string& text);
+[[noreturn]] void throw_index(const char* op, const std::string& text);
+
+// The product of a shape; ValueError for a negative size or a product that does not fit memory.
+int64_t checked_size(const char* op, const Shape& shape);
+
+Shape shape_of(const py::array& array);
+
+// TypeError unless the array is C-contiguous, aligned and of native byte order.
+void require_layout(const char* op, const char* name, const py::array& array);
+
+// TypeError unless the array is writeable as well.
+void require_writeable(const char* op, const char* name, const py::array& array);
+
+// An argument that was checked: element type, layout, and (by the caller) shape.
+template <class T>
+struct View {
+  const T* data;
+  Shape shape;
+  int64_t size;
+
+  int64_t ndim() const { return static_cast<int64_t>(shape.size()); }
+};
+
+template <class T>
+View<T> view(const char* op, const char* name, const py::array& array) {
+  if (!py::isinstance<py::array_t<T>>(array)) {
+    throw_type(op, std::string(name) + " is " + dtype_name(array) + ", needs " + dtype_name(py::array_t<T>(0)) +
+                       "; convert it with .astype");
+  }
+  require_layout(op, name, array);
+  return {static_cast<const T*>(array.data()), shape_of(array), static_cast<int64_t>(array.size())};
+}
+
+// ValueError unless the view has this shape.
+void require_shape(const char* op, const char* name, const Shape& got, const Shape& needed);
+
+// Calls fn(T{}) with T = float or double by the array's dtype; TypeError for any other.
+template <class Function>
+auto by_dtype(const char* op, const char* name, const py::array& array, const Function& fn) {
+  if (py::isinstance<py::array_t<float>>(array)) return fn(float{});
+  if (py::isinstance<py::array_t<double>>(array)) return fn(double{});
+  throw_type(op, std::string(name) + " is " + dtype_name(array) + ", needs float32 or float64");
+}
+
+// A new array in the arena, contents undefined.
+template <class T>
+py::array_t<T> empty(const char* op, const Shape& shape) {
+  const int64_t size = checked_size(op, shape);
+  void* block = arena::allocate(static_cast<size_t>(size) * sizeof(T));
+  const py::capsule owner(block, [](void* p) { arena::release(p); });
+  return py::array_t<T>(shape, static_cast<const T*>(block), owner);
+}
+
+template <class T>
+T* data_of(py::array_t<T>& array) {
+  return array.mutable_data();
+}
+
+// Every family adds its functions to the module.
+void bind_runtime(py::module_& m);
+void bind_gemm(py::module_& m);
+void bind_conv(py::module_& m);
+void bind_pool(py::module_& m);
+void bind_elementwise(py::module_& m);
+void bind_reduction(py::module_& m);
+void bind_layout(py::module_& m);
+void bind_loss(py::module_& m);
+void bind_norm(py::module_& m);
+void bind_dropout(py::module_& m);
+void bind_embedding(py::module_& m);
+void bind_optim(py::module_& m);
+
+}  // namespace pynn::bindings

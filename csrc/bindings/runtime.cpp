@@ -1,0 +1,51 @@
+#include "bindings/array.h"
+#include "runtime/counters.h"
+#include "runtime/dispatch.h"
+#include "runtime/threads.h"
+
+namespace pynn::bindings {
+namespace {
+
+py::dict info() {
+  py::list usable;
+  for (const Isa isa : usable_isas()) usable.append(isa_name(isa));
+  py::dict facts;
+  facts["isa"] = isa_name(active_isa());
+  facts["isas"] = usable;
+  facts["compiler"] = PYNN_COMPILER;
+  facts["threading"] = threading_name();
+  facts["num_threads"] = num_threads();
+  facts["max_threads"] = max_threads();
+  return facts;
+}
+
+py::dict arena_stats() {
+  const arena::Stats stats = arena::stats();
+  py::dict result;
+  result["bytes_reserved"] = stats.bytes_reserved;
+  result["bytes_in_use"] = stats.bytes_in_use;
+  result["blocks_in_use"] = stats.blocks_in_use;
+  return result;
+}
+
+py::array empty_by_dtype(const Shape& shape, const py::object& dtype) {
+  const py::array like(py::dtype::from_args(dtype), Shape{0});
+  return by_dtype("empty", "dtype", like,
+                  [&](auto zero) -> py::array { return empty<decltype(zero)>("empty", shape); });
+}
+
+}  // namespace
+
+void bind_runtime(py::module_& m) {
+  active_isa();  // a wrong PYNN_ISA or PYNN_NUM_THREADS is reported at import
+  num_threads();
+  m.def("info", info);
+  m.def("num_threads", num_threads);
+  m.def("set_num_threads", set_num_threads, py::arg("n"));
+  m.def("kernel_counts", kernel_counts);
+  m.def("reset_kernel_counts", reset_kernel_counts);
+  m.def("arena_stats", arena_stats);
+  m.def("empty", empty_by_dtype, py::arg("shape"), py::arg("dtype"));
+}
+
+}  // namespace pynn::bindings

@@ -1,0 +1,209 @@
+#include "kernels/gemm.h"
+
+#include "kernels/table.h"
+#include "simd/vec.h"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+constexpr int NV = 2;  // vectors per row of the register block
+
+template <class T>
+constexpr int64_t nr = NV * Vec<T>::lanes;
+
+// float64 serves gradient checks; a smaller block keeps the library small.
+template <class T>
+constexpr int mr = sizeof(T) == 4 ? gemm_rows : 4;
+
+// c[MR, Vectors * lanes] += op(a) * b, all accumulators in registers. The last vector has `tail` lanes if Masked.
+template <class T, int MR, int Vectors, bool ATransposed, bool Masked>
+void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
+                  int tail, int64_t k) {
+  constexpr int lanes = Vec<T>::lanes;
+  const auto load_vector = [tail](const T* p, int j) {
+    return Masked && j == Vectors - 1 ? Vec<T>::load(p + j * lanes, tail) : Vec<T>::load(p + j * lanes);
+  };
+  Vec<T> sum[MR][Vectors];
+#pragma GCC unroll 2
+  for (int j = 0; j < Vectors; ++j) {
+    const Vec<T> start = epilogue.bias != nullptr ? load_vector(epilogue.bias, j) : Vec<T>::zero();
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) sum[i][j] = epilogue.accumulate ? load_vector(c + i * ldc, j) : start;
+  }
+  for (int64_t p = 0; p < k; ++p) {
+    Vec<T> row[Vectors];
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) row[j] = load_vector(b + p * ldb, j);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const Vec<T> scalar(ATransposed ? a[p * lda + i] : a[i * lda + p]);
+#pragma GCC unroll 2
+      for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(scalar, row[j], sum[i][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) {
+      Vec<T> value = sum[i][j];
+      if (epilogue.relu) value = select(value < Vec<T>::zero(), Vec<T>::zero(), value);
+      if (Masked && j == Vectors - 1) {
+        value.store(c + i * ldc + j * lanes, tail);
+      } else {
+        value.store(c + i * ldc + j * lanes);
+      }
+    }
+  }
+}
+
+template <class T>
+using MicroKernel = void (*)(T*, int64_t, const T*, int64_t, const T*, int64_t, GemmEpilogue<T>, int, int64_t);
+
+// [rows - 1][transposed A][vectors and tail: 2 full, 2 masked, 1 full, 1 masked]
+template <class T, int MR>
+struct MicroKernels {
+  MicroKernel<T> rows[MR][2][4];
+  constexpr MicroKernels() : rows() { fill<MR>(); }
+
+ private:
+  template <int R>
+  constexpr void fill() {
+    fill_row<R, false>();
+    fill_row<R, true>();
+    if constexpr (R > 1) fill<R - 1>();
+  }
+  template <int R, bool ATransposed>
+  constexpr void fill_row() {
+    auto& row = rows[R - 1][ATransposed];
+    row[0] = micro_kernel<T, R, 2, ATransposed, false>;
+    row[1] = micro_kernel<T, R, 2, ATransposed, true>;
+    row[2] = micro_kernel<T, R, 1, ATransposed, false>;
+    row[3] = micro_kernel<T, R, 1, ATransposed, true>;
+  }
+};
+
+template <class T>
+constexpr MicroKernels<T, mr<T>> micro_kernels;
+
+template <class T>
+void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b, GemmEpilogue<T> epilogue,
+           int64_t m, int64_t n, int64_t k) {
+  constexpr int lanes = Vec<T>::lanes;
+  // Rows in blocks of nearly equal height: 128 rows are eight of 13 and two of 12 rather than nine of 14 and one of 2.
+  const int64_t row_blocks = (m + mr<T> - 1) / mr<T>;
+  for (int64_t j = 0; j < n; j += nr<T>) {
+    const int64_t columns = n - j < nr<T> ? n - j : nr<T>;
+    const int tail = static_cast<int>(columns % lanes);
+    const int shape = (columns > lanes ? 0 : 2) + (tail != 0 ? 1 : 0);
+    GemmEpilogue<T> here = epilogue;
+    if (here.bias != nullptr) here.bias += j;
+    for (int64_t r = 0; r < row_blocks; ++r) {
+      const int64_t i = m * r / row_blocks, rows = m * (r + 1) / row_blocks - i;
+      micro_kernels<T>.rows[rows - 1][a_transposed][shape](c + i * ldc + j, ldc, a + (a_transposed ? i : i * lda), lda,
+                                                           b.data + j / nr<T> * b.panel_stride, b.row_stride, here,
+                                                           tail, k);
+    }
+  }
+}
+
+// One row of A against Columns rows of B.
+template <class T, int Columns>
+PYNN_INLINE void dot_columns(T* c, const T* a, const T* b, int64_t ldb, GemmEpilogue<T> epilogue, int64_t k) {
+  Vec<T> sum[Columns];
+  for (int j = 0; j < Columns; ++j) sum[j] = Vec<T>::zero();
+  for_lanes<T>(k, [&](int64_t p, auto n) {
+    const Vec<T> x = load(a + p, n);
+    for (int j = 0; j < Columns; ++j) sum[j] = fma(x, load(b + j * ldb + p, n), sum[j]);
+  });
+  for (int j = 0; j < Columns; ++j) {
+    const T start = epilogue.accumulate ? c[j] : epilogue.bias != nullptr ? epilogue.bias[j] : T(0);
+    const T value = start + reduce_add(sum[j]);
+    c[j] = epilogue.relu && value < T(0) ? T(0) : value;
+  }
+}
+
+template <class T>
+void rows_dot(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue, int64_t m,
+              int64_t n, int64_t k) {
+  constexpr int Columns = 8;
+  for (int64_t j = 0; j < n; j += Columns) {
+    GemmEpilogue<T> here = epilogue;
+    if (here.bias != nullptr) here.bias += j;
+    for (int64_t i = 0; i < m; ++i) {
+      if (n - j >= Columns) {
+        dot_columns<T, Columns>(c + i * ldc + j, a + i * lda, b + j * ldb, ldb, here, k);
+        continue;
+      }
+      GemmEpilogue<T> single = here;
+      for (int64_t q = j; q < n; ++q) {
+        dot_columns<T, 1>(c + i * ldc + q, a + i * lda, b + q * ldb, ldb, single, k);
+        if (single.bias != nullptr) ++single.bias;
+      }
+    }
+  }
+}
+
+// dst[cols, rows] = src[rows, cols] transposed, in square blocks of registers where they fit.
+template <class T>
+void transpose(T* dst, int64_t dst_stride, const T* src, int64_t src_stride, int64_t rows, int64_t cols) {
+  constexpr int lanes = Vec<T>::lanes;
+  for (int64_t i = 0; i < rows; i += lanes) {
+    int64_t j = 0;
+    if (rows - i >= lanes) {
+      for (; j + lanes <= cols; j += lanes)
+        transpose_block(dst + j * dst_stride + i, dst_stride, src + i * src_stride + j, src_stride);
+    }
+    for (; j < cols; ++j) {
+      for (int64_t q = i; q < i + lanes && q < rows; ++q) dst[j * dst_stride + q] = src[q * src_stride + j];
+    }
+  }
+}
+
+template <class T>
+void pack_panel(T* packed, const T* b, int64_t ldb, bool b_transposed, int64_t k, int64_t n) {
+  if (b_transposed) {
+    transpose(packed, nr<T>, b, ldb, n, k);
+  } else {
+    for (int64_t p = 0; p < k; ++p) {
+      for_lanes<T>(n,
+                   [&](int64_t j, auto lanes) { store(packed + p * nr<T> + j, load(b + p * ldb + j, lanes), lanes); });
+    }
+  }
+  if (n == nr<T>) return;
+  for (int64_t p = 0; p < k; ++p) {
+    for (int64_t j = n; j < nr<T>; ++j) packed[p * nr<T> + j] = T(0);
+  }
+}
+
+template <class T>
+void pack_rows(T* packed, const T* a, int64_t lda, int64_t m, int64_t k) {
+  transpose(packed, m, a, lda, m, k);
+}
+
+// Four rows at a time into accumulators of their own, added in a fixed order.
+template <class T>
+void column_sums(T* sums, const T* x, int64_t ldx, int64_t rows, int64_t cols) {
+  for_lanes<T>(cols, [&](int64_t j, auto lanes) {
+    Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
+    int64_t i = 0;
+    for (; i + 4 <= rows; i += 4) {
+      for (int r = 0; r < 4; ++r) sum[r] = sum[r] + load(x + (i + r) * ldx + j, lanes);
+    }
+    for (; i < rows; ++i) sum[0] = sum[0] + load(x + i * ldx + j, lanes);
+    store(sums + j, (sum[0] + sum[1]) + (sum[2] + sum[3]), lanes);
+  });
+}
+
+template <class T>
+GemmKernels<T> table() {
+  return {mr<T>, nr<T>, block<T>, rows_dot<T>, pack_panel<T>, pack_rows<T>, column_sums<T>};
+}
+
+}  // namespace
+
+void register_gemm(KernelSet& set) {
+  set.f32.gemm = table<float>();
+  set.f64.gemm = table<double>();
+}
+
+}  // namespace pynn::PYNN_ISA

@@ -1,0 +1,48 @@
+// Matrix product of one block, and the packing that prepares it.
+#pragma once
+
+#include <cstdint>
+
+namespace pynn {
+
+// What a block of C starts from and ends with.
+template <class T>
+struct GemmEpilogue {
+  const T* bias = nullptr;  // [n], where C starts; else it starts at 0
+  bool accumulate = false;  // C starts at its own content instead
+  bool relu = false;        // C ends as max(C, 0)
+};
+
+// B for a block: panels of nr columns, element (p, j) of panel q at data[q * panel_stride + p * row_stride + j]. A
+// row-major B is such a thing with row_stride = ldb and panel_stride = nr; a packed one has row_stride = nr,
+// panel_stride = k * nr.
+template <class T>
+struct GemmPanels {
+  const T* data;
+  int64_t row_stride;
+  int64_t panel_stride;
+};
+
+template <class T>
+struct GemmKernels {
+  int64_t mr, nr;  // the block that stays in registers
+
+  // C[m, n] = epilogue(op(A)[m, k] * B[k, n]); a_transposed: A is stored [k, m]
+  void (*block)(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b,
+                GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k);
+
+  // The same for few rows and B stored [n, k]: dot products of rows, nothing packed.
+  void (*rows_dot)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
+                   int64_t m, int64_t n, int64_t k);
+
+  // packed[k, nr] = op(B)[k, n] with n <= nr; columns from n on become 0; b_transposed: B is stored [n, k]
+  void (*pack_panel)(T* packed, const T* b, int64_t ldb, bool b_transposed, int64_t k, int64_t n);
+
+  // packed[k, m] = A[m, k] transposed
+  void (*pack_rows)(T* packed, const T* a, int64_t lda, int64_t m, int64_t k);
+
+  // sums[cols] = sum over rows of x[rows, cols], whose rows are ldx apart
+  void (*column_sums)(T* sums, const T* x, int64_t ldx, int64_t rows, int64_t cols);
+};
+
+}  // namespace pynn

@@ -1,0 +1,8 @@
+#include "kernels/table.h"
+#include "simd/vec.h"
+
+namespace pynn::PYNN_ISA {
+
+void register_layout(KernelSet&) {}
+
+}  // namespace pynn::PYNN_ISA

@@ -1,0 +1,50 @@
+// The kernel table: one struct of function pointers per op family and element type, filled once per instruction set.
+// This header is shared by kernels and runtime: plain structs only.
+#pragma once
+
+#include "kernels/conv.h"
+#include "kernels/dropout.h"
+#include "kernels/elementwise.h"
+#include "kernels/gemm.h"
+#include "kernels/layout.h"
+#include "kernels/loss.h"
+#include "kernels/norm.h"
+#include "kernels/optim.h"
+#include "kernels/pool.h"
+#include "kernels/reduction.h"
+
+// Every family has one file kernels/<family>.cpp that defines register_<family> and exports nothing else.
+#define PYNN_FOR_EACH_FAMILY(X) \
+  X(conv)                       \
+  X(dropout)                    \
+  X(elementwise)                \
+  X(gemm)                       \
+  X(layout)                     \
+  X(loss)                       \
+  X(norm)                       \
+  X(optim)                      \
+  X(pool)                       \
+  X(reduction)
+
+namespace pynn {
+
+template <class T>
+struct KernelTable {
+  ConvKernels<T> conv;
+  DropoutKernels<T> dropout;
+  ElementwiseKernels<T> elementwise;
+  GemmKernels<T> gemm;
+  LayoutKernels<T> layout;
+  LossKernels<T> loss;
+  NormKernels<T> norm;
+  OptimKernels<T> optim;
+  PoolKernels<T> pool;
+  ReductionKernels<T> reduction;
+};
+
+struct KernelSet {
+  KernelTable<float> f32;
+  KernelTable<double> f64;
+};
+
+}  // namespace pynn

@@ -1,0 +1,97 @@
+#include "runtime/dispatch.h"
+
+#include <array>
+#include <cstdlib>
+
+namespace pynn {
+
+#define PYNN_DECLARE(family) void register_##family(KernelSet&);
+namespace baseline {
+PYNN_FOR_EACH_FAMILY(PYNN_DECLARE)
+}
+#if defined(__x86_64__)
+namespace avx2 {
+PYNN_FOR_EACH_FAMILY(PYNN_DECLARE)
+}
+namespace avx512 {
+PYNN_FOR_EACH_FAMILY(PYNN_DECLARE)
+}
+#elif defined(__aarch64__)
+namespace neon {
+PYNN_FOR_EACH_FAMILY(PYNN_DECLARE)
+}
+#endif
+#undef PYNN_DECLARE
+
+namespace {
+
+KernelSet make_set(Isa isa) {
+  KernelSet set{};
+  switch (isa) {
+#define PYNN_REGISTER(family) register_##family(set);
+    case Isa::baseline: {
+      using namespace baseline;
+      PYNN_FOR_EACH_FAMILY(PYNN_REGISTER)
+      break;
+    }
+#if defined(__x86_64__)
+    case Isa::avx2: {
+      using namespace avx2;
+      PYNN_FOR_EACH_FAMILY(PYNN_REGISTER)
+      break;
+    }
+    case Isa::avx512: {
+      using namespace avx512;
+      PYNN_FOR_EACH_FAMILY(PYNN_REGISTER)
+      break;
+    }
+#elif defined(__aarch64__)
+    case Isa::neon: {
+      using namespace neon;
+      PYNN_FOR_EACH_FAMILY(PYNN_REGISTER)
+      break;
+    }
+#endif
+#undef PYNN_REGISTER
+    default: break;
+  }
+  return set;
+}
+
+struct Active {
+  Isa isa;
+  const KernelSet* set;
+};
+
+Active& active() {
+  static Active chosen = [] {
+    const char* forced = std::getenv("PYNN_ISA");
+    const Isa isa = forced != nullptr && *forced != '\0' ? isa_from_name(forced) : usable_isas().back();
+    return Active{isa, &kernel_set(isa)};
+  }();
+  return chosen;
+}
+
+}  // namespace
+
+const KernelSet& kernel_set(Isa isa) {
+  static const std::array<KernelSet, 4> sets = {make_set(Isa::baseline), make_set(Isa::avx2), make_set(Isa::avx512),
+                                                make_set(Isa::neon)};
+  return sets[static_cast<size_t>(isa)];
+}
+
+Isa active_isa() { return active().isa; }
+
+void set_active_isa(Isa isa) { active() = {isa, &kernel_set(isa)}; }
+
+template <>
+const KernelTable<float>& kernels<float>() {
+  return active().set->f32;
+}
+
+template <>
+const KernelTable<double>& kernels<double>() {
+  return active().set->f64;
+}
+
+}  // namespace pynn

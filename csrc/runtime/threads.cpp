@@ -1,0 +1,262 @@
+#include "runtime/threads.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <exception>
+#include <stdexcept>
+#include <string>
+
+#include "runtime/cpu.h"
+
+#if defined(PYNN_USE_OPENMP)
+#include <omp.h>
+#else
+#include <pthread.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#endif
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace pynn {
+namespace {
+
+constexpr int kMostThreads = 256;
+
+int checked_threads(long n, const char* source) {
+  if (n < 1 || n > kMostThreads) {
+    throw std::invalid_argument(std::string(source) + ": number of threads " + std::to_string(n) +
+                                " is not between 1 and " + std::to_string(kMostThreads));
+  }
+  return static_cast<int>(n);
+}
+
+std::atomic<int>& thread_setting() {
+  static std::atomic<int> setting = [] {
+    const char* text = std::getenv("PYNN_NUM_THREADS");
+    if (text == nullptr || *text == '\0') return max_threads();
+    char* end = nullptr;
+    const long n = std::strtol(text, &end, 10);
+    if (*end != '\0') throw std::invalid_argument("PYNN_NUM_THREADS: \"" + std::string(text) + "\" is not a number");
+    return checked_threads(n, "PYNN_NUM_THREADS");
+  }();
+  return setting;
+}
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// Set while a thread runs tasks: a nested parallel_for runs inline.
+thread_local bool inside_task = false;
+
+// One job runs at a time; a second thread that asks meanwhile does its tasks itself.
+std::atomic<bool> busy{false};
+
+struct Claim {
+  Claim() : claimed(!busy.exchange(true, std::memory_order_acquire)) {}
+  ~Claim() {
+    if (claimed) busy.store(false, std::memory_order_release);
+  }
+  bool claimed;
+};
+
+// One call of parallel_for: every participant begins with its own run of tasks and then takes from the others.
+class Job {
+ public:
+  Job(int64_t tasks, detail::Task task, void* context, int participants)
+      : task_(task), context_(context), participants_(participants) {
+    for (int p = 0; p < participants; ++p) {
+      shares_[p].next = tasks * p / participants;
+      shares_[p].end = tasks * (p + 1) / participants;
+    }
+  }
+
+  void work(int participant) {
+    if (participant >= participants_) return;
+    inside_task = true;
+    for (int other = 0; other < participants_; ++other) {
+      Share& share = shares_[(participant + other) % participants_];
+      for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) run(i);
+    }
+    inside_task = false;
+  }
+
+  void rethrow() {
+    if (failed_) std::rethrow_exception(error_);
+  }
+
+ private:
+  // Without initialisers: only the shares of the participants are ever touched.
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+
+  void run(int64_t i) {
+    try {
+      task_(context_, i);
+    } catch (...) {  // carried to the caller of parallel_for
+      if (!failed_.exchange(true)) error_ = std::current_exception();
+    }
+  }
+
+  detail::Task task_;
+  void* context_;
+  int participants_;
+  Share shares_[kMostThreads];
+  std::atomic<bool> failed_{false};
+  std::exception_ptr error_;
+};
+
+#if defined(PYNN_USE_OPENMP)
+
+void run_job(Job& job, int participants) {
+#pragma omp parallel num_threads(participants)
+  job.work(omp_get_thread_num());
+}
+
+#else
+
+// Threads that wait for a job: first spinning for a bounded time, so that the many short jobs of a training step start
+// in under a microsecond, then asleep. A job ends as soon as its tasks are done: a worker that never woke, because
+// another process has its core, is not waited for.
+class Pool {
+ public:
+  void run(Job& job, int participants) {
+    grow(participants - 1);
+    job_.store(&job, std::memory_order_seq_cst);
+    ticket_.fetch_add(1, std::memory_order_seq_cst);
+    if (sleeping_.load(std::memory_order_seq_cst) > 0) {
+      {
+        const std::lock_guard<std::mutex> lock(sleep_mutex_);
+      }
+      wake_.notify_all();
+    }
+    job.work(0);
+    job_.store(nullptr, std::memory_order_seq_cst);
+    for (int spins = 0; inside_.load(std::memory_order_seq_cst) > 0; ++spins) {
+      if (spins < 4000) {
+        relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+ private:
+  void grow(int workers) {
+    for (; workers_ < workers; ++workers_) {
+      std::thread([this, id = workers_ + 1] { serve(id); }).detach();
+    }
+  }
+
+  void serve(int id) {
+    for (uint64_t seen = 0;;) {
+      seen = wait_for_ticket(seen);
+      inside_.fetch_add(1, std::memory_order_seq_cst);
+      // The caller clears job_ before it waits for inside_ to fall: a job seen here stays alive until we leave.
+      Job* job = job_.load(std::memory_order_seq_cst);
+      if (job != nullptr) job->work(id);
+      inside_.fetch_sub(1, std::memory_order_seq_cst);
+    }
+  }
+
+  uint64_t wait_for_ticket(uint64_t seen) {
+    using Clock = std::chrono::steady_clock;
+    constexpr auto kSpinTime = std::chrono::microseconds(100);
+    const auto start = Clock::now();
+    do {
+      for (int i = 0; i < 64; ++i) {
+        const uint64_t ticket = ticket_.load(std::memory_order_acquire);
+        if (ticket != seen) return ticket;
+        relax();
+      }
+    } while (Clock::now() - start < kSpinTime);
+    std::unique_lock<std::mutex> lock(sleep_mutex_);
+    sleeping_.fetch_add(1, std::memory_order_seq_cst);
+    wake_.wait(lock, [&] { return ticket_.load(std::memory_order_seq_cst) != seen; });
+    sleeping_.fetch_sub(1, std::memory_order_seq_cst);
+    return ticket_.load(std::memory_order_acquire);
+  }
+
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<Job*> job_{nullptr};
+  alignas(64) std::atomic<int> inside_{0};
+  std::atomic<int> sleeping_{0};
+  std::mutex sleep_mutex_;
+  std::condition_variable wake_;
+  int workers_ = 0;
+};
+
+// Never destroyed: its threads wait in it until the process ends. A forked child has none of them and gets a new pool.
+std::atomic<Pool*> pool{nullptr};
+
+void forget_pool_in_child() {
+  pool.store(new Pool);
+  busy.store(false);
+  inside_task = false;
+}
+
+Pool& the_pool() {
+  static const bool made = [] {
+    pool.store(new Pool);
+    pthread_atfork(nullptr, nullptr, forget_pool_in_child);
+    return true;
+  }();
+  (void)made;
+  return *pool.load(std::memory_order_acquire);
+}
+
+void run_job(Job& job, int participants) { the_pool().run(job, participants); }
+
+#endif
+
+}  // namespace
+
+int max_threads() {
+  static const int cores = usable_cores();
+  return cores;
+}
+
+int num_threads() { return thread_setting().load(std::memory_order_relaxed); }
+
+void set_num_threads(int n) { thread_setting().store(checked_threads(n, "set_num_threads")); }
+
+const char* threading_name() {
+#if defined(PYNN_USE_OPENMP)
+  return "openmp";
+#else
+  return "pool";
+#endif
+}
+
+namespace detail {
+
+void run_tasks(int64_t tasks, Task task, void* context) {
+  if (tasks <= 0) return;
+  const int participants = static_cast<int>(std::min<int64_t>(num_threads(), tasks));
+  if (participants > 1 && !inside_task) {
+    const Claim claim;
+    if (claim.claimed) {
+      Job job(tasks, task, context, participants);
+      run_job(job, participants);
+      job.rethrow();
+      return;
+    }
+  }
+  for (int64_t i = 0; i < tasks; ++i) task(context, i);
+}
+
+}  // namespace detail
+}  // namespace pynn

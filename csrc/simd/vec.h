@@ -1,0 +1,94 @@
+// One face, Vec<T>, for every instruction set. Only files in kernels/ include it; see HACKING.md for their rules.
+//
+//   Vec<T>::lanes                      how many T fit
+//   Vec<T>(x)                          x in every lane; Vec<T>::zero()
+//   Vec<T>::load(p), .store(p)         unaligned
+//   Vec<T>::load(p, n), .store(p, n)   the first n lanes only, 0 <= n <= lanes; the other lanes load as 0
+//   + - * /, fma(a, b, c)              a*b + c, fused where the machine fuses
+//   max(a, b), min(a, b)               b where either is NaN, as in x86
+//   a < b, a <= b, a == b              Mask<T>, false where either is NaN; & | ! on masks
+//   select(m, a, b)                    m ? a : b
+//   sqrt, abs, round                   round to nearest even
+//   exp2i(n)                           2^n for integral n; float: -126..127, double: -1022..1023
+//   reduce_add, reduce_max             over the lanes, in a fixed order
+//   gemm_rows                          rows of gemm's block of accumulators, by the number of registers
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__GNUC__)
+#define PYNN_INLINE inline __attribute__((always_inline))
+#define PYNN_RESTRICT __restrict__
+#else
+#error "pynn builds with GCC or Clang"
+#endif
+
+// Set by CMake for each instruction set: the namespace that keeps its code apart.
+#ifndef PYNN_ISA
+#error "files in kernels/ are compiled once per instruction set, with PYNN_ISA defined"
+#endif
+
+#if defined(__AVX512F__)
+#include "simd/vec_avx512.h"
+#elif defined(__AVX2__)
+#include "simd/vec_avx2.h"
+#elif defined(PYNN_ISA_NEON)
+#include "simd/vec_neon.h"
+#else
+#include "simd/vec_generic.h"
+#endif
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+// A lane-wise call of a scalar function: for float64, whose accuracy matters more than its speed.
+template <class T, class Function>
+PYNN_INLINE Vec<T> map_lanes(Vec<T> x, Function f) {
+  T lanes[Vec<T>::lanes];
+  x.store(lanes);
+  for (int i = 0; i < Vec<T>::lanes; ++i) lanes[i] = f(lanes[i]);
+  return Vec<T>::load(lanes);
+}
+
+// for_lanes calls body(i, n) for each group of lanes of 0..size-1: whole vectors with n = AllLanes{}, then one tail
+// with n the number that is left; load(p, n) and store(p, v, n) take either. A tail uses the same lane arithmetic as
+// the body, so that an element's bits do not depend on where the threads split a range.
+struct AllLanes {};
+
+template <class T>
+PYNN_INLINE Vec<T> load(const T* p, AllLanes) {
+  return Vec<T>::load(p);
+}
+template <class T>
+PYNN_INLINE Vec<T> load(const T* p, int n) {
+  return Vec<T>::load(p, n);
+}
+template <class T>
+PYNN_INLINE void store(T* p, Vec<T> v, AllLanes) {
+  v.store(p);
+}
+template <class T>
+PYNN_INLINE void store(T* p, Vec<T> v, int n) {
+  v.store(p, n);
+}
+
+template <class T, class Body>
+PYNN_INLINE void for_lanes(int64_t size, Body body) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= size; i += lanes) body(i, AllLanes{});
+  if (i < size) body(i, static_cast<int>(size - i));
+}
+
+// Writes the lanes x lanes block at src, transposed, to dst; some instruction sets have a float one in registers.
+template <class T>
+PYNN_INLINE void transpose_block(T* dst, int64_t dst_stride, const T* src, int64_t src_stride) {
+  for (int i = 0; i < Vec<T>::lanes; ++i) {
+    for (int j = 0; j < Vec<T>::lanes; ++j) dst[i * dst_stride + j] = src[j * src_stride + i];
+  }
+}
+
+}  // namespace
+}  // namespace pynn::PYNN_ISA

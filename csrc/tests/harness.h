@@ -1,0 +1,88 @@
+// What the kernel tests share: buffers with guard bytes, random numbers from a printed seed, sizes, and comparison.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "runtime/dispatch.h"
+
+namespace pynn::test {
+
+// Around the lane counts of every instruction set.
+inline const std::vector<int64_t> kSizes = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 257};
+
+// PYNN_TEST_SEED repeats a run.
+uint64_t seed();
+std::mt19937_64& generator();
+
+// An array between guard bytes, which the destructor checks: a kernel that writes outside fails the test.
+template <class T>
+class Guarded {
+ public:
+  explicit Guarded(int64_t count, T fill = T(0))
+      : count_(count), bytes_(kGuard + count * sizeof(T) + kGuard, kPattern) {
+    for (int64_t i = 0; i < count; ++i) (*this)[i] = fill;
+  }
+  Guarded(const Guarded&) = default;
+  ~Guarded() {
+    bool intact = true;
+    for (size_t i = 0; i < kGuard; ++i) {
+      intact = intact && bytes_[i] == kPattern && bytes_[bytes_.size() - 1 - i] == kPattern;
+    }
+    CHECK_MESSAGE(intact, "a kernel wrote outside its array of " << count_);
+  }
+  T* data() { return reinterpret_cast<T*>(bytes_.data() + kGuard); }
+  const T* data() const { return reinterpret_cast<const T*>(bytes_.data() + kGuard); }
+  int64_t size() const { return count_; }
+  T& operator[](int64_t i) { return data()[i]; }
+  const T& operator[](int64_t i) const { return data()[i]; }
+
+ private:
+  static constexpr size_t kGuard = 64;
+  static constexpr unsigned char kPattern = 0xA5;
+  int64_t count_;
+  std::vector<unsigned char> bytes_;
+};
+
+template <class T>
+Guarded<T> random_array(int64_t count, double low = -1, double high = 1) {
+  std::uniform_real_distribution<double> uniform(low, high);
+  Guarded<T> array(count);
+  for (int64_t i = 0; i < count; ++i) array[i] = static_cast<T>(uniform(generator()));
+  return array;
+}
+
+// The difference that `terms` rounded additions of products around `magnitude` can make, with a margin of 4.
+template <class T>
+double rounding(double terms, double magnitude = 1) {
+  return 4 * terms * magnitude * std::numeric_limits<T>::epsilon();
+}
+
+// Largest |got - want|; NaN must meet NaN and infinity the same infinity.
+template <class T, class U>
+void check_close(const Guarded<T>& got, const Guarded<U>& want, double tolerance, const std::string& what) {
+  REQUIRE(got.size() == want.size());
+  for (int64_t i = 0; i < got.size(); ++i) {
+    const double a = static_cast<double>(got[i]), b = static_cast<double>(want[i]);
+    const bool same = (std::isnan(a) && std::isnan(b)) || a == b || std::abs(a - b) <= tolerance;
+    if (!same) {
+      CHECK_MESSAGE(same, what << ": element " << i << " of " << got.size() << " is " << a << ", expected " << b
+                               << " within " << tolerance << " (" << isa_name(active_isa()) << ", seed " << seed()
+                               << ")");
+      return;
+    }
+  }
+}
+
+template <class T>
+const char* type_name() {
+  return sizeof(T) == 4 ? "float32" : "float64";
+}
+
+}  // namespace pynn::test

@@ -1,0 +1,73 @@
+#include "harness.h"
+#include "ops/gemm.h"
+#include "reference/gemm.h"
+
+using namespace pynn;
+using namespace pynn::test;
+
+TEST_CASE_TEMPLATE("gemm equals the naive product in all four transpositions", T, float, double) {
+  const std::vector<int64_t> sizes = {1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 64};
+  for (const int64_t m : sizes) {
+    for (const int64_t n : sizes) {
+      const int64_t k = sizes[static_cast<size_t>(generator()() % sizes.size())];
+      for (int transposed = 0; transposed < 4; ++transposed) {
+        const bool ta = transposed & 1, tb = transposed & 2;
+        const Guarded<T> a = random_array<T>(m * k), b = random_array<T>(k * n), bias = random_array<T>(n);
+        Guarded<T> c(m * n);
+        Guarded<double> want(m * n);
+        ops::gemm<T>({c.data(), n, a.data(), ta ? m : k, ta, b.data(), tb ? k : n, tb, m, n, k, bias.data()});
+        reference::gemm(want.data(), a.data(), ta, b.data(), tb, bias.data(), m, n, k);
+        check_close(c, want, rounding<T>(double(k) + 1), "gemm");
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("gemm splits deep, large and badly strided products correctly", T, float, double) {
+  struct Size {
+    int64_t m, n, k;
+  };
+  for (const Size s :
+       {Size{70, 300, 1100}, Size{300, 70, 130}, Size{20, 1024, 40}, Size{270, 130, 1024}, Size{5, 9, 0}}) {
+    for (int transposed = 0; transposed < 4; ++transposed) {
+      const bool ta = transposed & 1, tb = transposed & 2;
+      const Guarded<T> a = random_array<T>(s.m * s.k), b = random_array<T>(s.k * s.n);
+      Guarded<T> c = random_array<T>(s.m * s.n);
+      Guarded<double> want(s.m * s.n), before(s.m * s.n);
+      for (int64_t i = 0; i < c.size(); ++i) before[i] = static_cast<double>(c[i]);
+      ops::gemm<T>({c.data(), s.n, a.data(), ta ? s.m : s.k, ta, b.data(), tb ? s.k : s.n, tb, s.m, s.n, s.k, nullptr,
+                    ops::Activation::none, true});
+      reference::gemm(want.data(), a.data(), ta, b.data(), tb, static_cast<const T*>(nullptr), s.m, s.n, s.k);
+      for (int64_t i = 0; i < c.size(); ++i) want[i] += before[i];
+      check_close(c, want, rounding<T>(double(s.k) + 1), "accumulating gemm");
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("linear and its backward equal the naive ones", T, float, double) {
+  for (const int64_t rows : {1, 2, 5, 33}) {
+    for (const int64_t in : {1, 9, 50}) {
+      for (const int64_t out : {1, 10, 37}) {
+        const Guarded<T> x = random_array<T>(rows * in), weight = random_array<T>(out * in),
+                         bias = random_array<T>(out);
+        const Guarded<T> dy = random_array<T>(rows * out);
+        Guarded<T> y(rows * out), dx(rows * in), dweight(out * in), dbias(out), dz(rows * out);
+        Guarded<double> want_y(rows * out), want_dx(rows * in), want_dweight(out * in), want_dbias(out);
+        ops::linear(y.data(), x.data(), weight.data(), bias.data(), ops::Activation::relu, rows, in, out);
+        reference::gemm(want_y.data(), x.data(), false, weight.data(), true, bias.data(), rows, out, in);
+        for (int64_t i = 0; i < y.size(); ++i) {
+          want_y[i] = std::max(want_y[i], 0.0);
+          dz[i] = y[i] > 0 ? dy[i] : T(0);
+        }
+        check_close(y, want_y, rounding<T>(double(in) + 1), "linear");
+        ops::linear_backward(dx.data(), dweight.data(), dbias.data(), dy.data(), y.data(), x.data(), weight.data(),
+                             ops::Activation::relu, rows, in, out);
+        reference::linear_backward(want_dx.data(), want_dweight.data(), want_dbias.data(), dz.data(), x.data(),
+                                   weight.data(), rows, in, out);
+        check_close(dx, want_dx, rounding<T>(double(out)), "dx");
+        check_close(dweight, want_dweight, rounding<T>(double(rows)), "dweight");
+        check_close(dbias, want_dbias, rounding<T>(double(rows)), "dbias");
+      }
+    }
+  }
+}
