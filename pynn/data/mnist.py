@@ -141,7 +141,14 @@ def cache_dir() -> Path:
         return Path(own)
     # The XDG specification has relative paths ignored.
     xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "pynn"
+    if xdg.is_absolute():
+        return xdg / "pynn"
+    try:
+        return Path.home() / ".cache" / "pynn"
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            "load_mnist: no folder for the cache, the home folder is unknown: set PYNN_CACHE_DIR"
+        ) from error
 
 
 def _find(folder: Path, what: str) -> dict[str, Path]:
