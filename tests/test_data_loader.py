@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pynn
 from pynn.data import MNIST_MEAN, MNIST_STD, DataLoader, normalize_images, random_split
 
 
@@ -61,10 +62,23 @@ def test_an_abandoned_or_parallel_epoch_does_not_disturb_the_next() -> None:
     assert [int(i) for _, (x,) in mixed for i in x] == expected[1]
 
 
-def test_seed_none_is_new_but_told() -> None:
-    a, b = (DataLoader(np.arange(100), shuffle=True) for _ in range(2))
-    assert a.seed != b.seed  # equal once in 2**32
+def test_seed_none_follows_from_pynn_seed() -> None:
+    def two_loaders() -> list[DataLoader]:
+        pynn.seed(5)
+        return [DataLoader(np.arange(100), shuffle=True) for _ in range(2)]
+
+    a, b = two_loaders()
+    assert a.seed != b.seed
+    assert [loader.seed for loader in two_loaders()] == [a.seed, b.seed]
     assert order(DataLoader(np.arange(100), shuffle=True, seed=a.seed)) == order(a)
+
+
+def test_a_loader_that_does_not_shuffle_takes_no_random_number() -> None:
+    pynn.seed(5)
+    expected = DataLoader(np.arange(3), shuffle=True).seed
+    pynn.seed(5)
+    DataLoader(np.arange(3))
+    assert DataLoader(np.arange(3), shuffle=True).seed == expected
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

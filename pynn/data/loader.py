@@ -10,6 +10,8 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from pynn.random import generator
+
 Array: TypeAlias = npt.NDArray[Any]
 
 MNIST_MEAN = 0.1307
@@ -68,7 +70,7 @@ class DataLoader:
     shuffle : bool
         Take the samples in an order that depends on `seed` and the epoch's number only.
     seed : int, optional
-        By default a new one from the operating system; `DataLoader.seed` tells which.
+        By default drawn from pynn's generator, so that it follows from `pynn.seed`; `DataLoader.seed` tells which.
     drop_last : bool
         Leave out the last batch if it has fewer than `batch_size` samples.
     transform : callable, optional
@@ -117,9 +119,9 @@ class DataLoader:
                 f"batch_size {self.batch_size}"
             )
         self.shuffle = shuffle
-        self.seed = (
-            np.random.SeedSequence().generate_state(1)[0].item() if seed is None else _as_seed("DataLoader", seed)
-        )
+        if seed is None:
+            seed = generator().integers(1 << 32).item() if shuffle else 0
+        self.seed = _as_seed("DataLoader", seed)
         self.drop_last = drop_last
         self.transform = transform
         self.epoch = 0
@@ -166,7 +168,8 @@ def random_split(
         Either sizes with the sum N, or fractions with the sum 1: then each part has ``floor(fraction * N)`` samples
         and what is left goes one by one to the first parts, as in PyTorch.
     seed : int
-        The same seed gives the same split.
+        The same seed gives the same split. Not drawn from `pynn.seed`: a training that is continued with another
+        seed must not find its validation samples among the training samples.
 
     Returns
     -------
