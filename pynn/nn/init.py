@@ -32,7 +32,14 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """Fill with values from N(mean, std²)."""
+    """Fill with values from N(mean, std²).
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> nn.init.normal_(nn.Parameter([0.0]), mean=3.0, std=0.0).item()
+    3.0
+    """
     _check_std("normal_", std)
     return _fill(tensor, generator().normal(mean, std, tensor.shape))
 
@@ -44,6 +51,12 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     ------
     ValueError
         If less than 1 % of the distribution lies within a..b.
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> abs(nn.init.trunc_normal_(nn.Parameter([5.0])).item()) <= 2
+    True
     """
     _check_std("trunc_normal_", std)
     inside = (math.erf((b - mean) / std / math.sqrt(2)) - math.erf((a - mean) / std / math.sqrt(2))) / 2 if std else 0
@@ -56,28 +69,63 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
 
 
 def constant_(tensor: Tensor, value: float) -> Tensor:
-    """Fill with `value`."""
+    """Fill with `value`.
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> nn.init.constant_(nn.Parameter([0.0]), 2.0).item()
+    2.0
+    """
     return _fill(tensor, value)
 
 
 def zeros_(tensor: Tensor) -> Tensor:
-    """Fill with zeros."""
+    """Fill with zeros.
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> nn.init.zeros_(nn.Parameter([5.0])).item()
+    0.0
+    """
     return _fill(tensor, 0.0)
 
 
 def ones_(tensor: Tensor) -> Tensor:
-    """Fill with ones."""
+    """Fill with ones.
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> nn.init.ones_(nn.Parameter([5.0])).item()
+    1.0
+    """
     return _fill(tensor, 1.0)
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """Fill with U(-a, a), a = gain · √(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, AISTATS)."""
+    """Fill with U(-a, a), a = gain · √(6 / (fan_in + fan_out)) (Glorot and Bengio 2010, AISTATS).
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> bool((abs(nn.init.xavier_uniform_(nn.Linear(3, 3).weight).data) <= 1).all())
+    True
+    """
     bound = gain * math.sqrt(6 / sum(_fans("xavier_uniform_", tensor)))
     return uniform_(tensor, -bound, bound)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """Fill with N(0, std²), std = gain · √(2 / (fan_in + fan_out)) (Glorot and Bengio 2010, AISTATS)."""
+    """Fill with N(0, std²), std = gain · √(2 / (fan_in + fan_out)) (Glorot and Bengio 2010, AISTATS).
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> nn.init.xavier_normal_(nn.Linear(3, 3).weight, gain=5 / 3).shape
+    (3, 3)
+    """
     return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans("xavier_normal_", tensor))))
 
 
@@ -94,13 +142,26 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonli
         Which variance is kept: of the outputs in the forward pass, or of the gradients in the backward pass.
     nonlinearity : str
         What follows; see `calculate_gain`.
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> bool((abs(nn.init.kaiming_uniform_(nn.Linear(6, 9).weight, nonlinearity="relu").data) <= 1).all())
+    True
     """
     bound = math.sqrt(3) * _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound)
 
 
 def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
-    """Fill with N(0, std²), std = gain / √fan; parameters as for `kaiming_uniform_` (He et al. 2015)."""
+    """Fill with N(0, std²), std = gain / √fan; parameters as for `kaiming_uniform_` (He et al. 2015).
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> nn.init.kaiming_normal_(nn.Conv2d(3, 8, 5).weight, mode="fan_out").shape
+    (8, 3, 5, 5)
+    """
     return normal_(tensor, 0.0, _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity))
 
 
@@ -108,6 +169,14 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Fill so that the weight, as a matrix [out, rest], has orthonormal rows or columns, times `gain`.
 
     Saxe, McClelland and Ganguli 2013, arXiv:1312.6120; uniform over such matrices (Mezzadri 2007, math-ph/0609050).
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> w = nn.init.orthogonal_(nn.Linear(2, 2, bias=False).weight).data
+    >>> (w @ w.T).round(3) + 0.0
+    array([[1., 0.],
+           [0., 1.]], dtype=float32)
     """
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_: tensor {list(tensor.shape)}, needs 2 axes or more")

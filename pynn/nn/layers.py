@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from pynn import functional as F
+from pynn.functional._args import pair
 from pynn.nn import init
 from pynn.nn.module import Module, Parameter
 from pynn.tensor import Tensor
@@ -21,10 +22,6 @@ def _sizes(operation: str, **sizes: int) -> None:
             raise TypeError(f"{operation}: {name} is {size!r}, needs an integer")
         if size < 1:
             raise ValueError(f"{operation}: {name} is {size}, needs at least 1")
-
-
-def _pair(value: IntPair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
 
 
 def _reset(weight: Parameter, bias: Parameter | None) -> None:
@@ -106,7 +103,7 @@ class Conv2d(Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        kernel = _pair(kernel_size)
+        kernel = pair("Conv2d", "kernel_size", kernel_size)
         _sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
         _sizes("Conv2d", kernel_height=kernel[0], kernel_width=kernel[1])
         if in_channels % groups or out_channels % groups:
@@ -114,9 +111,9 @@ class Conv2d(Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel
-        self.stride = _pair(stride)
-        self.padding = padding if isinstance(padding, str) else _pair(padding)
-        self.dilation = _pair(dilation)
+        self.stride = pair("Conv2d", "stride", stride)
+        self.padding = padding if isinstance(padding, str) else pair("Conv2d", "padding", padding)
+        self.dilation = pair("Conv2d", "dilation", dilation)
         self.groups = groups
         self.weight = Parameter(np.empty((out_channels, in_channels // groups, *kernel), np.float32))
         self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
@@ -294,8 +291,8 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p is {p}, needs 0 <= p < 1")
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p is {p}, needs 0 <= p <= 1")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:

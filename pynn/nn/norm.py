@@ -62,8 +62,8 @@ class _BatchNorm(Module):
             axes = " or ".join(str(n) for n in self._ndims)
             raise ValueError(f"{name}: input {list(x.shape)}, needs {axes} axes and {self.num_features} channels")
         training = self.training or self.running_mean is None
-        if training and x.size == self.num_features:
-            raise ValueError(f"{name}: input {list(x.shape)} has one value per channel, training needs two or more")
+        if training and x.size < 2 * self.num_features:
+            raise ValueError(f"{name}: input {list(x.shape)}, training needs two values per channel or more")
         y = F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
         )
