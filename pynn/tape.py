@@ -112,24 +112,16 @@ def record(
     out.data = y
     out.grad = None
     out._version = version = [0]
-    out._node = None
-    out.requires_grad = False
     if _mode.enabled:
-        sources: list[Node | Tensor | None] = []
         for parent in parents:
             if parent.requires_grad:
-                sources.append(parent._node or parent)
+                sources = [p._node or (p if p.requires_grad else None) for p in parents]
+                out._node = Node(name, sources, backward, saved, version if saves_output else None)
                 out.requires_grad = True
-            else:
-                sources.append(None)
-        if out.requires_grad:
-            out._node = Node(name, sources, backward, saved, version if saves_output else None)
+                return out
+    out._node = None
+    out.requires_grad = False
     return out
-
-
-def constant(y: Array) -> Tensor:
-    """Wrap an array that needs no conversion, outside of any graph."""
-    return record("constant", y, (), lambda dy: ())
 
 
 def backward(output: Tensor, grad_output: object = None, retain_graph: bool = False) -> None:

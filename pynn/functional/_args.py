@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pynn.tape import constant
 from pynn.tensor import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -38,9 +37,7 @@ def operands(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
 def _operand(name: str, x: Operand, dtype: np.dtype[Any]) -> Tensor:
     if isinstance(x, Tensor):
         return x
-    if isinstance(x, (int, float, np.integer, np.floating, np.bool_)):
-        return constant(np.array(x, dtype))
-    if isinstance(x, (list, tuple)):
+    if isinstance(x, (int, float, np.integer, np.floating, np.bool_, list, tuple)):
         return Tensor(x, dtype=dtype)
     if isinstance(x, np.ndarray):
         return Tensor(x)

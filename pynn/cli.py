@@ -1,0 +1,138 @@
+"""The command ``pynn``: train on MNIST, predict digits, tell about the installation."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+import pynn
+
+__all__ = ["main"]
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2  # also argparse's
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with `argv` (default ``sys.argv[1:]``) and return its exit code.
+
+    0 for success, 1 for a training that diverged, 2 for bad arguments or data (one line on standard error), 130 for
+    Ctrl-C (`train` saves first).
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        code = arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("pynn: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except FloatingPointError as error:
+        print(f"pynn: error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except (ValueError, OSError, ImportError) as error:
+        print(f"pynn: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return int(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pynn", description="Train small neural networks on the CPU.")
+    parser.add_argument("--version", action="version", version=f"pynn {pynn.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a model", description="Train a model on a data set.")
+    datasets = train.add_subparsers(title="data sets", required=True, metavar="DATASET")
+    mnist = datasets.add_parser(
+        "mnist",
+        help="handwritten digits",
+        description="Train a model on MNIST; write metrics, weights and pictures into a run folder.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    mnist.add_argument("--model", choices=["mlp", "lenet", "cnn"], default="lenet", help="which network")
+    mnist.add_argument("--epochs", type=_integer(1), metavar="N", help="passes over the data (default: the model's)")
+    mnist.add_argument("--batch-size", type=_integer(1), metavar="N", default=128, help="images in a step")
+    mnist.add_argument("--lr", type=_positive, metavar="X", help="peak learning rate (default: the model's)")
+    mnist.add_argument("--seed", type=_integer(0), metavar="N", default=0, help="of weights, order and dropout")
+    mnist.add_argument("--threads", type=_integer(1), metavar="N", help="(default: the processors available)")
+    mnist.add_argument("--data-dir", metavar="D", help="folder of the IDX files (default: search, then download)")
+    mnist.add_argument("--out", metavar="DIR", help="run folder (default: the next runs/mnist-MODEL-N)")
+    mnist.add_argument(
+        "--val",
+        type=_integer(0),
+        metavar="N",
+        default=0,
+        help="hold out N training images; keep the best epoch's weights",
+    )
+    mnist.add_argument("--quiet", action="store_true", help="print errors only")
+    mnist.set_defaults(run=_train_mnist)
+
+    predict = commands.add_parser("predict", help="recognise digits", description="Print the digit in each image.")
+    predict.add_argument("weights", metavar="WEIGHTS", help="weights.safetensors or weights.npz of a run folder")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="picture (needs Pillow), IDX or .npy file")
+    predict.set_defaults(run=_predict)
+
+    info = commands.add_parser("info", help="versions, instruction set, threads", description="Describe this pynn.")
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _integer(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        return value
+
+    return parse
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+# Imported late, so that `pynn --help` and `pynn info` do not wait for what they do not use.
+def _train_mnist(arguments: argparse.Namespace) -> int:
+    from pynn.train.mnist import Settings, train_mnist
+
+    if arguments.threads is not None:
+        pynn.set_num_threads(arguments.threads)
+    settings = Settings.of(
+        arguments.model, arguments.epochs, arguments.batch_size, arguments.lr, arguments.seed, arguments.val
+    )
+    interrupted = train_mnist(settings, data_dir=arguments.data_dir, out=arguments.out, quiet=arguments.quiet)
+    return EXIT_INTERRUPTED if interrupted else 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from pynn.images import read_digits
+    from pynn.models import Classifier
+    from pynn.train.mnist import SYNTHETIC_PREFIX
+
+    classifier = Classifier.load(arguments.weights)
+    prefix = SYNTHETIC_PREFIX if classifier.is_synthetic else ""
+    batches = [(path, read_digits(path)) for path in arguments.images]  # all, before the first line is printed
+    for path, images in batches:
+        for i, row in enumerate(classifier.probabilities(images)):
+            name = path if len(images) == 1 else f"{path}[{i}]"
+            listed = "  ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(row))
+            print(f"{prefix}{name}: {int(np.argmax(row))}  probabilities {listed}")
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    for name, value in pynn.info().items():
+        print(f"{name}: {', '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}")
+    return 0

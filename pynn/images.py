@@ -1,0 +1,145 @@
+"""Digits in image files, brought to the form of MNIST's: 28×28, light ink on black, centred by mass."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn.data import read_idx
+
+__all__ = ["mnist_like", "read_digits"]
+
+Images = npt.NDArray[np.uint8]
+Grey = npt.NDArray[np.float64]
+
+SIDE = 28
+DIGIT_SIDE = 20  # http://yann.lecun.com/exdb/mnist/: digits fill a 20×20 box, its mass is centred in 28×28
+INK_THRESHOLD = 0.2  # of the strongest ink: below it is paper noise, which must not widen the box
+
+
+def read_digits(path: str | os.PathLike[str]) -> Images:
+    """Read digits from a picture (through Pillow), an IDX file or a .npy file, told apart by their first bytes.
+
+    IDX and .npy files hold uint8 ``[28, 28]`` or ``[N, 28, 28]``, light on dark, and are taken as they are; pictures
+    go through `mnist_like`.
+
+    Returns
+    -------
+    uint8 ndarray ``[N, 28, 28]``
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is broken or holds something else.
+    ImportError
+        If the file is a picture and Pillow is missing.
+    """
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    if magic == b"\x93NUMPY":
+        try:
+            images = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"read_digits: {os.fspath(path)} is not a readable .npy file: {error}") from error
+    elif magic[:2] in (b"\0\0", b"\x1f\x8b"):
+        images = read_idx(path)
+    else:
+        images = mnist_like(_read_picture(path), os.fspath(path))
+    if images.dtype != np.uint8 or images.ndim not in (2, 3) or images.shape[-2:] != (SIDE, SIDE):
+        raise ValueError(
+            f"read_digits: {os.fspath(path)} holds {images.dtype} {list(images.shape)}, "
+            f"expected uint8 [N, {SIDE}, {SIDE}] or [{SIDE}, {SIDE}]"
+        )
+    return np.ascontiguousarray(images.reshape(-1, SIDE, SIDE))
+
+
+def mnist_like(picture: Grey, name: str = "the picture") -> Images:
+    """Bring a grey picture ``[H, W]`` (0 to 255) to the form of MNIST's digits: uint8 ``[28, 28]``.
+
+    A light background is inverted. A picture of 28×28 is otherwise left alone; of others the box around the ink is
+    scaled to 20×20 and its centre of mass is put in the middle of 28×28.
+
+    Raises
+    ------
+    ValueError
+        If the picture has no ink.
+    """
+    border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    background = float(np.median(border))
+    if background > 127:
+        picture, background = 255 - picture, 255 - background
+    if picture.shape == (SIDE, SIDE):
+        return picture.round().astype(np.uint8)
+    ink = np.clip(picture - background, 0, None)
+    strongest = float(ink.max())
+    if strongest < 16:
+        raise ValueError(f"read_digits: {name} holds no digit, it is of one colour")
+    ink *= 255 / strongest
+    rows, columns = (np.flatnonzero((ink > INK_THRESHOLD * 255).any(axis)) for axis in (1, 0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return _centre(_shrink(ink))
+
+
+def _shrink(ink: Grey) -> Grey:
+    """Scale the longer side to 20 pixels."""
+    scale = DIGIT_SIDE / max(ink.shape)
+    height, width = (max(1, round(size * scale)) for size in ink.shape)
+    return _area_matrix(ink.shape[0], height) @ ink @ _area_matrix(ink.shape[1], width).T
+
+
+def _area_matrix(old: int, new: int) -> Grey:
+    """Return ``[new, old]``: each row averages the old pixels that a new one covers, by overlap."""
+    edges = np.arange(new + 1) * (old / new)
+    left, right = edges[:-1, None], edges[1:, None]
+    pixels = np.arange(old)[None]
+    overlap = np.clip(np.minimum(right, pixels + 1) - np.maximum(left, pixels), 0, None)
+    matrix: Grey = overlap * (new / old)
+    return matrix
+
+
+def _centre(ink: Grey) -> Images:
+    mass = ink.sum()
+    centre = [
+        (ink.sum(axis=1) @ (np.arange(ink.shape[0]) + 0.5)) / mass,
+        (ink.sum(axis=0) @ (np.arange(ink.shape[1]) + 0.5)) / mass,
+    ]
+    # The box has at most 20 of 28 pixels, so a shift that keeps it inside always exists.
+    top, left = (
+        min(max(round(SIDE / 2 - middle), 0), SIDE - size) for middle, size in zip(centre, ink.shape, strict=True)
+    )
+    canvas = np.zeros((SIDE, SIDE), np.uint8)
+    canvas[top : top + ink.shape[0], left : left + ink.shape[1]] = np.clip(ink.round(), 0, 255)
+    return canvas
+
+
+def _read_picture(path: str | os.PathLike[str]) -> Grey:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(
+            f"read_digits: {os.fspath(path)} is no IDX or .npy file, and pictures need Pillow: "
+            "pip install 'pynn-cpu[image]'"
+        ) from error
+    try:
+        with Image.open(path) as image:
+            return _grey(image)
+    # Pillow reports a broken PNG chunk as SyntaxError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"read_digits: {os.fspath(path)} is not a readable picture: {error}") from error
+
+
+def _grey(image: Any) -> Grey:
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits: convert("L") would clip
+        return np.asarray(image) * (255 / 65535)
+    if "A" in image.getbands() or "transparency" in image.info:
+        # What is transparent has any colour, often black: put the picture on white paper.
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.asarray(image.convert("L"), np.float64)

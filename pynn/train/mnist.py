@@ -1,0 +1,249 @@
+"""Train a model on MNIST and keep the results: what ``pynn train mnist`` does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+import pynn
+from pynn import nn, optim
+from pynn._files import atomic_file
+from pynn.data import MNIST, MNIST_MEAN, MNIST_STD, DataLoader, load_mnist, normalize_images, random_split
+from pynn.models import Classifier, build
+from pynn.train.history import History, save_figure
+from pynn.train.trainer import Trainer
+
+__all__ = ["SYNTHETIC_PREFIX", "Settings", "train_mnist"]
+
+SYNTHETIC_PREFIX = "[synthetic digits] "
+TEST_BATCH = 500  # enough to fill the processor, small beside the memory of the training
+MISTAKES = 25
+
+# Epochs and peak learning rate, for Adam with a one-cycle schedule at batches of 128.
+RECIPES = {"mlp": (8, 4e-3), "lenet": (6, 4e-3), "cnn": (3, 2e-3)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The hyperparameters of a run."""
+
+    model: str
+    epochs: int
+    batch_size: int
+    lr: float
+    seed: int
+    val: int
+
+    @classmethod
+    def of(
+        cls,
+        model: str = "lenet",
+        epochs: int | None = None,
+        batch_size: int = 128,
+        lr: float | None = None,
+        seed: int = 0,
+        val: int = 0,
+    ) -> Self:
+        """Fill in the model's own epochs and learning rate where None.
+
+        >>> Settings.of("lenet", epochs=1).lr
+        0.004
+        """
+        if model not in RECIPES:
+            raise ValueError(f"Settings: unknown model {model!r}, expected one of {', '.join(RECIPES)}")
+        default_epochs, default_lr = RECIPES[model]
+        return cls(
+            model, default_epochs if epochs is None else epochs, batch_size, default_lr if lr is None else lr, seed, val
+        )
+
+
+def train_mnist(
+    settings: Settings,
+    data_dir: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
+) -> bool:
+    """Train, test, and write metrics.json, weights and (with matplotlib) pictures into a run folder.
+
+    The test set has no part in the choice of weights: they are those of the last epoch, or with `settings.val` those
+    of the epoch that was best on the images held out.
+
+    Returns
+    -------
+    bool
+        Whether Ctrl-C cut the training short; the results so far are written all the same.
+    """
+    data = load_mnist(data_dir)
+    prefix = SYNTHETIC_PREFIX if data.is_synthetic else ""
+
+    def log(text: str) -> None:
+        if not quiet:
+            print(f"{prefix}{text}", flush=True)
+
+    train, held_out = _split(data, settings)
+    folder = _make_folder(out, settings.model)
+    log(f"data: {data.name}, {len(train[0]):,} training and {len(data.test[0]):,} test images, from {data.source}")
+
+    pynn.seed(settings.seed)
+    model = build(settings.model)
+    loader = DataLoader(*train, batch_size=settings.batch_size, shuffle=True, seed=settings.seed, transform=_normalized)
+    optimizer = optim.Adam(model.parameters(), lr=settings.lr)
+    scheduler = optim.OneCycleLR(optimizer, settings.lr, total_steps=settings.epochs * len(loader))
+    trainer = Trainer(
+        model,
+        nn.CrossEntropyLoss(),
+        optimizer,
+        scheduler,
+        verbose=not quiet,
+        log=partial(print, flush=True),
+        prefix=prefix,
+    )
+    info = pynn.info()
+    parameters = sum(parameter.size for parameter in model.parameters())
+    log(f"model: {settings.model}, {parameters:,} parameters, {info['num_threads']} threads, {info['isa']}")
+
+    val_loader = DataLoader(*held_out, batch_size=TEST_BATCH, transform=_normalized) if settings.val else None
+    history = trainer.fit(loader, settings.epochs, val=val_loader)
+    test_loader = DataLoader(*data.test, batch_size=TEST_BATCH, transform=_normalized)
+    test = trainer.evaluate(test_loader)
+    which = (
+        "the last epoch" if history.best_epoch is None else f"epoch {history.best_epoch}, best on the held-out images"
+    )
+    if history.interrupted and history.best_epoch is None:
+        which = "the moment of interruption"
+    log(f"test loss {test['loss']:.4f}  accuracy {100 * test['accuracy']:.2f} %  (weights of {which})")
+
+    written = [
+        _write_metrics(folder, settings, data, history, test, which, info),
+        _write_weights(folder, settings, data, model),
+    ]
+    written += _write_pictures(folder, data, history, trainer.predict(test_loader), prefix, log)
+    log(f"written to {folder}: {', '.join(written)}")
+    return history.interrupted
+
+
+def _normalized(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+    return normalize_images(images), labels
+
+
+def _split(data: MNIST, settings: Settings) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return training and held-out images with labels."""
+    total = len(data.train[0])
+    if settings.val >= total:
+        raise ValueError(f"train mnist: --val {settings.val} leaves none of the {total} training images")
+    if settings.val == 0:
+        return data.train, ()
+    first, second = random_split(data.train, [total - settings.val, settings.val], seed=settings.seed)
+    return first, second
+
+
+def _make_folder(out: str | os.PathLike[str] | None, model: str) -> Path:
+    if out is not None:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+    for n in count(1):
+        folder = Path("runs", f"mnist-{model}-{n}")
+        try:
+            folder.mkdir(parents=True)  # not "exists", then "make": another run may start at the same moment
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
+
+
+def _write_metrics(
+    folder: Path,
+    settings: Settings,
+    data: MNIST,
+    history: History,
+    test: dict[str, float],
+    which: str,
+    info: dict[str, Any],
+) -> str:
+    seconds = sum(row["seconds"] for row in history)
+    images = sum(row["seconds"] * row["images_per_s"] for row in history)
+    metrics = {
+        "dataset": data.name,
+        "is_synthetic": data.is_synthetic,
+        "source": data.source,
+        **asdict(settings),
+        "optimizer": "Adam",
+        "schedule": "one-cycle",
+        "history": history.epochs,
+        "interrupted": history.interrupted,
+        "weights_of": which,
+        "final_test_loss": test["loss"],
+        "final_test_accuracy": test["accuracy"],
+        "seconds": seconds,
+        "images_per_s": images / seconds if seconds else None,
+        "threads": info["num_threads"],
+        "isa": info["isa"],
+        "versions": {
+            "pynn": pynn.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "platform": platform.platform(),
+        },
+    }
+    with atomic_file(folder / "metrics.json") as file:
+        file.write(json.dumps(metrics, indent=2).encode() + b"\n")
+    return "metrics.json"
+
+
+def _write_weights(folder: Path, settings: Settings, data: MNIST, model: nn.Sequential) -> str:
+    name = "weights.safetensors" if importlib.util.find_spec("safetensors") else "weights.npz"
+    Classifier(settings.model, model, MNIST_MEAN, MNIST_STD, data.name, data.is_synthetic).save(folder / name)
+    return name
+
+
+def _write_pictures(
+    folder: Path,
+    data: MNIST,
+    history: History,
+    logits: npt.NDArray[np.float32],  # [N, 10], of the test images
+    prefix: str,
+    log: Callable[[str], None],
+) -> list[str]:
+    if not importlib.util.find_spec("matplotlib"):
+        log("no curves.png and mistakes.png, they need matplotlib: pip install 'pynn-cpu[viz]'")
+        return []
+    written = []
+    if len(history):
+        history.plot(folder / "curves.png", title=f"{prefix}{data.name}")
+        written.append("curves.png")
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(logits)), data.test_labels]
+    predicted = logits.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != data.test_labels)
+    worst = wrong[np.argsort(-losses[wrong], kind="stable")][:MISTAKES]
+    if len(worst):
+        _draw_mistakes(folder / "mistakes.png", data, worst, predicted, f"{prefix}{data.name}")
+        written.append("mistakes.png")
+    return written
+
+
+def _draw_mistakes(
+    path: Path, data: MNIST, worst: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], title: str
+) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 7.8), layout="constrained")
+    for axes in figure.subplots(5, 5).flat:
+        axes.set_axis_off()
+    for axes, i in zip(figure.axes, worst, strict=False):
+        axes.imshow(data.test_images[i], cmap="gray_r")
+        axes.set_title(f"{data.test_labels[i]} taken for {predicted[i]}", fontsize=9)
+    figure.suptitle(f"{title}: the worst mistakes among the test images")
+    save_figure(figure, path)

@@ -1,0 +1,323 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn.nn import Module
+from pynn.optim import LRScheduler, Optimizer, ReduceLROnPlateau
+from pynn.tape import no_grad
+from pynn.tensor import Tensor
+from pynn.train.diagnose import explain_non_finite
+from pynn.train.history import History
+from pynn.train.progress import Progress, format_figures
+
+Array: TypeAlias = npt.NDArray[Any]
+Batches: TypeAlias = Iterable[tuple[Any, Any]]
+
+
+class Trainer:
+    """Train, evaluate and apply a model.
+
+    Parameters
+    ----------
+    model : Module
+    loss : callable
+        ``loss(outputs, targets)`` gives a scalar Tensor, the mean over the batch: a module or a function.
+    optimizer : Optimizer
+    scheduler : LRScheduler, optional
+        Its `interval` ("step" or "epoch") tells when it is stepped; `ReduceLROnPlateau` gets the loss, in
+        mode "max" the accuracy: of the validation data if given, else of the training data.
+    verbose : bool
+        Write one line for each epoch through `log`, and while an epoch runs a progress line with loss, accuracy,
+        images/s and time left if standard error is a terminal.
+    log : callable
+        Gets each line of text.
+    prefix : str
+        Put before every line.
+
+    Attributes
+    ----------
+    history : History
+        Of the latest `fit`, also if that raised.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> from pynn import nn, optim, data
+    >>> x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    >>> loader = data.DataLoader(x, (x[:, 0] > x[:, 1]).astype(np.int64), batch_size=16)
+    >>> pynn.seed(0)
+    >>> model = nn.Sequential(nn.Linear(2, 2))
+    >>> trainer = Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=0.1), verbose=False)
+    >>> history = trainer.fit(loader, epochs=5)
+    >>> trainer.evaluate(loader)["accuracy"] > 0.9
+    True
+    >>> trainer.predict(x).shape
+    (64, 2)
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: Callable[[Tensor, Any], Tensor],
+        optimizer: Optimizer,
+        scheduler: LRScheduler | None = None,
+        *,
+        verbose: bool = True,
+        log: Callable[[str], object] = print,
+        prefix: str = "",
+    ) -> None:
+        self.model = model
+        self.loss = loss
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.verbose = verbose
+        self.log = log
+        self.prefix = prefix
+        self.history = History()
+
+    def fit(
+        self, loader: Batches, epochs: int, val: Batches | None = None, *, restore_best: bool | None = None
+    ) -> History:
+        """Train for a number of epochs.
+
+        Ctrl-C ends the training cleanly: the history of the finished epochs is returned with `interrupted` set.
+
+        Parameters
+        ----------
+        loader : iterable of (inputs, targets)
+            Iterated once per epoch, as `DataLoader`. Arrays and Tensors are accepted.
+        epochs : int
+        val : iterable of (inputs, targets), optional
+            Evaluated after each epoch.
+        restore_best : bool, optional
+            At the end, give the model the weights of the epoch with the best validation accuracy (the lowest
+            validation loss without class labels). By default True if `val` is given.
+
+        Raises
+        ------
+        ValueError
+            If ``epochs < 1``, a loader has no batches, or `restore_best` is asked for without `val`.
+        TypeError
+            If a batch is not a pair.
+        FloatingPointError
+            If the loss is NaN or infinite; the message names the first layer with a non-finite output. The optimizer
+            has not stepped on it.
+        """
+        if isinstance(epochs, bool) or not isinstance(epochs, int):
+            raise TypeError(f"fit: epochs is {type(epochs).__name__}, expected int")
+        if epochs < 1:
+            raise ValueError(f"fit: epochs is {epochs}, needs at least 1")
+        if restore_best and val is None:
+            raise ValueError("fit: restore_best needs validation data (val=...) to tell which weights are best")
+        history = self.history = History()
+        best = _BestWeights(self.model) if val is not None and restore_best is not False else None
+        try:
+            for epoch in range(1, epochs + 1):
+                row = self._train_epoch(loader, epoch, epochs)
+                if val is not None:
+                    row.update({f"val_{name}": figure for name, figure in self.evaluate(val).items()})
+                history.epochs.append(row)
+                if best is not None:
+                    best.offer(row)
+                self._schedule_epoch(row)
+                self._report(row, epochs)
+        except KeyboardInterrupt:
+            history.interrupted = True
+            if self.verbose:
+                self.log(f"{self.prefix}interrupted in epoch {len(history) + 1}/{epochs}")
+        if best is not None:
+            history.best_epoch = best.restore()
+        return history
+
+    def evaluate(self, loader: Batches) -> dict[str, float]:
+        """Return the mean "loss" and, with class labels, the "accuracy" (0 to 1), in evaluation mode without a tape.
+
+        Raises
+        ------
+        ValueError
+            If the loader has no batches.
+        TypeError
+            If a batch is not a pair.
+        """
+        totals = _Totals()
+        with _evaluation_mode(self.model):
+            for batch in loader:
+                inputs, targets = _pair("evaluate", batch)
+                outputs = self.model(inputs)
+                totals.add(self.loss(outputs, targets).item(), outputs, targets)
+        if totals.count == 0:
+            raise ValueError("evaluate: the loader has no batches")
+        return totals.figures()
+
+    def predict(self, data: Any, batch_size: int = 256) -> Array:
+        """Return the model's outputs ``[N, ...]``, in evaluation mode without a tape.
+
+        Parameters
+        ----------
+        data : ndarray or Tensor ``[N, ...]``, or iterable of batches
+            Batches are inputs, or tuples that begin with the inputs (targets are left out).
+        batch_size : int
+            How an array is cut.
+
+        Raises
+        ------
+        ValueError
+            If there are no samples, or ``batch_size < 1``.
+        """
+        if batch_size < 1:
+            raise ValueError(f"predict: batch_size is {batch_size}, needs at least 1")
+        array = data.data if isinstance(data, Tensor) else data
+        if isinstance(array, np.ndarray):
+            if array.ndim == 0:
+                raise ValueError("predict: got an array of shape [], needs [N, ...]")
+            batches: Iterable[Any] = (array[i : i + batch_size] for i in range(0, len(array), batch_size))
+        else:
+            batches = data
+        outputs = []
+        with _evaluation_mode(self.model):
+            for batch in batches:
+                inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+                outputs.append(self.model(inputs).data)
+        if not outputs:
+            raise ValueError("predict: there are no samples")
+        return np.concatenate(outputs)
+
+    def _train_epoch(self, loader: Batches, epoch: int, epochs: int) -> dict[str, float]:
+        model, loss_function, optimizer = self.model, self.loss, self.optimizer
+        scheduler = self.scheduler if self.scheduler is not None and self.scheduler.interval == "step" else None
+        batches = len(loader) if isinstance(loader, Sized) else None
+        label = f"{self.prefix}epoch {epoch}/{epochs}"
+        progress = Progress(label, batches, (batches or 0) * (epochs - epoch), enabled=self.verbose)
+        totals = _Totals()
+        model.train()
+        start = time.perf_counter()
+        try:
+            for step, batch in enumerate(loader, 1):
+                inputs, targets = _pair("fit", batch)
+                outputs = model(inputs)
+                loss = loss_function(outputs, targets)
+                value = loss.item()
+                if not math.isfinite(value):
+                    reason = explain_non_finite(model, inputs)
+                    raise FloatingPointError(f"fit: the loss is {value} in epoch {epoch}, step {step}: {reason}")
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                if scheduler is not None:
+                    scheduler.step()
+                totals.add(value, outputs, targets)
+                progress.update(step, totals.count, totals.loss, totals.accuracy)
+        finally:
+            progress.close()
+        seconds = time.perf_counter() - start
+        if totals.count == 0:
+            raise ValueError(f"fit: the loader has no batches in epoch {epoch}")
+        return {
+            "epoch": epoch,
+            **totals.figures(),
+            "lr": optimizer.param_groups[0]["lr"],
+            "seconds": seconds,
+            "images_per_s": totals.count / seconds,
+        }
+
+    def _schedule_epoch(self, row: dict[str, float]) -> None:
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            name = "loss" if self.scheduler.mode == "min" else "accuracy"
+            self.scheduler.step(row[f"val_{name}" if "val_loss" in row else name])
+        elif self.scheduler is not None and self.scheduler.interval == "epoch":
+            self.scheduler.step()
+
+    def _report(self, row: dict[str, float], epochs: int) -> None:
+        if not self.verbose:
+            return
+        text = f"epoch {row['epoch']}/{epochs}  {format_figures(row['loss'], row.get('accuracy'))}"
+        if "val_loss" in row:
+            text += f"  {format_figures(row['val_loss'], row.get('val_accuracy'), 'val ')}"
+        self.log(f"{self.prefix}{text}  {row['images_per_s']:,.0f} images/s  {row['seconds']:.1f} s")
+
+
+class _Totals:
+    """Sums over the batches of an epoch."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._loss_sum = 0.0
+        self._correct = 0
+        self._labelled = True
+
+    @property
+    def loss(self) -> float:
+        return self._loss_sum / self.count
+
+    @property
+    def accuracy(self) -> float | None:
+        return self._correct / self.count if self._labelled else None
+
+    def add(self, loss: float, outputs: Tensor, targets: Any) -> None:
+        labels = targets.data if isinstance(targets, Tensor) else np.asarray(targets)
+        scores = outputs.data
+        count = len(scores) if scores.ndim else 1
+        self.count += count
+        self._loss_sum += loss * count
+        if scores.ndim == 2 and labels.ndim == 1 and labels.dtype.kind in "iu":
+            self._correct += int(np.count_nonzero(scores.argmax(axis=1) == labels))
+        else:
+            self._labelled = False
+
+    def figures(self) -> dict[str, float]:
+        accuracy = self.accuracy
+        return {"loss": self.loss} if accuracy is None else {"loss": self.loss, "accuracy": accuracy}
+
+
+class _BestWeights:
+    """A copy of the weights of the best epoch so far."""
+
+    def __init__(self, model: Module) -> None:
+        self._model = model
+        self._score: tuple[float, float] | None = None
+        self._epoch: int | None = None
+        self._state: dict[str, Array] = {}
+
+    def offer(self, row: dict[str, float]) -> None:
+        score = (row.get("val_accuracy", 0.0), -row["val_loss"])
+        if math.isnan(score[1]) or (self._score is not None and score <= self._score):
+            return
+        # In this order, since Ctrl-C may come between any two lines.
+        self._state = self._model.state_dict()
+        self._score, self._epoch = score, int(row["epoch"])
+
+    def restore(self) -> int | None:
+        """Give the weights back to the model; return their epoch, or None if no epoch has finished."""
+        if self._epoch is not None:
+            self._model.load_state_dict(self._state)
+        return self._epoch
+
+
+@contextmanager
+def _evaluation_mode(model: Module) -> Iterator[None]:
+    """Evaluation mode without a tape; each module gets the mode it had back at the end."""
+    training = [module for _, module in model.named_modules() if module.training]
+    try:
+        model.eval()
+        with no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _pair(operation: str, batch: Any) -> tuple[Any, Any]:
+    if not isinstance(batch, (tuple, list)):
+        raise TypeError(f"{operation}: a batch is a {type(batch).__name__}, expected a pair (inputs, targets)")
+    if len(batch) != 2:
+        raise TypeError(f"{operation}: a batch has {len(batch)} entries, expected a pair (inputs, targets)")
+    return batch[0], batch[1]

@@ -1,0 +1,412 @@
+"""The command line, run in this process on small data; and the reading of digits from files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pynn
+from pynn import cli, nn
+from pynn.data import MNIST, synthetic_digits, write_idx
+from pynn.images import mnist_like, read_digits
+from pynn.models import MODELS, Classifier, build
+from pynn.serialize import load, save
+from pynn.train import mnist as mnist_run
+
+SYNTHETIC = "[synthetic digits] "
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return synthetic_digits(400, seed=3), synthetic_digits(100, seed=4)
+
+
+@pytest.fixture
+def data_dir(tmp_path, digits):
+    """A folder of IDX files that are not MNIST's own."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for part, (images, labels) in zip(("train", "t10k"), digits, strict=True):
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels.astype(np.uint8))
+    return folder
+
+
+@pytest.fixture
+def no_mnist(monkeypatch, digits):
+    """Offline and without data, with a small substitute."""
+    train, test = digits
+    data = MNIST(*train, *test, "synthetic-digits", "a test")
+    monkeypatch.setattr(mnist_run, "load_mnist", lambda data_dir: data)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(capsys, *argv):
+    code = cli.main([str(argument) for argument in argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+# -- train -------------------------------------------------------------------------------------------------------------
+
+
+def test_train_writes_a_whole_run_folder(capsys, tmp_path, data_dir):
+    argv = ["train", "mnist", "--model", "mlp", "--epochs", 2, "--batch-size", 50, "--lr", 0.005, "--seed", 7]
+    code, out, err = run(capsys, *argv, "--data-dir", data_dir, "--threads", 1)
+    assert (code, err) == (0, "")
+    assert SYNTHETIC not in out
+    assert "epoch 2/2" in out
+    assert "test loss" in out
+    folder = tmp_path / "runs" / "mnist-mlp-1"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {name: metrics[name] for name in ("dataset", "is_synthetic", "model", "seed", "epochs", "batch_size")} == {
+        "dataset": "custom IDX data",
+        "is_synthetic": False,
+        "model": "mlp",
+        "seed": 7,
+        "epochs": 2,
+        "batch_size": 50,
+    }
+    assert metrics["lr"] == 0.005
+    assert metrics["threads"] == 1
+    assert metrics["isa"] == pynn.info()["isa"]
+    assert metrics["versions"]["pynn"] == pynn.__version__
+    assert [row["epoch"] for row in metrics["history"]] == [1, 2]
+    assert all({"loss", "accuracy", "seconds", "lr"} <= row.keys() for row in metrics["history"])
+    assert metrics["images_per_s"] > 0
+    assert not metrics["interrupted"]
+    assert metrics["weights_of"] == "the last epoch"
+    # The written weights are those that the written accuracy was measured with.
+    (weights,) = folder.glob("weights.*")
+    classifier = Classifier.load(weights)
+    images, labels = read_digits(data_dir / "t10k-images-idx3-ubyte"), synthetic_digits(100, seed=4)[1]
+    accuracy = np.mean(classifier.probabilities(images).argmax(1) == labels)
+    assert accuracy == pytest.approx(metrics["final_test_accuracy"])
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_the_same_seed_gives_the_same_weights(capsys, tmp_path, data_dir):
+    argv = ["train", "mnist", "--model", "mlp", "--epochs", 1, "--quiet", "--data-dir", data_dir]
+    for seed in (1, 1, 2):
+        assert run(capsys, *argv, "--seed", seed) == (0, "", "")
+    first, second, third = (
+        load(next((tmp_path / "runs" / f"mnist-mlp-{n}").glob("weights.*")))[0]["1.weight"] for n in (1, 2, 3)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, third)
+
+
+def test_synthetic_data_are_named_everywhere(capsys, tmp_path, no_mnist, monkeypatch):
+    titles = []
+    monkeypatch.setattr(mnist_run, "save_figure", lambda figure, path: titles.append(figure.get_suptitle()))
+    monkeypatch.setattr("pynn.train.history.save_figure", lambda figure, path: titles.append(figure.get_suptitle()))
+    code, out, err = run(capsys, "train", "mnist", "--model", "mlp", "--epochs", 1, "--out", "out")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) >= 4
+    assert all(line.startswith(SYNTHETIC) for line in out.splitlines())
+    assert all(title.startswith(SYNTHETIC) for title in titles)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["dataset"], metrics["is_synthetic"]) == ("synthetic-digits", True)
+    (weights,) = (tmp_path / "out").glob("weights.*")
+    assert load(weights)[1]["is_synthetic"] == "true"
+    np.save("digits.npy", synthetic_digits(2, seed=0)[0])
+    code, out, err = run(capsys, "predict", weights, "digits.npy")
+    assert (code, len(out.splitlines()), err) == (0, 2, "")
+    assert all(line.startswith(SYNTHETIC) for line in out.splitlines())
+
+
+def test_pictures(capsys, tmp_path, data_dir):
+    pytest.importorskip("matplotlib")
+    assert run(capsys, "train", "mnist", "--model", "mlp", "--epochs", 1, "--data-dir", data_dir, "--out", "x")[0] == 0
+    for name in ("curves.png", "mistakes.png"):
+        assert (tmp_path / "x" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_extras_npz_and_a_hint(capsys, tmp_path, data_dir, monkeypatch):
+    monkeypatch.setattr(mnist_run.importlib.util, "find_spec", lambda name: None)
+    code, out, _ = run(capsys, "train", "mnist", "--model", "mlp", "--epochs", 1, "--data-dir", data_dir, "--out", "x")
+    assert code == 0
+    assert "pip install 'pynn-cpu[viz]'" in out
+    assert sorted(path.name for path in (tmp_path / "x").iterdir()) == ["metrics.json", "weights.npz"]
+
+
+def test_held_out_images_choose_the_weights(capsys, tmp_path, data_dir):
+    argv = ["train", "mnist", "--model", "mlp", "--epochs", 3, "--data-dir", data_dir, "--out", "x", "--quiet"]
+    assert run(capsys, *argv, "--val", 100) == (0, "", "")
+    metrics = json.loads((tmp_path / "x" / "metrics.json").read_text())
+    scores = [(row["val_accuracy"], -row["val_loss"]) for row in metrics["history"]]
+    assert metrics["weights_of"] == f"epoch {scores.index(max(scores)) + 1}, best on the held-out images"
+    code, _, err = run(capsys, *argv, "--val", 400)
+    assert code == 2
+    assert "--val 400 leaves none of the 400 training images" in err
+
+
+def test_ctrl_c_saves_and_exits_with_130(capsys, tmp_path, data_dir, monkeypatch):
+    calls = []
+
+    def interrupted_loss(self, logits, target):
+        calls.append(1)
+        if len(calls) == 6:  # in the second epoch: 400 images are 4 batches of 100
+            raise KeyboardInterrupt
+        return pynn.functional.cross_entropy(logits, target)
+
+    monkeypatch.setattr(nn.CrossEntropyLoss, "forward", interrupted_loss)
+    argv = [
+        "train",
+        "mnist",
+        "--model",
+        "mlp",
+        "--epochs",
+        5,
+        "--batch-size",
+        100,
+        "--data-dir",
+        data_dir,
+        "--out",
+        "x",
+    ]
+    code, out, err = run(capsys, *argv)
+    assert (code, err) == (130, "")
+    assert "interrupted in epoch 2/5" in out
+    metrics = json.loads((tmp_path / "x" / "metrics.json").read_text())
+    assert metrics["interrupted"]
+    assert len(metrics["history"]) == 1
+    assert metrics["weights_of"] == "the moment of interruption"
+    assert any((tmp_path / "x").glob("weights.*"))
+
+
+def test_ctrl_c_before_the_training_exits_with_130(capsys, monkeypatch):
+    def interrupt(data_dir):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mnist_run, "load_mnist", interrupt)
+    assert run(capsys, "train", "mnist") == (130, "", "pynn: interrupted\n")
+
+
+def test_divergence_exits_with_1_and_names_the_layer(capsys, data_dir):
+    argv = ["train", "mnist", "--model", "mlp", "--lr", 1e30, "--epochs", 2, "--data-dir", data_dir, "--quiet"]
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (1, "")
+    assert err.startswith("pynn: error: fit: the loss is ")
+    assert "layer '" in err
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["train"],
+        ["train", "cifar"],
+        ["train", "mnist", "--epochs", "0"],
+        ["train", "mnist", "--batch-size", "x"],
+        ["train", "mnist", "--lr", "nan"],
+        ["train", "mnist", "--lr", "-1"],
+        ["train", "mnist", "--seed", "-1"],
+        ["train", "mnist", "--model", "vgg"],
+        ["predict", "weights.npz"],
+    ],
+)
+def test_bad_arguments_exit_with_2(capsys, argv):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    assert caught.value.code == 2
+    assert "usage: pynn" in capsys.readouterr().err
+
+
+def test_bad_data_exit_with_2_and_one_line(capsys, tmp_path, data_dir):
+    def failing(*argv):
+        code, out, err = run(capsys, *argv)
+        assert (code, out) == (2, "")
+        assert len(err.splitlines()) == 1
+        assert err.startswith("pynn: error: ")
+        return err
+
+    assert "nowhere" in failing("train", "mnist", "--data-dir", "nowhere")
+    (data_dir / "t10k-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
+    assert "t10k-images-idx3-ubyte" in failing("train", "mnist", "--data-dir", data_dir)
+    assert not (tmp_path / "runs").exists()
+    assert "w.npz" in failing("predict", "w.npz", "x.npy")
+    save("w.npz", {"a": np.ones(2)})
+    assert "'model'" in failing("predict", "w.npz", "x.npy")
+    Classifier("mlp", build("mlp"), 0.1, 0.3, "mnist", False).save("good.npz")
+    assert "x.npy" in failing("predict", "good.npz", "x.npy")
+    state, metadata = load("good.npz")
+    save("w.npz", state, {**metadata, "model": "lenet"})
+    assert "w.npz" in failing("predict", "w.npz", "x.npy")
+    save("w.npz", state, {**metadata, "model": "vgg"})
+    assert "unknown model 'vgg'" in failing("predict", "w.npz", "x.npy")
+
+
+@pytest.mark.parametrize("argument", ["info", "--help"])
+def test_python_m_pynn(argument):
+    root = Path(pynn.__file__).parents[1]  # where "-m" finds pynn, whatever PYTHONPATH says
+    done = subprocess.run(
+        [sys.executable, "-m", "pynn", argument], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert ("num_threads: " if argument == "info" else "usage: pynn") in done.stdout
+
+
+def test_info(capsys):
+    code, out, _ = run(capsys, "info")
+    assert code == 0
+    assert {line.split(":")[0] for line in out.splitlines()} >= {"isa", "num_threads"}
+
+
+# -- predict -----------------------------------------------------------------------------------------------------------
+
+
+class Corner(nn.Sequential):
+    """Tells the number of lit pixels in the first row of a 28×28 image."""
+
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(784, 10))
+        weight = np.zeros((10, 784), np.float32)
+        weight[:, :28] = np.arange(10)[:, None]
+        # logit d: d * lit - d²/2, largest at d == lit
+        self[1].load_state_dict({"weight": weight, "bias": -(np.arange(10, dtype=np.float32) ** 2) / 2})
+
+
+def test_predict_lines(capsys, monkeypatch):
+    monkeypatch.setitem(MODELS, "corner", Corner)
+    Classifier("corner", Corner(), 0.0, 1.0, "mnist", False).save("w.npz")
+    images = np.zeros((2, 28, 28), np.uint8)
+    images[0, 0, :3] = images[1, 0, :8] = 255
+    np.save("two.npy", images)
+    write_idx("one.idx", images[1:])
+    code, out, err = run(capsys, "predict", "w.npz", "two.npy", "one.idx")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["two.npy[0]: 3", "two.npy[1]: 8", "one.idx: 8"]
+    probabilities = [float(cell.split(":")[1]) for cell in lines[0].split("probabilities ")[1].split()]
+    assert len(probabilities) == 10
+    assert sum(probabilities) == pytest.approx(1, abs=0.01)
+
+
+def test_classifier_normalises_as_it_was_trained(monkeypatch):
+    monkeypatch.setitem(MODELS, "corner", Corner)
+    images = synthetic_digits(3, seed=0)[0]
+    classifier = Classifier("corner", Corner(), 0.1307, 0.3081, "mnist", False)
+    classifier.save("w.npz")
+    again = Classifier.load("w.npz")
+    assert (again.mean, again.std, again.dataset, again.is_synthetic) == (0.1307, 0.3081, "mnist", False)
+    x = ((images / 255 - 0.1307) / 0.3081).astype(np.float32)[:, None]
+    expected = pynn.functional.softmax(Corner()(x)).data
+    np.testing.assert_allclose(again.probabilities(images), expected, rtol=1e-3)
+
+
+@pytest.fixture
+def drawing():
+    """A large vertical bar, dark on paper that is not quite white, away from the middle; width 40, height 200."""
+    paper = np.full((300, 400), 230, np.uint8)
+    paper[20:220, 300:340] = 30
+    return paper
+
+
+def test_a_drawing_becomes_like_mnist(drawing):
+    image = mnist_like(drawing.astype(float))
+    assert image.shape == (28, 28)
+    assert image.dtype == np.uint8
+    rows, columns = np.nonzero(image)
+    assert (rows.min(), rows.max()) == (4, 23)  # 20 rows in the middle
+    assert (columns.min(), columns.max()) == (12, 15)  # 40 · 20/200 = 4 columns in the middle
+    assert image.max() == 255
+
+
+def test_the_centre_of_mass_is_in_the_middle(drawing):
+    drawing[180:220, 200:300] = 30  # a foot to the left
+    image = mnist_like(drawing.astype(float)).astype(float)
+    for axis in (0, 1):
+        centre = image.sum(axis=1 - axis) @ (np.arange(28) + 0.5) / image.sum()
+        assert abs(centre - 14) <= 0.5
+
+
+def test_an_image_of_28_by_28_is_left_alone_but_for_its_background():
+    image = synthetic_digits(1, seed=0)[0][0]
+    np.testing.assert_array_equal(mnist_like(image.astype(float)), image)
+    np.testing.assert_array_equal(mnist_like(255 - image.astype(float)), image)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16", "1"])
+def test_pictures_of_every_mode(drawing, mode):
+    image_module = pytest.importorskip("PIL.Image")
+    if mode == "I;16":
+        picture = image_module.fromarray(drawing.astype(np.uint16) * 257)
+    elif mode == "RGBA":  # black everywhere, the drawing is in the transparency
+        pixels = np.zeros((*drawing.shape, 4), np.uint8)
+        pixels[..., 3] = 255 - drawing
+        picture = image_module.fromarray(pixels)
+    else:
+        picture = image_module.fromarray(drawing).convert(mode)
+    picture.save("drawing.png")
+    expected = mnist_like(drawing.astype(float))
+    images = read_digits("drawing.png")
+    assert images.shape == (1, 28, 28)
+    if mode != "1":  # that one is dithered
+        np.testing.assert_allclose(images[0].astype(int), expected.astype(int), atol=8)
+
+
+def test_refused_images(tmp_path):
+    for name, array in [("float", np.zeros((28, 28))), ("shape", np.zeros((2, 27, 28), np.uint8))]:
+        np.save(f"{name}.npy", array)
+        with pytest.raises(ValueError, match=rf"read_digits: {name}\.npy holds .*expected uint8 \[N, 28, 28\]"):
+            read_digits(f"{name}.npy")
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "shape.npy").read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"read_digits: cut\.npy is not a readable \.npy file"):
+        read_digits("cut.npy")
+    np.save("object.npy", np.array([None]), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"read_digits: object\.npy is not a readable \.npy file"):
+        read_digits("object.npy")
+    with pytest.raises(FileNotFoundError):
+        read_digits("missing.png")
+    write_idx("labels.idx", np.zeros(3, np.uint8))
+    with pytest.raises(ValueError, match=r"labels\.idx holds uint8 \[3\]"):
+        read_digits("labels.idx")
+
+
+def test_refused_pictures(tmp_path, drawing):
+    image_module = pytest.importorskip("PIL.Image")
+    (tmp_path / "noise.png").write_bytes(b"hello world")
+    with pytest.raises(ValueError, match=r"read_digits: noise\.png is not a readable picture"):
+        read_digits("noise.png")
+    image_module.fromarray(drawing).save("drawing.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "drawing.png").read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"read_digits: cut\.png is not a readable picture"):
+        read_digits("cut.png")
+    image_module.new("L", (50, 50), 200).save("blank.png")
+    with pytest.raises(ValueError, match=r"blank\.png holds no digit"):
+        read_digits("blank.png")
+
+
+def test_pictures_without_pillow_name_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(ImportError, match=r"pip install 'pynn-cpu\[image\]'"):
+        read_digits("x.png")
+
+
+# -- models and figures ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("mlp", 101_770), ("lenet", 61_706), ("cnn", 1_199_882)])
+def test_models(name, parameters):
+    model = build(name)
+    assert sum(parameter.size for parameter in model.parameters()) == parameters
+    model.eval()
+    assert model(np.zeros((2, 1, 28, 28), np.float32)).shape == (2, 10)
+    assert name in mnist_run.RECIPES
+
+
+def test_real_mnist_in_one_epoch(capsys, mnist_dir, tmp_path):
+    argv = ["train", "mnist", "--model", "mlp", "--epochs", 1, "--data-dir", mnist_dir, "--out", "x", "--quiet"]
+    assert run(capsys, *argv) == (0, "", "")
+    metrics = json.loads((tmp_path / "x" / "metrics.json").read_text())
+    assert metrics["dataset"] == "mnist"
+    assert metrics["final_test_accuracy"] >= 0.96
