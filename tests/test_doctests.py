@@ -1,0 +1,19 @@
+"""The examples in the docstrings of every module of the installed package are true."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pynn
+import pytest
+
+MODULES = ["pynn"] + sorted(
+    module.name for module in pkgutil.walk_packages(pynn.__path__, "pynn.") if not module.name.endswith(("__main__", "_core"))
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests(name: str) -> None:
+    pynn.seed(0)
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0, f"{result.failed} of {result.attempted} examples in {name} failed"
