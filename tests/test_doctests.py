@@ -4,15 +4,14 @@ import doctest
 import importlib
 import pkgutil
 
-import pynn
 import pytest
 
-MODULES = ["pynn"] + sorted(
-    module.name for module in pkgutil.walk_packages(pynn.__path__, "pynn.") if not module.name.endswith(("__main__", "_core"))
-)
+import pynn
+
+MODULES = [m.name for m in pkgutil.walk_packages(pynn.__path__, "pynn.") if not m.name.endswith(("__main__", "_core"))]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ["pynn", *MODULES])
 def test_doctests(name: str) -> None:
     pynn.seed(0)
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)

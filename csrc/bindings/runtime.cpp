@@ -1,3 +1,5 @@
+#include <pybind11/stl.h>
+
 #include "bindings/array.h"
 #include "runtime/counters.h"
 #include "runtime/dispatch.h"

@@ -1,0 +1,132 @@
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <thread>
+
+#include "harness.h"
+#include "runtime/arena.h"
+#include "runtime/counters.h"
+#include "runtime/threads.h"
+
+using namespace pynn;
+using namespace pynn::test;
+
+TEST_CASE("parallel_for runs every task once") {
+  for (const int64_t tasks : {0, 1, 2, 3, 7, 100, 10000}) {
+    std::vector<std::atomic<int>> calls(static_cast<size_t>(tasks));
+    parallel_for(tasks, [&](int64_t i) { calls[static_cast<size_t>(i)].fetch_add(1); });
+    for (const auto& count : calls) REQUIRE(count == 1);
+  }
+}
+
+TEST_CASE("parallel_ranges covers everything once, in multiples of the grain") {
+  for (const int64_t size : {0, 1, 63, 64, 65, 1000, 100003}) {
+    std::vector<std::atomic<int>> calls(static_cast<size_t>(size));
+    parallel_ranges(size, 64, [&](int64_t begin, int64_t end) {
+      CHECK(begin % 64 == 0);
+      for (int64_t i = begin; i < end; ++i) calls[static_cast<size_t>(i)].fetch_add(1);
+    });
+    for (const auto& count : calls) REQUIRE(count == 1);
+  }
+}
+
+TEST_CASE("an exception in a task reaches the caller, and the threads go on working") {
+  const auto fails = [](int64_t i) {
+    if (i == 5) throw std::runtime_error("five");
+  };
+  CHECK_THROWS_WITH(parallel_for(100, fails), "five");
+  std::atomic<int> calls{0};
+  parallel_for(100, [&](int64_t) { ++calls; });
+  CHECK(calls == 100);
+}
+
+TEST_CASE("nested and concurrent calls complete") {
+  std::atomic<int64_t> sum{0};
+  const auto work = [&] {
+    for (int repeat = 0; repeat < 50; ++repeat) {
+      parallel_for(8, [&](int64_t) { parallel_for(8, [&](int64_t i) { sum += i; }); });
+    }
+  };
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i) callers.emplace_back(work);
+  for (std::thread& caller : callers) caller.join();
+  CHECK(sum == 4 * 50 * 8 * 28);
+}
+
+TEST_CASE("a forked child can use the threads") {
+  parallel_for(64, [](int64_t) {});  // the parent's workers exist, the child's do not
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    std::atomic<int> calls{0};
+    for (int repeat = 0; repeat < 10; ++repeat) parallel_for(64, [&](int64_t) { ++calls; });
+    arena::release(arena::allocate(1000));
+    _exit(calls == 640 ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(status == 0);
+}
+
+TEST_CASE("set_num_threads refuses nonsense") {
+  const int before = num_threads();
+  CHECK_THROWS_AS(set_num_threads(0), std::invalid_argument);
+  CHECK_THROWS_AS(set_num_threads(-3), std::invalid_argument);
+  CHECK_THROWS_AS(set_num_threads(100000), std::invalid_argument);
+  CHECK(num_threads() == before);
+}
+
+TEST_CASE("arena blocks are aligned, disjoint, reused and accounted for") {
+  const arena::Stats before = arena::stats();
+  std::vector<void*> blocks;
+  for (const size_t bytes :
+       {size_t(0), size_t(1), size_t(64), size_t(65), size_t(1000), size_t(1) << 20, size_t(5) << 20}) {
+    void* block = arena::allocate(bytes);
+    CHECK(reinterpret_cast<uintptr_t>(block) % arena::kAlignment == 0);
+    std::memset(block, int(blocks.size()) + 1, bytes);
+    blocks.push_back(block);
+  }
+  CHECK(arena::stats().blocks_in_use == before.blocks_in_use + int64_t(blocks.size()));
+  CHECK(static_cast<unsigned char*>(blocks[4])[999] == 5);
+  void* const last = blocks.back();
+  for (void* block : blocks) arena::release(block);
+  CHECK(arena::stats().blocks_in_use == before.blocks_in_use);
+  CHECK(arena::stats().bytes_in_use == before.bytes_in_use);
+  void* again = arena::allocate(size_t(5) << 20);
+  CHECK(again == last);
+  arena::release(again);
+  CHECK_THROWS_AS(arena::allocate(size_t(1) << 60), std::bad_alloc);
+}
+
+TEST_CASE("a size class wastes at most a quarter") {
+  for (size_t bytes = 65; bytes < (size_t(1) << 22); bytes = bytes * 17 / 16 + 1) {
+    const int64_t before = arena::stats().bytes_in_use;
+    void* block = arena::allocate(bytes);
+    const int64_t taken = arena::stats().bytes_in_use - before;
+    arena::release(block);
+    REQUIRE(taken >= int64_t(bytes));
+    REQUIRE(taken <= int64_t(bytes) * 5 / 4 + 64);
+  }
+}
+
+TEST_CASE("counters count since the last reset") {
+  static Counter taken("test.path");
+  reset_kernel_counts();
+  CHECK(kernel_counts().count("test.path") == 0);
+  taken.add();
+  taken.add();
+  CHECK(kernel_counts().at("test.path") == 2);
+}
+
+TEST_CASE("the forced instruction set runs") {
+  const Isa before = active_isa();
+  for (const Isa isa : usable_isas()) {
+    set_active_isa(isa);
+    CHECK(active_isa() == isa);
+    CHECK(&kernels<float>() == &kernel_set(isa).f32);
+  }
+  set_active_isa(before);
+  CHECK_THROWS_AS(isa_from_name("avx1024"), std::invalid_argument);
+}
