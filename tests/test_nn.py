@@ -129,6 +129,10 @@ def test_buffers():
     for name in ("scale", "forward", "a.b", ""):
         with pytest.raises(ValueError, match="register_buffer"):
             module.register_buffer(name, [1.0])
+    with pytest.raises(TypeError, match="register_buffer: nothing has dtype object"):
+        module.register_buffer("nothing", None)
+    module.scale = None
+    assert module.state_dict() == {}
 
 
 def test_repr_is_a_tree():

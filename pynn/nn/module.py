@@ -118,10 +118,15 @@ class Module:
         ------
         ValueError
             If the name is taken, or is not an identifier.
+        TypeError
+            If the array does not hold numbers.
         """
+        array = np.array(array)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"register_buffer: {name} has dtype {array.dtype}, needs numbers")
         if not name.isidentifier() or hasattr(self, name):
             raise ValueError(f"register_buffer: name {name!r} is not a free identifier of {type(self).__name__}")
-        setattr(self, name, np.array(array))
+        setattr(self, name, array)
         self._buffer_names = (*self._buffer_names, name)
 
     def add_module(self, name: str, module: Module) -> None:
@@ -201,7 +206,7 @@ class Module:
     def _own_state(self) -> dict[str, Parameter | Array]:
         """Return the parameters, then the buffers, of this module without its children."""
         own: dict[str, Parameter | Array] = {k: v for k, v in vars(self).items() if isinstance(v, Parameter)}
-        return own | {name: getattr(self, name) for name in self._buffer_names}
+        return own | {k: v for k in self._buffer_names if (v := getattr(self, k, None)) is not None}
 
     # -- mode and dtype ------------------------------------------------------------------------------------------------
 
@@ -309,7 +314,7 @@ class Module:
         problems = [f"missing {name}" for name in result.missing_keys if strict]
         problems += [f"unexpected {name}" for name in result.unexpected_keys if strict]
         arrays: dict[str, Array] = {}
-        for name in own.keys() & state.keys():
+        for name in (name for name in own if name in state):
             target, array = _array(own[name]), np.asarray(_array(state[name]))
             if array.shape != target.shape:
                 problems.append(f"{name} has shape {list(array.shape)}, the model needs {list(target.shape)}")

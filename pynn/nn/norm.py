@@ -147,8 +147,8 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        if not shape or min(shape) < 1:
+        shape = tuple(int(size) for size in np.atleast_1d(normalized_shape))
+        if min(shape, default=0) < 1:
             raise ValueError(f"LayerNorm: normalized_shape is {list(shape)}, needs sizes of at least 1")
         self.normalized_shape = shape
         self.eps = eps

@@ -200,8 +200,10 @@ def buffers(params: Sequence[Tensor], states: Sequence[State], name: str) -> lis
 
 
 def check_range(optimizer: str, low: float, below: float = math.inf, **options: Any) -> None:
-    """Raise ValueError unless every option is a number with low <= option < below."""
+    """Raise TypeError or ValueError unless every option is a number with low <= option < below."""
     for name, value in options.items():
+        if not isinstance(value, int | float | np.number):
+            raise TypeError(f"{optimizer}: {name} is {value!r}, needs a number")
         if not low <= value < below:
             limit = "a finite number" if below == math.inf else f"less than {below}"
             raise ValueError(f"{optimizer}: {name} is {value}, needs at least {low} and {limit}")
