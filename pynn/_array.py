@@ -21,9 +21,11 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
         raise ValueError(f"{name}: not a rectangular array: {error}") from None
     if dtype is None:
         from_python = isinstance(data, (list, tuple)) or type(data) is float
-        target = np.dtype(np.float32) if from_python and array.dtype == np.float64 else array.dtype.newbyteorder("=")
+        target = np.dtype(np.float32) if from_python and array.dtype == np.float64 else array.dtype
     else:
-        target = np.dtype(dtype).newbyteorder("=")
+        target = np.dtype(dtype)
+    if not target.isnative:
+        target = target.newbyteorder("=")
     if array.dtype.kind not in "biuf" or not is_supported(target):
         raise TypeError(
             f"{name}: needs float32, float64, integers or bool, got {type(data).__name__} of dtype {array.dtype}"

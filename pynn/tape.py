@@ -11,33 +11,26 @@ away, so does the graph, without the garbage collector. Nothing here recurses, s
 
 from __future__ import annotations
 
-import functools
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ParamSpec, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
+from pynn._array import as_array
+from pynn.grad_mode import is_grad_enabled, mode, no_grad
 from pynn.tensor import Tensor
+
+__all__ = ["Node", "backward", "constant", "grad", "is_grad_enabled", "no_grad", "record"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Gradients: TypeAlias = Sequence[Array | None]  # one for each parent; None where no gradient flows
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _clock = itertools.count(1)  # orders nodes by age, and writes in place by when they happened
 _new = object.__new__
-
-
-class _Mode(threading.local):
-    enabled = True  # each thread has its own
-
-
-_mode = _Mode()
 
 
 class Node:
@@ -112,16 +105,24 @@ def record(
     out.data = y
     out.grad = None
     out._version = version = [0]
-    if _mode.enabled:
-        for parent in parents:
-            if parent.requires_grad:
-                sources = [p._node or (p if p.requires_grad else None) for p in parents]
-                out._node = Node(name, sources, backward, saved, version if saves_output else None)
-                out.requires_grad = True
-                return out
     out._node = None
     out.requires_grad = False
+    if mode.enabled:
+        sources: list[Node | Tensor | None] = []
+        for parent in parents:
+            if parent.requires_grad:
+                sources.append(parent._node or parent)
+                out.requires_grad = True
+            else:
+                sources.append(None)
+        if out.requires_grad:
+            out._node = Node(name, sources, backward, saved, version if saves_output else None)
     return out
+
+
+def constant(y: Array) -> Tensor:
+    """Wrap an array that needs no conversion, outside of any graph."""
+    return record("constant", y, (), lambda dy: ())
 
 
 def backward(output: Tensor, grad_output: object = None, retain_graph: bool = False) -> None:
@@ -171,7 +172,10 @@ def _start_gradient(name: str, output: Tensor, grad_output: object) -> Array:
                 f"{name}: needs a scalar such as a loss, got shape {list(output.shape)}; reduce it or pass its gradient"
             )
         return np.ones(output.shape, output.dtype)
-    dy = np.array(grad_output.data if isinstance(grad_output, Tensor) else grad_output, output.dtype, order="C")
+    given = grad_output.data if isinstance(grad_output, Tensor) else grad_output
+    dy = as_array(name, given, None if isinstance(given, np.ndarray) else output.dtype).copy()
+    if dy.dtype != output.dtype:
+        raise TypeError(f"{name}: gradient is {dy.dtype}, needs the dtype of the tensor, {output.dtype}")
     if dy.shape != output.shape:
         raise ValueError(f"{name}: gradient {list(dy.shape)} needs the shape of the tensor, {list(output.shape)}")
     return dy
@@ -216,38 +220,3 @@ def _history(start: Node | Tensor) -> list[Node]:
 
 def _is_shared(dx: Array, dy: Array, dxs: Gradients) -> bool:
     return dx is dy or isinstance(dx.base, np.ndarray) or sum(other is dx for other in dxs) > 1
-
-
-def is_grad_enabled() -> bool:
-    """Whether this thread records operations (False inside `no_grad`)."""
-    return _mode.enabled
-
-
-class no_grad:  # noqa: N801 - a name that users know
-    """Switch recording off in this thread: a context manager, and a decorator.
-
-    >>> import pynn
-    >>> x = pynn.tensor([1.0], requires_grad=True)
-    >>> with pynn.no_grad():
-    ...     y = x * 2
-    >>> y.requires_grad
-    False
-    """
-
-    def __init__(self) -> None:
-        self._previous: list[bool] = []
-
-    def __enter__(self) -> None:
-        self._previous.append(_mode.enabled)
-        _mode.enabled = False
-
-    def __exit__(self, *exc: object) -> None:
-        _mode.enabled = self._previous.pop()
-
-    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def without_grad(*args: P.args, **kwargs: P.kwargs) -> R:
-            with no_grad():
-                return function(*args, **kwargs)
-
-        return without_grad

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn._array import as_array
+from pynn.grad_mode import is_grad_enabled, no_grad
 
 if TYPE_CHECKING:
     from pynn.tape import Node
@@ -237,7 +238,7 @@ class Tensor:
         self._version[0] = next(tape._clock)
 
     def __setitem__(self, key: Any, value: object) -> None:
-        if tape.is_grad_enabled() and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
+        if is_grad_enabled() and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
             raise RuntimeError("setitem: a write is not differentiable; use pynn.where, or write under pynn.no_grad()")
         self.data[_raw_key(key)] = _raw(value)
         self._bump_version()
@@ -245,13 +246,13 @@ class Tensor:
     def _in_place(self, name: str, other: object) -> Tensor:
         """`self += other`: rebinds to a new tensor where the tape needs the old one, writes in place elsewhere."""
         result: Tensor
-        if tape.is_grad_enabled():
+        if is_grad_enabled():
             if self.requires_grad and self._node is None:
                 raise RuntimeError(f"{name}: in-place change of a leaf that requires a gradient; use pynn.no_grad()")
             if self.requires_grad or (isinstance(other, Tensor) and other.requires_grad):
                 result = getattr(F, name)(self, other)
                 return result
-        with tape.no_grad():
+        with no_grad():
             result = getattr(F, name)(self, other)
         if result.shape != self.shape:
             raise ValueError(f"{name}: result {list(result.shape)} does not fit in place into {list(self.shape)}")

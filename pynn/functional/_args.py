@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pynn.tape import constant
 from pynn.tensor import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -25,19 +26,21 @@ def as_tensor(x: Input) -> Tensor:
 
 def operands(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
     """Both operands as tensors; numbers and lists take the dtype of the other one."""
-    if isinstance(a, (Tensor, np.ndarray)):
-        a = as_tensor(a)
+    if isinstance(a, Tensor):
         return a, _operand(name, b, a.data.dtype)
-    if isinstance(b, (Tensor, np.ndarray)):
-        b = as_tensor(b)
+    if isinstance(b, Tensor):
         return _operand(name, a, b.data.dtype), b
-    return Tensor(a), Tensor(b)
+    if isinstance(b, np.ndarray):
+        return operands(name, a, Tensor(b))
+    return operands(name, Tensor(a), b)
 
 
 def _operand(name: str, x: Operand, dtype: np.dtype[Any]) -> Tensor:
+    if isinstance(x, (int, float, np.integer, np.floating, np.bool_)):
+        return constant(np.array(x, dtype))
     if isinstance(x, Tensor):
         return x
-    if isinstance(x, (int, float, np.integer, np.floating, np.bool_, list, tuple)):
+    if isinstance(x, (list, tuple)):
         return Tensor(x, dtype=dtype)
     if isinstance(x, np.ndarray):
         return Tensor(x)

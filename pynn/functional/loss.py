@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, int64, one_of
 from pynn.functional.shape import reshape, transpose
-from pynn.tape import is_grad_enabled, record
+from pynn.grad_mode import is_grad_enabled
+from pynn.tape import record
 from pynn.tensor import Tensor
 
 __all__ = [

@@ -1,0 +1,53 @@
+"""Whether operations are recorded: on by default, and each thread has its own switch."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Mode(threading.local):
+    enabled = True
+
+
+mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether this thread records operations (False inside `no_grad`)."""
+    return mode.enabled
+
+
+class no_grad:  # noqa: N801 - a name that users know
+    """Switch recording off in this thread: a context manager, and a decorator.
+
+    >>> import pynn
+    >>> x = pynn.tensor([1.0], requires_grad=True)
+    >>> with pynn.no_grad():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
+    """
+
+    def __init__(self) -> None:
+        self._previous: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._previous.append(mode.enabled)
+        mode.enabled = False
+
+    def __exit__(self, *exc: object) -> None:
+        mode.enabled = self._previous.pop()
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def without_grad(*args: P.args, **kwargs: P.kwargs) -> R:
+            with no_grad():
+                return function(*args, **kwargs)
+
+        return without_grad

@@ -1,0 +1,540 @@
+"""The tape: order, sums, release, and what it refuses."""
+
+import gc
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import pynn
+from pynn import functional as F
+from pynn import tape
+
+
+def leaf(*values):
+    return pynn.tensor([float(v) for v in values], requires_grad=True)
+
+
+def live_nodes():
+    gc.collect()
+    return sum(type(o) is tape.Node for o in gc.get_objects())
+
+
+@pytest.fixture(autouse=True)
+def _no_node_survives():
+    before = live_nodes()
+    yield
+    assert live_nodes() <= before
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+def test_a_tensor_used_twice_gets_the_sum():
+    x = leaf(3)
+    (x * x + x).backward()
+    assert x.grad == [7]
+
+
+def test_diamond():
+    x = leaf(2)
+    a = x * 3
+    y = a * a + F.exp(a) * 0 + a  # a has three uses
+    y.backward()
+    assert x.grad == [2 * 6 * 3 + 3]
+
+
+def test_nested_diamonds_visit_each_node_once():
+    calls = 0
+
+    def twice(x):
+        def backward(dy):
+            nonlocal calls
+            calls += 1
+            return dy, dy
+
+        return tape.record("twice", 2 * x.data, (x, x), backward)
+
+    x = leaf(1)
+    y = x
+    for _ in range(40):  # 2**40 paths
+        y = twice(y)
+    y.backward()
+    assert calls == 40
+    assert x.grad == [2.0**40]
+
+
+def test_an_old_tensor_joined_late():
+    x = leaf(2)
+    early = x * 5
+    y = x
+    for _ in range(10):
+        y = y + 1
+    (y * early).backward()  # d (x + 10) 5x = 10 x + 50
+    assert x.grad == [70]
+
+
+def test_gradients_accumulate_over_passes_and_none_resets():
+    x = leaf(1, 2)
+    for _ in range(3):
+        (x * 2).sum().backward()
+    assert x.grad.tolist() == [6, 6]
+    x.grad = None
+    (x * 2).sum().backward()
+    assert x.grad.tolist() == [2, 2]
+
+
+def test_a_none_gradient_ends_the_walk():
+    x = leaf(1)
+    y = tape.record("stop", x.data.copy(), (x * 2,), lambda dy: (None,))
+    y.backward()
+    assert x.grad is None
+
+
+def test_the_leaf_itself():
+    x = leaf(4)
+    x.backward()
+    assert x.grad == [1]
+
+
+def test_given_gradient():
+    x = leaf(1, 2, 3)
+    (x * x).backward(np.array([1, 10, 100], np.float32))
+    assert x.grad.tolist() == [2, 40, 600]
+    x.grad = None
+    (x * x).backward(pynn.ones(3))
+    assert x.grad.tolist() == [2, 4, 6]
+
+
+def test_constants_get_no_gradient():
+    x, c = leaf(1), pynn.tensor([2.0])
+    (x * c).backward()
+    assert c.grad is None
+    assert x.grad == [2]
+
+
+def test_a_constant_needs_no_node():
+    c = pynn.tensor([2.0])
+    assert (c * 2 + 1).is_leaf
+    assert not (c * 2).requires_grad
+
+
+# -- leaf gradients belong to their leaf -------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, b: a + b,
+        lambda a, b: F.reshape(a, (1, 2)) + b,
+        lambda a, b: tape.record("g", a.data * 1, (a, b), lambda dy: [dy * 2] * 2),
+        lambda a, b: tape.record("g", a.data * 1, (a, b), lambda dy: (dy, dy.view())),
+        lambda a, b: (a + b) + (b + a),
+        lambda a, b: a.reshape(2) + b.reshape(2),
+        lambda a, b: F.stack([a, b]),
+        lambda a, b: (a * 1).reshape(1, 2).reshape(2) + b,
+    ],
+)
+def test_leaf_gradients_share_no_memory(function):
+    a, b = leaf(1, 2), leaf(3, 4)
+    y = function(a, b)
+    dy = np.ones(y.shape, np.float32)
+    y.backward(dy)
+    assert not np.shares_memory(a.grad, b.grad)
+    assert not np.shares_memory(a.grad, dy)
+    assert not np.shares_memory(b.grad, dy)
+
+
+def test_leaf_as_root_copies_the_given_gradient():
+    x, dy = leaf(1), np.ones(1, np.float32)
+    x.backward(dy)
+    assert not np.shares_memory(x.grad, dy)
+
+
+def test_a_second_pass_leaves_the_first_gradient_array_alone():
+    x = leaf(1)
+    (x * 2).backward()
+    first = x.grad
+    (x * 3).backward()
+    assert first == [2]
+    assert x.grad == [5]
+
+
+def test_a_sum_is_not_written_into_a_shared_gradient():
+    x = leaf(1)
+    a, b = x * 2, x * 3
+    c = a + b  # both get the same dy
+    (c + a * 5).backward()
+    assert x.grad == [2 + 3 + 10]
+
+
+# -- depth and release -------------------------------------------------------------------------------------------------
+def test_chain_of_100_000():
+    before = live_nodes()
+    x = leaf(1)
+    y = x
+    for _ in range(100_000):
+        y = -y
+    assert live_nodes() == before + 100_000
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad == [2]
+    assert live_nodes() == before + 1  # y still holds its own, which is empty
+    del y
+    assert live_nodes() == before
+
+
+def test_chain_of_100_000_dropped_without_backward():
+    before = live_nodes()
+    x = leaf(1)
+    y = x
+    for _ in range(100_000):
+        y = y * x  # a node holds its inputs, which hold their nodes
+    del y
+    assert live_nodes() == before
+
+
+def test_chain_of_100_000_dropped_after_a_retained_backward():
+    before = live_nodes()
+    x = leaf(0)
+    y = x
+    for _ in range(100_000):
+        y = y + x
+    y.backward(retain_graph=True)
+    del y
+    assert x.grad == [100_001]
+    assert live_nodes() == before
+
+
+def test_a_graph_goes_without_the_garbage_collector():
+    gc.collect()
+    gc.disable()
+    try:
+        x = leaf(1, 2)
+        y = F.exp(F.relu(x * 2)).sum()
+        array = weakref.ref(y)
+        node = F.relu(x)
+        activation = weakref.ref(node)
+        del y, node
+        assert array() is None
+        assert activation() is None
+        before = sum(type(o) is tape.Node for o in gc.get_objects())
+        assert before == 0
+    finally:
+        gc.enable()
+
+
+def test_backward_frees_activations_that_a_live_output_would_hold():
+    x = leaf(1)
+    hidden = x * 2
+    y = hidden * hidden
+    reference = weakref.ref(hidden)
+    del hidden
+    assert reference() is not None  # saved by the product
+    y.backward()
+    assert reference() is None
+
+
+def test_what_no_backward_reads_is_not_kept():
+    x = leaf(1)
+    hidden = x * 2
+    y = F.relu(hidden)  # reads its output only
+    reference = weakref.ref(hidden)
+    del hidden
+    assert reference() is None
+    y.backward()
+    assert x.grad == [2]
+
+
+def test_second_backward_is_refused_and_says_how_to_fix_it():
+    x = leaf(1)
+    y = x * 2
+    y.backward()
+    with pytest.raises(RuntimeError, match=r"^backward: the graph through mul was already freed.*retain_graph=True"):
+        y.backward()
+    assert x.grad == [2]
+
+
+def test_a_freed_part_is_refused_before_anything_happens():
+    x, w = leaf(1), leaf(5)
+    shared = x * 2
+    shared.backward()
+    y = shared + w * 3
+    for _ in range(2):  # the part that is not freed stays usable
+        with pytest.raises(RuntimeError, match="through mul was already freed"):
+            y.backward()
+    assert x.grad == [2]
+    assert w.grad is None
+
+
+def test_retain_graph():
+    x = leaf(3)
+    y = x * x
+    y.backward(retain_graph=True)
+    y.backward()
+    assert x.grad == [12]
+
+
+def test_an_exception_in_a_backward_changes_no_gradient():
+    x, w = leaf(1), leaf(1)
+
+    def fail(dy):
+        raise ArithmeticError("boom")
+
+    bad = tape.record("bad", x.data * 1, (x,), fail)
+    y = bad + w * 2  # w is done before `bad` is reached
+    with pytest.raises(ArithmeticError, match="boom"):
+        y.backward()
+    assert x.grad is None
+    assert w.grad is None
+    (w * 2).backward()
+    assert w.grad == [2]
+
+
+def test_wrong_number_of_gradients_is_noticed():
+    x = leaf(1)
+    y = tape.record("short", x.data * 1, (x, x), lambda dy: (dy,))
+    with pytest.raises(ValueError, match="shorter"):
+        y.backward()
+
+
+# -- refused roots -----------------------------------------------------------------------------------------------------
+def test_backward_needs_a_scalar_or_a_gradient():
+    y = leaf(1, 2) * 2
+    with pytest.raises(ValueError, match=r"^backward: needs a scalar such as a loss, got shape \[2\]"):
+        y.backward()
+
+
+def test_given_gradient_of_another_shape():
+    y = leaf(1, 2) * 2
+    with pytest.raises(ValueError, match=r"^backward: gradient \[3\] needs the shape of the tensor, \[2\]"):
+        y.backward(np.ones(3, np.float32))
+
+
+def test_given_gradient_of_another_dtype():
+    y = leaf(1, 2) * 2
+    with pytest.raises(TypeError, match=r"^backward: gradient is float64, needs the dtype of the tensor, float32"):
+        y.backward(np.ones(2))
+    y.backward([1, 2])
+
+
+def test_backward_without_anything_that_requires_grad():
+    with pytest.raises(RuntimeError, match=r"^backward: nothing that the tensor was computed from requires a gradient"):
+        pynn.tensor(1.0).backward()
+
+
+# -- no_grad, detach, retain_grad, grad --------------------------------------------------------------------------------
+def test_no_grad_nests_and_restores_after_an_exception():
+    x = leaf(1)
+    with pynn.no_grad():
+        with pynn.no_grad():
+            pass
+        assert (x * 2).is_leaf
+    with pytest.raises(KeyError), pynn.no_grad():
+        raise KeyError
+    assert (x * 2).requires_grad
+
+
+def test_one_no_grad_object_entered_twice():
+    off = pynn.no_grad()
+    with off, off:
+        pass
+    assert tape.is_grad_enabled()
+
+
+def test_no_grad_as_decorator():
+    x = leaf(1)
+
+    @pynn.no_grad()
+    def f(n):
+        """Doc."""
+        return f(n - 1) if n else (x * 2).requires_grad
+
+    assert f(3) is False
+    assert f.__doc__ == "Doc."
+    assert tape.is_grad_enabled()
+
+
+def test_grad_mode_belongs_to_the_thread():
+    seen = []
+    with pynn.no_grad():
+        thread = threading.Thread(target=lambda: seen.append((leaf(1) * 2).requires_grad))
+        thread.start()
+        thread.join()
+        assert not (leaf(1) * 2).requires_grad
+    assert seen == [True]
+
+
+def test_threads_with_their_own_graphs():
+    results = {}
+
+    def work(k):
+        x = leaf(k)
+        y = x
+        for _ in range(500):
+            y = y + x
+        y.backward()
+        results[k] = x.grad.item()
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == dict.fromkeys(range(4), 501)
+
+
+def test_detach_cuts_and_shares():
+    x = leaf(2)
+    y = x * 3
+    d = y.detach()
+    assert d.is_leaf
+    assert not d.requires_grad
+    assert np.shares_memory(d.data, y.data)
+    (y * d).backward()
+    assert x.grad == [18]
+
+
+def test_retain_grad():
+    x = leaf(2)
+    y = x * 3
+    y.retain_grad()
+    (y * y).backward()
+    assert y.grad == [12]
+    assert x.grad == [36]
+    assert not np.shares_memory(y.grad, x.grad)
+    (y.detach() * x).backward()
+
+
+def test_retain_grad_of_a_leaf_and_of_a_constant():
+    x = leaf(2)
+    x.retain_grad()
+    (x * 2).backward()
+    assert x.grad == [2]
+    with pytest.raises(RuntimeError, match=r"^retain_grad: the tensor does not require a gradient"):
+        pynn.tensor(1.0).retain_grad()
+
+
+def test_retain_grad_of_a_tensor_that_is_gone():
+    x = leaf(2)
+    y = x * 3
+    y.retain_grad()
+    z = y + 1
+    del y
+    z.backward()
+    assert x.grad == [3]
+
+
+def test_grad_returns_arrays_and_leaves_grad_alone():
+    x, w = leaf(2), leaf(5)
+    x.grad = np.array([100], np.float32)
+    dx, dw = pynn.grad(x * w, [x, w])
+    assert dx == [5]
+    assert dw == [2]
+    assert x.grad == [100]
+    assert w.grad is None
+
+
+def test_grad_of_a_computed_tensor_and_its_leaf():
+    x = leaf(2)
+    a = x * 3
+    da, dx = pynn.grad(a * a, [a, x])
+    assert da == [12]
+    assert dx == [36]
+    assert not np.shares_memory(da, dx)
+
+
+def test_grad_of_an_input_that_is_not_there():
+    x = leaf(1)
+    y = x * 2
+    with pytest.raises(RuntimeError, match=r"^grad: the output does not depend on input 1, \[2\]"):
+        pynn.grad(y, [x, leaf(1, 2)])
+
+
+def test_grad_frees_unless_told_to_retain():
+    x = leaf(1)
+    y = x * 2
+    pynn.grad(y, x, retain_graph=True)
+    pynn.grad(y, x)
+    with pytest.raises(RuntimeError, match=r"^backward: the graph through mul was already freed"):
+        pynn.grad(y, x)
+
+
+# -- changes in place --------------------------------------------------------------------------------------------------
+def test_a_changed_input_is_refused():
+    x, w = leaf(1, 2), leaf(3, 4)
+    y = (x * w).sum()
+    with pynn.no_grad():
+        w[0] = 7
+    with pytest.raises(RuntimeError, match=r"^backward: mul needs .* saved tensor 1, \[2\], was changed in place"):
+        y.backward()
+    assert x.grad is None
+
+
+def test_a_changed_output_is_refused():
+    x = leaf(1, 2)
+    y = F.exp(x)
+    z = y.sum()
+    with pynn.no_grad():
+        y += 1
+    with pytest.raises(RuntimeError, match=r"^backward: exp needs .* its output was changed in place"):
+        z.backward()
+
+
+@pytest.mark.parametrize("alias", [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: pynn.Tensor(t)])
+def test_a_change_through_an_alias_is_refused(alias):
+    x, w = leaf(1, 2), pynn.tensor([3.0, 4.0])
+    y = (x * w).sum()
+    alias(w)[0] = 9
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.backward()
+
+
+def test_changes_that_do_not_matter_are_allowed():
+    x, b = leaf(1, 2), pynn.tensor([3.0, 4.0])
+    b[0] = 5  # before the operation
+    y = x + b  # whose backward reads no values
+    b[0] = 6
+    y.sum().backward()
+    assert x.grad.tolist() == [1, 1]
+
+
+def test_an_update_after_backward_is_allowed():
+    w = leaf(1, 2)
+    for _ in range(3):
+        (w * w).sum().backward()
+        with pynn.no_grad():
+            w -= 0.25 * pynn.Tensor(w.grad)
+        w.grad = None
+    assert w.data.tolist() == [0.125, 0.25]
+
+
+def test_in_place_on_a_leaf_that_requires_grad_is_refused():
+    w = leaf(1)
+    with pytest.raises(RuntimeError, match=r"^add: in-place change of a leaf that requires a gradient"):
+        w += 1
+    with pytest.raises(RuntimeError, match=r"^setitem: a write is not differentiable"):
+        w[0] = 1
+    assert w.data == [1]
+
+
+def test_in_place_on_a_computed_tensor_makes_a_new_one():
+    x = leaf(3)
+    y = total = x * 2
+    total += x
+    total *= x
+    assert y.data == [6]
+    total.backward()  # 3 x^2
+    assert x.grad == [18]
+
+
+def test_a_constant_accumulates_a_differentiable_sum():
+    x = leaf(3)
+    total = pynn.tensor([0.0])
+    for _ in range(3):
+        total += x
+    total.backward()
+    assert x.grad == [3]
+
+
+def test_a_gradient_cannot_be_lost_in_a_write():
+    c, x = pynn.zeros(2), leaf(3)
+    with pytest.raises(RuntimeError, match=r"^setitem"):
+        c[0] = x

@@ -1,0 +1,547 @@
+"""Tensor: conversion, NumPy on both sides, indexing, operators."""
+
+import copy
+import operator
+import pickle
+
+import numpy as np
+import pytest
+
+import pynn
+from pynn import functional as F
+
+
+def f32(*shape):
+    return np.arange(1, 1 + np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
+
+
+def central_difference(f, x, eps=1e-6):
+    """Gradient of the sum of f at the float64 array x."""
+    dx = np.zeros_like(x)
+    for i in np.ndindex(x.shape):
+        high, low = x.copy(), x.copy()
+        high[i] += eps
+        low[i] -= eps
+        dx[i] = (f(pynn.tensor(high)).data.sum() - f(pynn.tensor(low)).data.sum()) / (2 * eps)
+    return dx
+
+
+# -- construction ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("data", "dtype"),
+    [
+        (1.5, "float32"),
+        ([1.0, 2.0], "float32"),
+        ([[1, 2.5]], "float32"),
+        ([np.float64(1.0)], "float32"),
+        ([], "float32"),
+        (3, "int64"),
+        ([1, 2], "int64"),
+        (True, "bool"),
+        ([True, False], "bool"),
+        (np.float64(1), "float64"),
+        (np.float32(1), "float32"),
+        (np.ones(2), "float64"),
+        (np.ones(2, np.float32), "float32"),
+        (np.ones(2, np.uint8), "uint8"),
+        (np.ones(2, bool), "bool"),
+        (np.array(2.0), "float64"),
+    ],
+)
+def test_dtype_rules(data, dtype):
+    for make in (pynn.Tensor, pynn.tensor):
+        t = make(data)
+        assert t.dtype == dtype
+        assert t.shape == np.shape(data)
+        assert isinstance(t.data, np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.ones(2, np.float16),
+        np.ones(2, complex),
+        1j,
+        None,
+        "text",
+        [None],
+        object(),
+        np.array(["a"]),
+        np.longdouble(1),
+    ],
+)
+def test_refused_dtypes(data):
+    with pytest.raises(TypeError, match=r"^Tensor: needs float32, float64, integers or bool, got "):
+        pynn.Tensor(data)
+
+
+def test_refused_target_dtype():
+    with pytest.raises(TypeError, match=r"for dtype float16"):
+        pynn.Tensor([1.0], dtype=np.float16)
+
+
+def test_ragged_lists():
+    with pytest.raises(ValueError, match=r"^Tensor: not a rectangular array"):
+        pynn.Tensor([[1.0], [1.0, 2.0]])
+
+
+def test_dtype_argument_converts():
+    assert pynn.Tensor(np.ones(2, np.float16), dtype="float32").dtype == np.float32
+    assert pynn.Tensor([1, 2], dtype="float64", requires_grad=True).dtype == np.float64
+    assert pynn.Tensor([1.0], dtype=">f4").dtype.isnative
+
+
+def test_only_floats_require_grad():
+    for data in ([1, 2], [True]):
+        with pytest.raises(TypeError, match=r"^requires_grad: needs float32 or float64, got (int64|bool)"):
+            pynn.Tensor(data, requires_grad=True)
+
+
+def test_requires_grad_of_a_computed_tensor_cannot_be_unset():
+    x = pynn.tensor([1.0]).requires_grad_()
+    with pytest.raises(RuntimeError, match="detach"):
+        (x * 2).requires_grad_(False)
+    assert not x.requires_grad_(False).requires_grad
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        f32(4, 6)[::2, ::-1],
+        f32(4, 6).T,
+        np.asfortranarray(f32(3, 4)),
+        f32(3, 4).astype(">f4"),
+        f32(2, 3)[:, :, None][..., ::-1],
+        np.broadcast_to(np.float32(2), (3, 2)),
+        np.frombuffer(b"\0" + f32(4).tobytes(), np.uint8)[1:].view(np.float32),  # unaligned
+        np.ma.masked_array(f32(3)),
+        f32(4).view(type("Sub", (np.ndarray,), {})),
+    ],
+)
+def test_unusual_arrays_are_normalised(array):
+    t = pynn.Tensor(array)
+    assert t.data.flags.c_contiguous
+    assert t.data.flags.aligned
+    assert t.data.dtype.isnative
+    assert type(t.data) is np.ndarray
+    np.testing.assert_array_equal(t.data, np.asarray(array))
+    np.testing.assert_array_equal((t * 2).data, np.asarray(array) * 2)
+
+
+def test_Tensor_shares_and_tensor_copies():  # noqa: N802
+    a = f32(3)
+    assert np.shares_memory(pynn.Tensor(a).data, a)
+    assert not np.shares_memory(pynn.tensor(a).data, a)
+    assert not np.shares_memory(pynn.tensor(pynn.Tensor(a)).data, a)
+
+
+def test_0d_stays_0d():
+    t = pynn.tensor(2.0)
+    assert t.shape == ()
+    assert (t + 1).shape == ()
+    assert (t * t).item() == 4
+    assert t[...].shape == ()
+    assert t[None].shape == (1,)
+    assert t.sum().shape == ()
+
+
+def test_zero_size():
+    t = pynn.zeros(0, 3, requires_grad=True)
+    assert t.shape == (0, 3)
+    assert len(t) == 0
+    assert t.sum().item() == 0
+    (t * 2).sum().backward()
+    assert t.grad.shape == (0, 3)
+    assert t[:, 1].shape == (0,)
+    assert list(t) == []
+    assert "shape=[0, 3]" in repr(t)
+
+
+def test_factories():
+    assert pynn.zeros(2, 3).dtype == np.float32
+    assert pynn.ones(2, dtype="float64", requires_grad=True).requires_grad
+    assert pynn.ones().shape == ()
+    assert pynn.arange(2, 8, 3).data.tolist() == [2, 5]
+    assert pynn.arange(0, 1, 0.25).dtype == np.float32
+    assert pynn.arange(3, dtype="float32").dtype == np.float32
+
+
+def test_seed():
+    pynn.seed(7)
+    a, da = pynn.randn(4), F.dropout(pynn.ones(64))
+    b, db = pynn.randn(4), F.dropout(pynn.ones(64))
+    pynn.seed(7)
+    assert (pynn.randn(4) == a).all()
+    assert (F.dropout(pynn.ones(64)) == da).all()
+    assert not (a == b).all()
+    assert not (da == db).all()
+    pynn.seed(2**64 - 1)
+    for bad in (-1, 2**64):
+        with pytest.raises(ValueError, match=r"^seed: needs an integer in 0"):
+            pynn.seed(bad)
+    with pytest.raises(TypeError, match=r"^seed: needs an integer, got float"):
+        pynn.seed(1.5)
+
+
+# -- NumPy on both sides -----------------------------------------------------------------------------------------------
+def test_numpy_shares_and_is_read_only_for_parameters():
+    t = pynn.Tensor(f32(3))
+    t.numpy()[0] = 9
+    assert t.data[0] == 9
+    t.requires_grad_()
+    with pytest.raises(ValueError, match="read-only"):
+        t.numpy()[0] = 1
+    assert np.shares_memory(t.numpy(), t.data)
+    assert t.data.flags.writeable
+
+
+def test_array_protocol():
+    t = pynn.Tensor(f32(3))
+    assert np.shares_memory(np.asarray(t), t.data)
+    assert not np.shares_memory(np.array(t), t.data)
+    assert np.asarray(t, np.float64).dtype == np.float64
+    assert np.asarray(t.requires_grad_(), np.float32).flags.writeable is False
+    with pytest.raises(ValueError, match=r"^__array__: float32 to float64 needs a copy"):
+        t.__array__(np.float64, copy=False)
+
+
+@pytest.mark.parametrize("op", [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow])
+def test_operators_with_arrays_and_numbers_on_both_sides(op):
+    a, b = f32(2, 3), f32(3) + 1
+    x, y = pynn.Tensor(a), pynn.Tensor(b)
+    for left, right in [(x, y), (x, b), (a, y), (x, 2), (2, x), (x, 2.5), (x, np.float64(2)), (np.float64(2), x),
+                        (np.int64(2), x), (x, [1.0, 2.0, 3.0]), ([1, 2, 3], x), (x, True)]:  # fmt: skip
+        result = op(left, right)
+        assert isinstance(result, pynn.Tensor)
+        assert result.dtype == np.float32
+        expected = op(*(np.asarray(v, np.float32) for v in (left, right)))
+        np.testing.assert_allclose(result.data, expected, rtol=1e-6)
+
+
+def test_matmul_operator_with_arrays():
+    a, b = f32(2, 3), f32(3, 4)
+    for left, right in [(pynn.Tensor(a), b), (a, pynn.Tensor(b)), (pynn.Tensor(a), pynn.Tensor(b))]:
+        np.testing.assert_array_equal((left @ right).data, a @ b)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 4)), ((5, 2, 3), (3,)), ((3,), (5, 3, 4))]
+)
+def test_matmul_of_vectors(a, b):
+    x, y = pynn.Tensor(f32(*a), requires_grad=True), pynn.Tensor(f32(*b), requires_grad=True)
+    z = x @ y
+    np.testing.assert_array_equal(z.data, f32(*a) @ f32(*b))
+    z.sum().backward()
+    assert x.grad.shape == a
+    assert y.grad.shape == b
+
+
+def test_no_promotion():
+    x = pynn.ones(2)
+    for other in (np.ones(2), pynn.ones(2, dtype="float64"), np.ones(2, np.int64)):
+        for op in (operator.add, operator.mul, operator.pow):
+            with pytest.raises(TypeError):
+                op(x, other)
+            with pytest.raises(TypeError):
+                op(other, x)
+
+
+def test_operands_that_are_no_numbers():
+    for other in (None, "1", 1j, object(), {}):
+        with pytest.raises(TypeError, match=r"^(add|sub): needs a Tensor, an array or a number, got "):
+            pynn.ones(2) + other
+        with pytest.raises(TypeError, match=r"^(add|sub): needs a Tensor, an array or a number, got "):
+            other - pynn.ones(2)
+
+
+def test_ufuncs_do_not_lose_the_graph_silently():
+    with pytest.raises(TypeError, match="ufunc"):
+        np.exp(pynn.ones(2))
+
+
+def test_a_tensor_is_not_added_into_an_array():
+    a = f32(2)
+    with pytest.raises(TypeError, match="ufunc"):
+        a += pynn.ones(2, requires_grad=True)
+    assert a.tolist() == [1, 2]
+
+
+def test_comparisons_give_arrays():
+    x = pynn.tensor([1.0, 2.0, 3.0])
+    for op in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
+        for other in (2, np.float32(2), f32(3)[::-1], pynn.tensor([3.0, 2.0, 1.0])):
+            expected = op(x.data, np.asarray(other))
+            assert (op(x, other) == expected).all()
+            reflected = op(np.asarray(other), x)
+            assert type(reflected) is np.ndarray
+            assert (reflected == op(np.asarray(other), x.data)).all()
+    assert isinstance(pynn.tensor(1.0) == 1, np.ndarray)
+
+
+def test_tensors_are_keys():
+    a, b = pynn.ones(2), pynn.ones(2)
+    assert {a: 1, b: 2}[b] == 2
+    assert len({a, b, a}) == 2
+
+
+# -- Python protocols --------------------------------------------------------------------------------------------------
+def test_scalars():
+    t = pynn.tensor([[2.5]])
+    assert float(t) == 2.5
+    assert int(t) == 2
+    assert t.item() == 2.5
+    assert bool(t)
+    assert not pynn.tensor(0.0)
+    assert [10, 20, 30][pynn.tensor(1)] == 20
+    assert type(pynn.tensor(3).item()) is int
+
+
+def test_several_elements_are_no_scalar():
+    t = pynn.ones(2)
+    with pytest.raises(ValueError, match=r"^item: needs a tensor of one element, got shape \[2\]"):
+        t.item()
+    with pytest.raises(ValueError, match=r"^item"):
+        float(t)
+    with pytest.raises(ValueError, match=r"^bool: the truth of a tensor of shape \[2\] is ambiguous"):
+        bool(t)
+    with pytest.raises(ValueError, match="ambiguous"):
+        bool(pynn.zeros(0))
+    with pytest.raises(TypeError, match=r"^index"):
+        operator.index(pynn.tensor(1.0))
+
+
+def test_len_iter_contains():
+    t = pynn.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    assert len(t) == 2
+    first, second = t
+    second.sum().backward()
+    assert t.grad.tolist() == [[0, 0], [1, 1]]
+    assert 3 in t
+    assert 5 not in t
+    assert pynn.tensor(4.0) in t
+    with pytest.raises(TypeError, match=r"^len: a 0-d tensor"):
+        len(pynn.tensor(1.0))
+    with pytest.raises(TypeError, match=r"^iter: cannot iterate over a 0-d tensor"):
+        iter(pynn.tensor(1.0))
+    assert first.shape == (2,)
+
+
+def test_repr():
+    x = pynn.tensor([[1.0, 2.0]], requires_grad=True)
+    assert repr(x) == "Tensor([[1., 2.]], dtype=float32, requires_grad=True)"
+    assert repr(F.relu(x)) == "Tensor([[1., 2.]], dtype=float32, grad_fn=<relu>)"
+    assert repr(pynn.tensor(1)) == "Tensor(1, dtype=int64)"
+    big = repr(pynn.zeros(200, 100))
+    assert "shape=[200, 100]" in big
+    assert len(big) < 500
+    assert repr(pynn.tensor([[1.0], [2.0]])) == "Tensor([[1.],\n        [2.]], dtype=float32)"
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda t: pickle.loads(pickle.dumps(t))])
+def test_copies_of_leaves(duplicate):
+    x = pynn.tensor([1.0, 2.0], requires_grad=True)
+    (x * x).sum().backward()
+    with pynn.no_grad():
+        x += 1
+    y = duplicate(x)
+    assert (y.data == x.data).all()
+    assert (y.grad == x.grad).all()
+    assert y.requires_grad
+    assert np.shares_memory(y.data, x.data) == (duplicate is copy.copy)
+    (y * y).sum().backward()
+
+
+def test_subclasses_keep_their_attributes():
+    class Named(pynn.Tensor):
+        pass
+
+    x = Named([1.0])
+    x.name = "x"
+    y = copy.deepcopy(x)
+    assert type(y) is Named
+    assert y.name == "x"
+    assert type(x + 1) is pynn.Tensor
+
+
+def test_a_computed_tensor_is_not_copied_with_its_history():
+    y = pynn.tensor([1.0], requires_grad=True) * 2
+    for duplicate in (copy.deepcopy, copy.copy, pickle.dumps):
+        with pytest.raises(RuntimeError, match=r"^copy: a tensor computed by mul has a history"):
+            duplicate(y)
+    assert copy.deepcopy(y.detach()).data == [2]
+
+
+# -- indexing ----------------------------------------------------------------------------------------------------------
+KEYS = [
+    0,
+    -1,
+    np.int64(1),
+    slice(None),
+    slice(1, None),
+    slice(None, None, -1),
+    slice(None, None, 2),
+    slice(-1, 0, -2),
+    slice(5, 2),
+    slice(100, 200),
+    None,
+    ...,
+    (0, 1),
+    (0, 1, 2),
+    (slice(None), 1),
+    (..., 0),
+    (None, ..., None),
+    (slice(None), None, slice(None, None, -2), 3),
+    (0, ..., slice(1, 3)),
+    (slice(0, 0), 1),
+    (),
+    [0, 2, 0],
+    np.array([2, 2, -1]),
+    ([0, 1], [1, 2]),
+    (slice(None), [0, 0]),
+    (slice(None), 1, [0, 3, 3]),
+    ([0, 1], slice(None), [1, 2]),
+    np.array([[0, 1], [1, 0]]),
+    np.array([True, False, True]),
+    True,
+    np.arange(36).reshape(3, 3, 4) % 2 == 0,
+    (slice(None, None, -1), np.array([True, True, False])),
+    [],
+]
+
+
+@pytest.mark.parametrize("key", KEYS, ids=repr)
+def test_indexing_as_numpy(key):
+    a = f32(3, 3, 4).astype(np.float64)
+    x = pynn.tensor(a, requires_grad=True)
+    y = x[key]
+    np.testing.assert_array_equal(y.data, a[key])
+    assert y.shape == a[key].shape
+    assert y.data.flags.c_contiguous
+    assert not np.shares_memory(y.data, x.data)
+    (y * y).sum().backward()
+    np.testing.assert_allclose(x.grad, central_difference(lambda t: t[key] * t[key], a), atol=1e-6)
+    labels = pynn.tensor(a.astype(np.int64))
+    np.testing.assert_array_equal(labels[key].data, labels.data[key])
+
+
+def test_indexing_with_tensors():
+    x = pynn.tensor(f32(3, 2))
+    assert x[pynn.tensor([2, 0])].data.tolist() == [[5, 6], [1, 2]]
+    assert x[pynn.tensor(1)].data.tolist() == [3, 4]
+    assert x[pynn.tensor([True, False, False]), pynn.tensor(1)].data.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "key", [3, -4, (0, 3), (0, 0, 0), (..., ...), [5], 1.5, "a", (slice(None), -9), np.ones(5, bool)]
+)
+def test_bad_indices(key):
+    x = pynn.tensor(f32(3, 3))
+    with pytest.raises(IndexError, match=r"^index: "):
+        x[key]
+
+
+def test_setitem():
+    x = pynn.tensor(f32(3, 2))
+    x[0] = 0
+    x[x > 4] = pynn.tensor(-1.0)
+    x[pynn.tensor([1]), 0] = np.float64(7)
+    assert x.data.tolist() == [[0, 0], [7, 4], [-1, -1]]
+
+
+def test_in_place_operators_write_in_place():
+    x = pynn.tensor([4.0, 8.0])
+    array = x.data
+    x += 1
+    x -= 3
+    x *= pynn.tensor([1.0, 2.0])
+    x /= 2
+    assert x.data is array
+    assert array.tolist() == [1, 6]
+    with pytest.raises(ValueError, match=r"^add: result \[3, 2\] does not fit in place into \[2\]"):
+        x += np.ones((3, 2), np.float32)
+    with pytest.raises(TypeError):
+        x += np.ones(2)
+    assert array.tolist() == [1, 6]
+
+
+# -- shapes, axes ------------------------------------------------------------------------------------------------------
+def test_shape_methods():
+    x = pynn.tensor(f32(2, 3, 4))
+    assert x.ndim == 3
+    assert x.size == 24
+    assert x.T.shape == (4, 3, 2)
+    assert x.reshape(6, -1).shape == x.reshape((6, 4)).shape == (6, 4)
+    assert x.reshape(-1).shape == (24,)
+    assert x.flatten().shape == (24,)
+    assert x.flatten(1).shape == (2, 12)
+    assert x.transpose().shape == (4, 3, 2)
+    assert x.transpose(0, 2, 1).shape == x.transpose((0, 2, 1)).shape == x.transpose(0, -1, 1).shape == (2, 4, 3)
+    assert pynn.tensor(1.0).T.shape == ()
+    assert pynn.tensor(1.0).flatten().shape == (1,)
+
+
+def test_reshape_shares_memory():
+    x = pynn.tensor(f32(2, 3))
+    assert np.shares_memory(x.reshape(6).data, x.data)
+    with pytest.raises(ValueError, match=r"^reshape: \[2, 3\] of 6 elements does not fit \[4\]"):
+        x.reshape(4)
+
+
+@pytest.mark.parametrize("axis", [None, 0, -1, (0, 2), (-1, 0), [1], ()])
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "var"])
+def test_reductions_as_numpy(name, axis, keepdims):
+    if name == "var" and axis == ():
+        with np.errstate(all="ignore"):
+            assert pynn.ones(2).var(()).shape == (2,)
+        return
+    a = np.random.default_rng(3).normal(size=(2, 3, 4))
+    options = {"ddof": 1} if name == "var" else {}
+    expected = getattr(np, name)(a, tuple(axis) if isinstance(axis, list) else axis, keepdims=keepdims, **options)
+    x = pynn.tensor(a, requires_grad=True)
+    y = getattr(x, name)(axis, keepdims)
+    assert y.shape == expected.shape
+    np.testing.assert_allclose(y.data, expected, rtol=1e-12)
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad, central_difference(lambda t: getattr(t, name)(axis), a), atol=1e-7)
+
+
+def test_bad_axes():
+    x = pynn.ones(2, 3)
+    with pytest.raises(ValueError, match=r"^sum: axis 2 is out of range for 2 axes"):
+        x.sum(2)
+    with pytest.raises(ValueError, match=r"^mean: axes \[0, -2\] name an axis twice"):
+        x.mean((0, -2))
+    with pytest.raises(TypeError, match=r"^max: axis must be an integer, got float"):
+        x.max(1.0)
+
+
+def test_argmax():
+    x = pynn.tensor([[1.0, 5.0], [7.0, 7.0]], requires_grad=True)
+    assert x.argmax().item() == 2
+    assert x.argmax(1).data.tolist() == [1, 0]
+    assert x.argmax(-2).dtype == np.int64
+    assert not x.argmax(0).requires_grad
+    assert (x.argmax(1) == np.array([1, 1])).mean() == 0.5
+
+
+def test_astype():
+    x = pynn.tensor([1.0, 2.0], requires_grad=True)
+    y = x.astype("float64")
+    (y * y).sum().backward()
+    assert x.grad.dtype == np.float32
+    assert x.grad.tolist() == [2, 4]
+    assert x.astype("float32") is x
+    assert not x.astype("int64").requires_grad
+    with pytest.raises(TypeError, match=r"^astype: "):
+        x.astype("float16")
+
+
+def test_info_and_lazy_modules():
+    info = pynn.info()
+    assert info["pynn"] == pynn.__version__
+    assert info["numpy"] == np.__version__
+    assert {"python", "isa", "num_threads"} <= info.keys()
+    assert set(pynn.debug.kernel_counts()) >= set()
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        pynn.nonsense  # noqa: B018
