@@ -27,16 +27,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code = arguments.run(arguments)
-    except KeyboardInterrupt:
-        print("pynn: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        _complain("interrupted", error)
         return EXIT_INTERRUPTED
     except FloatingPointError as error:
-        print(f"pynn: error: {error}", file=sys.stderr)
+        _complain(f"error: {error}", error)
         return EXIT_FAILED
     except (ValueError, OSError, ImportError) as error:
-        print(f"pynn: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(f"error: {' '.join(str(error).split())}", error)  # on one line
         return EXIT_BAD_INPUT
     return int(code)
+
+
+def _complain(text: str, error: BaseException) -> None:
+    notes = "".join(getattr(error, "__notes__", ()))  # such as that the data are synthetic
+    print(f"pynn: {notes}{text}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

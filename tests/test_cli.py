@@ -122,6 +122,19 @@ def test_synthetic_data_are_named_everywhere(capsys, tmp_path, no_mnist, monkeyp
     assert all(line.startswith(SYNTHETIC) for line in out.splitlines())
 
 
+def test_synthetic_data_are_named_in_errors(capsys, tmp_path, no_mnist, monkeypatch):
+    code, _, err = run(capsys, "train", "mnist", "--val", 400)
+    assert (code, err.startswith(f"pynn: {SYNTHETIC}error: ")) == (2, True)
+    code, _, err = run(capsys, "train", "mnist", "--model", "mlp", "--lr", 1e30)
+    assert (code, err.startswith(f"pynn: {SYNTHETIC}error: ")) == (1, True)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mnist_run, "build", interrupt)
+    assert run(capsys, "train", "mnist", "--out", "x")[::2] == (130, f"pynn: {SYNTHETIC}interrupted\n")
+
+
 def test_pictures(capsys, tmp_path, data_dir):
     pytest.importorskip("matplotlib")
     assert run(capsys, "train", "mnist", "--model", "mlp", "--epochs", 1, "--data-dir", data_dir, "--out", "x")[0] == 0
@@ -190,12 +203,13 @@ def test_ctrl_c_before_the_training_exits_with_130(capsys, monkeypatch):
     assert run(capsys, "train", "mnist") == (130, "", "pynn: interrupted\n")
 
 
-def test_divergence_exits_with_1_and_names_the_layer(capsys, data_dir):
+def test_divergence_exits_with_1_and_names_the_layer(capsys, tmp_path, data_dir):
     argv = ["train", "mnist", "--model", "mlp", "--lr", 1e30, "--epochs", 2, "--data-dir", data_dir, "--quiet"]
     code, out, err = run(capsys, *argv)
     assert (code, out) == (1, "")
     assert err.startswith("pynn: error: fit: the loss is ")
     assert "layer '" in err
+    assert not list((tmp_path / "runs").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,15 @@ def train_mnist(
     """
     data = load_mnist(data_dir)
     prefix = SYNTHETIC_PREFIX if data.is_synthetic else ""
+    try:
+        return _train(settings, data, out, quiet, prefix)
+    except (ValueError, OSError, ImportError, FloatingPointError, KeyboardInterrupt) as error:
+        if prefix:
+            error.add_note(prefix)  # the command prints it before the message
+        raise
 
+
+def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, quiet: bool, prefix: str) -> bool:
     def log(text: str) -> None:
         if not quiet:
             print(f"{prefix}{text}", flush=True)
@@ -111,10 +119,15 @@ def train_mnist(
     )
     info = pynn.info()
     parameters = sum(parameter.size for parameter in model.parameters())
-    log(f"model: {settings.model}, {parameters:,} parameters, {info['num_threads']} threads, {info['isa']}")
+    log(f"model: {settings.model}, {parameters:,} parameters; threads: {info['num_threads']}; {info['isa']}")
 
     val_loader = DataLoader(*held_out, batch_size=TEST_BATCH, transform=_normalized) if settings.val else None
-    history = trainer.fit(loader, settings.epochs, val=val_loader)
+    try:
+        history = trainer.fit(loader, settings.epochs, val=val_loader)
+    except FloatingPointError:
+        if out is None:
+            folder.rmdir()
+        raise
     test_loader = DataLoader(*data.test, batch_size=TEST_BATCH, transform=_normalized)
     test = trainer.evaluate(test_loader)
     which = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -107,13 +108,15 @@ class Trainer:
         ValueError
             If ``epochs < 1``, a loader has no batches, or `restore_best` is asked for without `val`.
         TypeError
-            If a batch is not a pair.
+            If `epochs` is no integer or a batch is not a pair.
         FloatingPointError
             If the loss is NaN or infinite; the message names the first layer with a non-finite output. The optimizer
             has not stepped on it.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int):
-            raise TypeError(f"fit: epochs is {type(epochs).__name__}, expected int")
+        try:
+            epochs = operator.index(epochs)
+        except TypeError:
+            raise TypeError(f"fit: epochs is {type(epochs).__name__}, expected int") from None
         if epochs < 1:
             raise ValueError(f"fit: epochs is {epochs}, needs at least 1")
         if restore_best and val is None:
