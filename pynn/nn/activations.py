@@ -29,7 +29,7 @@ class LeakyReLU(Module):
     --------
     >>> from pynn import nn, tensor
     >>> nn.LeakyReLU(0.5)(tensor([-1.0, 2.0])).numpy()
-    array([-0.5, 2. ], dtype=float32)
+    array([-0.5,  2. ], dtype=float32)
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
