@@ -1,0 +1,53 @@
+"""What pynn costs beside its speed: size of the wheel, time of the import, memory of a training.
+
+    python benchmarks/footprint.py [--wheel FILE]
+
+Each figure is measured in fresh processes; the import time is the median difference to `import numpy`.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+
+def import_milliseconds(module: str) -> float:
+    code = f"import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
+    return 1e3 * float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+
+
+def training_peak_megabytes() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pynn", "train", "mnist", "--epochs", "1", "--quiet", "--out", f"{folder}/run"]
+        subprocess.run(command, check=True)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def installed_megabytes() -> float:
+    import pynn
+
+    folder = Path(pynn.__file__).parent
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.suffix != ".pyc" and f.is_file()) / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--wheel", type=Path, help="also print the size of this wheel")
+    parser.add_argument("--repeats", type=int, default=15, help="processes per import")
+    arguments = parser.parse_args()
+    if arguments.wheel:
+        print(f"wheel                   {os.path.getsize(arguments.wheel) / 1e6:8.2f} MB")
+    print(f"installed               {installed_megabytes():8.2f} MB")
+    import_milliseconds("pynn")  # warms the file cache
+    pairs = [(import_milliseconds("numpy"), import_milliseconds("pynn")) for _ in range(arguments.repeats)]
+    print(f"import numpy            {statistics.median(n for n, _ in pairs):8.1f} ms")
+    print(f"import pynn, on top     {statistics.median(p - n for n, p in pairs):8.1f} ms")
+    print(f"pynn train mnist, peak  {training_peak_megabytes():8.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
