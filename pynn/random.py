@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import threading
 
@@ -14,9 +15,12 @@ class _State:
     """Generator for initialisers and data; key and position of the counter-based generator (Philox) of the kernels."""
 
     def __init__(self, key: int) -> None:
-        self.generator = np.random.default_rng(key)
         self.key = key
         self.offset = 0
+
+    @functools.cached_property
+    def generator(self) -> np.random.Generator:  # made on first use: `import numpy` leaves numpy.random out
+        return np.random.default_rng(self.key)
 
 
 _state = _State(0)
