@@ -30,8 +30,16 @@ py::dict arena_stats() {
   return result;
 }
 
+py::dtype to_dtype(const char* op, const py::object& dtype) {
+  try {
+    return py::dtype::from_args(dtype);
+  } catch (const py::error_already_set&) {
+    throw_type(op, "dtype is " + py::cast<std::string>(py::repr(dtype)) + ", needs float32 or float64");
+  }
+}
+
 py::array empty_by_dtype(const Shape& shape, const py::object& dtype) {
-  const py::array like(py::dtype::from_args(dtype), Shape{0});
+  const py::array like(to_dtype("empty", dtype), Shape{0});
   return by_dtype("empty", "dtype", like,
                   [&](auto zero) -> py::array { return empty<decltype(zero)>("empty", shape); });
 }
