@@ -1,5 +1,7 @@
 """matmul and linear."""
 
+import math
+
 from oracle.elementwise import (
     leaky_relu,
     leaky_relu_backward,
@@ -43,8 +45,9 @@ def linear(x, weight, bias, activation="none"):
 
 def linear_backward(dy, y, x, weight, activation, need_dx, need_dweight, need_dbias):
     dz = _activate_backward[activation](dy, y)
-    rows = dz.reshape(-1, weight.shape[0])  # [rows, out]
+    count = math.prod(x.shape[:-1])
+    rows = dz.reshape(count, weight.shape[0])  # [rows, out]
     dx = like(dz @ weight, x) if need_dx else None
-    dweight = like(rows.T @ x.reshape(len(rows), -1), x) if need_dweight else None
+    dweight = like(rows.T @ x.reshape(count, weight.shape[1]), x) if need_dweight else None
     dbias = like(rows.sum(axis=0), x) if need_dbias else None
     return dx, dweight, dbias

@@ -1,0 +1,25 @@
+"""Arguments for every function of `_core`, each with the accuracy its arithmetic allows.
+
+Float arrays are float64 whose values float32 holds exactly, so that both dtypes compute on the same numbers.
+"""
+
+from core_cases import elementwise, gemm, loss, movement, norm, other, reduction, spatial
+from core_cases.case import CASES, Case, cast
+
+__all__ = [
+    "CASES",
+    "RUNTIME",
+    "Case",
+    "cast",
+    "elementwise",
+    "gemm",
+    "loss",
+    "movement",
+    "norm",
+    "other",
+    "reduction",
+    "spatial",
+]
+
+# Functions without array arguments have tests of their own.
+RUNTIME = {"info", "num_threads", "set_num_threads", "kernel_counts", "reset_kernel_counts", "arena_stats", "empty"}

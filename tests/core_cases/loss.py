@@ -1,0 +1,122 @@
+"""Softmax and losses."""
+
+from typing import Any
+
+import numpy as np
+import oracle
+from closeness import sum_ulps
+
+from core_cases.case import SHAPES, case, f32, family, integers, normal, signs, uniform
+
+
+@family
+def softmax_and_losses() -> None:
+    def softmax_scale(x: np.ndarray) -> np.ndarray:
+        y = oracle.softmax(x)
+        return y * (1 + np.abs(np.log(np.maximum(y, 1e-300))))  # the exponent's own rounding, times the exponent
+
+    def log_softmax_scale(x: np.ndarray) -> np.ndarray:
+        return 1 + np.abs(x) + np.max(np.abs(x), axis=-1, keepdims=True, initial=0)
+
+    for shape in ((1, 1), (7,), (3, 10), (5, 1), (0, 4), (2, 3, 17), (65, 100), (3, 1031), (4000, 10)):
+        for std in (1, 30):
+            x = normal(*shape, std=std)
+            classes = shape[-1]
+            dy, ulps = normal(*shape), 2 + sum_ulps(classes)
+            case("softmax", x, ulps=ulps, scale=softmax_scale)
+            case("log_softmax", x, ulps=ulps, scale=log_softmax_scale)
+            case(
+                "softmax_backward",
+                dy,
+                f32(oracle.softmax(x)),
+                ulps=ulps,
+                scale=lambda dy, y: y * (np.abs(dy) + np.sum(np.abs(dy * y), -1, keepdims=True)),
+            )
+            case(
+                "log_softmax_backward",
+                dy,
+                f32(oracle.log_softmax(x)),
+                ulps=ulps,
+                scale=lambda dy, y: np.abs(dy) + np.exp(y) * (1 + np.abs(y)) * np.sum(np.abs(dy), -1, keepdims=True),
+            )
+    case("softmax", np.array([[1000.0, -1000.0, 1000.0], [0.0, -np.inf, 1.0]]), ulps=4)
+
+    def loss_scale(name: str, row_scale: Any) -> Any:
+        """The reduced loss adds rows of size `row_scale`; its gradient is of the size of 1 / count per element."""
+
+        def scale(x: np.ndarray, target: np.ndarray, *rest: Any) -> tuple[Any, Any]:
+            reduction = rest[-2]
+            rows, grad = row_scale(x, target)
+            if reduction == "none":
+                return rows, grad
+            count = max(1, rows.size if name != "cross_entropy" else int(np.sum(target != rest[0])))
+            return (np.sum(rows) / count, grad / count) if reduction == "mean" else (np.sum(rows), grad)
+
+        return scale
+
+    def rows_of_logits(x: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, float]:
+        return 1 + 2 * np.max(np.abs(x), axis=1, initial=0), 1.0
+
+    for rows, classes in ((1, 1), (7, 5), (64, 10), (33, 1000), (3000, 10)):
+        x, target = normal(rows, classes, std=4), integers(classes, rows)
+        target[1::3] = -100
+        for smoothing in (0.0, 0.125):
+            for reduction in ("mean", "sum", "none"):
+                for need_grad in (True, False) if smoothing == 0 else (True,):
+                    case(
+                        "cross_entropy",
+                        x,
+                        target,
+                        -100,
+                        smoothing,
+                        reduction,
+                        need_grad,
+                        ulps=4 + sum_ulps(classes) + (0 if reduction == "none" else sum_ulps(rows)),
+                        scale=loss_scale("cross_entropy", rows_of_logits),
+                    )
+    every = np.array([0, 1, 2])
+    case(
+        "cross_entropy",
+        normal(3, 4),
+        every,
+        1,
+        0.0,
+        "mean",
+        True,
+        ulps=16,
+        scale=loss_scale("cross_entropy", rows_of_logits),
+    )
+    case("cross_entropy", np.array([[1e4, 0.0], [-1e4, 0.0]]), every[:2], -100, 0.0, "mean", True, ulps=8)
+    for reduction in ("sum", "none"):
+        case("cross_entropy", normal(0, 4), np.zeros(0, np.int64), -100, 0.0, reduction, True)
+        case("cross_entropy", normal(2, 4), np.array([-100, -100]), -100, 0.0, reduction, True)
+
+    scales = {
+        "mse_loss": lambda x, t: ((x - t) ** 2, 2 * np.abs(x - t)),
+        "bce_with_logits": lambda x, t: (1 + np.abs(x) + np.abs(x * t), 1 + np.abs(t)),
+        "hinge_loss": lambda x, t: (1 + np.abs(x * t), np.abs(t)),
+    }
+    for name, row_scale in scales.items():
+        for shape in SHAPES:
+            x = normal(*shape, std=3)
+            target = {"mse_loss": normal, "bce_with_logits": uniform, "hinge_loss": signs}[name](*shape)
+            for reduction in ("mean", "sum", "none"):
+                case(
+                    name,
+                    x,
+                    np.asarray(target),
+                    reduction,
+                    x.size % 2 == 1,
+                    ulps=4 + (0 if reduction == "none" else sum_ulps(x.size)),
+                    scale=loss_scale(name, row_scale),
+                )
+                case(
+                    name,
+                    x,
+                    np.asarray(target),
+                    reduction,
+                    True,
+                    ulps=4 + (0 if reduction == "none" else sum_ulps(x.size)),
+                    scale=loss_scale(name, row_scale),
+                )
+    case("bce_with_logits", np.array([500.0, -500.0, 0.0]), np.array([0.0, 1.0, 0.5]), "none", True, ulps=4)

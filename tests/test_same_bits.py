@@ -1,0 +1,126 @@
+"""The result of a call has the same bits for every number of threads, and for every repetition."""
+
+import numpy as np
+import pytest
+from core_cases import CASES, Case
+
+from pynn import _core
+
+THREADS = [1, 2, 3, 1]
+
+
+def normal(*shape):
+    return np.random.default_rng(3).normal(size=shape)
+
+
+def cases():
+    """Return calls large enough to be split over threads, in sizes that three threads do not divide evenly."""
+    big, rows, image = normal(700, 1501), normal(20_011, 10), normal(37, 16, 29, 31)
+    table = {
+        "matmul": [
+            (normal(513, 385), normal(385, 641)),
+            (normal(513, 385), normal(641, 385), False, True),
+            (normal(20_000, 33), normal(20_000, 65), True, False),
+            (normal(37, 65, 129), normal(37, 129, 33)),
+            (normal(1, 5001), normal(5001, 1)),
+        ],
+        "linear": [
+            (normal(1001, 785), normal(129, 785), normal(129), "relu"),
+            (normal(3, 4001), normal(1000, 4001), None),
+        ],
+        "linear_backward": [
+            (normal(1001, 129), normal(1001, 129), normal(1001, 785), normal(129, 785), "tanh", True, True, True),
+            (normal(20_011, 10), normal(20_011, 10), normal(20_011, 64), normal(10, 64), "none", True, True, True),
+        ],
+        "conv2d": [
+            (image, normal(32, 16, 3, 3), normal(32), (1, 1), (1, 1, 1, 1), (1, 1), 1),
+            (image, normal(16, 1, 5, 5), None, (2, 2), (2, 2, 2, 2), (1, 1), 16),
+            (normal(1, 64, 57, 57), normal(64, 64, 3, 3), None, (1, 1), (1, 1, 1, 1), (1, 1), 1),
+        ],
+        "conv2d_backward": [
+            (normal(37, 32, 29, 31), image, normal(32, 16, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, True, True, True),
+            (normal(37, 16, 15, 16), image, normal(16, 1, 5, 5), (2, 2), (2, 2, 2, 2), (1, 1), 16, True, True, True),
+            (
+                normal(257, 8, 24, 24),
+                normal(257, 1, 28, 28),
+                normal(8, 1, 5, 5),
+                (1, 1),
+                (0,) * 4,
+                (1, 1),
+                1,
+                True,
+                True,
+                True,
+            ),
+        ],
+        "max_pool2d": [(image, (3, 3), (2, 2), (1, 1), (1, 1), True)],
+        "avg_pool2d": [(image, (3, 3), (2, 2), (1, 1), True, False)],
+        "avg_pool2d_backward": [(normal(37, 16, 15, 16), image.shape, (3, 3), (2, 2), (1, 1), True)],
+        "gelu": [(big, False)],
+        "exp": [(big,)],
+        "div": [(big, big[:, :1]), (big, big[0])],
+        "sum": [(big, axes, False) for axes in ((0,), (1,), (0, 1))] + [(image, (0, 2, 3), False)],
+        "mean": [(image, (0, 2), True)],
+        "var": [(big, axes, 1, False) for axes in ((0,), (1,), (0, 1))],
+        "max": [(big, (0,), False), (big, (0, 1), False)],
+        "argmax": [(big.round(1), 0), (big.round(1), 1)],
+        "sum_to": [(big, (1501,)), (big, (700, 1)), (big, ())],
+        "transpose": [(big, (1, 0)), (image, (0, 2, 3, 1))],
+        "softmax": [(rows,), (big,)],
+        "softmax_backward": [(rows, rows)],
+        "cross_entropy": [(rows, np.arange(20_011) % 10, -100, 0.1, reduction, True) for reduction in ("mean", "none")],
+        "mse_loss": [(big, big + 1, "mean", True)],
+        "bce_with_logits": [(big, big / 9, "sum", True)],
+        "hinge_loss": [(big, big, "mean", True)],
+        "batch_norm": [(image, normal(16), normal(16), np.zeros(16), np.ones(16), True, 0.1, 1e-5)],
+        "batch_norm_backward": [(image, image, normal(16), normal(16), np.ones(16), True)],
+        "layer_norm": [(big, normal(1501), normal(1501), 1e-5)],
+        "layer_norm_backward": [(rows, rows, normal(10), normal(20_011), np.ones(20_011))],
+        "dropout": [(big, 0.3, 5, 7)],
+        "embedding": [(normal(100, 65), np.arange(20_000) ** 2 % 97)],
+        "embedding_backward": [(normal(20_000, 65), np.arange(20_000) ** 2 % 97, 100)],
+        "sgd_": [([big, rows], [big, rows], [big, rows], 0.1, 0.9, 0.0, 0.1, True, False)],
+        "adam_": [([big, rows], [big, rows], [big + 1, rows], [big**2, rows**2], 3, 0.1, 0.9, 0.999, 1e-8, 0.1, True)],
+        "l2_norm": [([big, rows, image],)],
+    }
+    return [Case(name, args, 0) for name, calls in table.items() for args in calls]
+
+
+@pytest.fixture
+def threads():
+    before = _core.num_threads()
+    yield _core.set_num_threads
+    _core.set_num_threads(before)
+
+
+def result_bytes(case, dtype):
+    """Return what the call gave and what its arguments hold afterwards, as bytes."""
+    args = case.cast(dtype)
+    result = getattr(_core, case.name)(*args)
+
+    def dump(value):
+        if isinstance(value, list | tuple):
+            return [dump(v) for v in value]
+        return value.tobytes() if isinstance(value, np.ndarray) else value
+
+    return dump(result), dump(args)
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_large_calls(threads, case, dtype):
+    assert_same_bits(threads, case, dtype)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_small_calls(threads, name):
+    for case in CASES[name]:
+        assert_same_bits(threads, case, np.float32)
+
+
+def assert_same_bits(threads, case, dtype):
+    results = []
+    for n in THREADS:
+        threads(n)
+        results.append(result_bytes(case, dtype))
+    assert all(result == results[0] for result in results[1:])
