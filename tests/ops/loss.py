@@ -1,0 +1,97 @@
+"""Softmax and losses."""
+
+import numpy as np
+import oracle
+
+from ops.row import Op, apart, integers, normal, signs, unit
+
+
+def _along(rows):
+    def apply(x, dim=-1):
+        return np.moveaxis(rows(np.ascontiguousarray(np.moveaxis(x, dim, -1))), -1, dim)
+
+    return apply
+
+
+# exp multiplies the rounding of its argument, here below 8, by the argument.
+softmax = Op("softmax", _along(oracle.softmax), ulps=16, terms=lambda x, dim=-1: x.shape[dim])
+log_softmax = Op("log_softmax", _along(oracle.log_softmax), ulps=4, cancels=True, terms=lambda x, dim=-1: x.shape[dim])
+for op in (softmax, log_softmax):
+    for shape in ((1,), (7,), (3, 10), (5, 1), (0, 4), (2, 3, 5), (17, 33)):
+        op.sample(normal(*shape))
+    for dim in (0, 1, 2, -1, -2, -3):
+        op.sample(normal(2, 3, 5), dim)
+    op.refuses(ValueError, rf"^{op.name}: axis 2 is out of range for 2 axes", normal(3, 4), 2)
+    op.refuses(ValueError, rf"^{op.name}: axis -3 is out of range for 2 axes", normal(3, 4), -3)
+    op.refuses(ValueError, rf"^{op.name}: ", normal())
+    op.refuses(TypeError, rf"^{op.name}: axis must be an integer", normal(3), 0.5)
+
+
+def _cross_entropy(logits, target, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+    rows = np.moveaxis(logits, 1, -1) if logits.ndim > 1 else logits
+    rows = rows.reshape(-1, rows.shape[-1])
+    loss, _ = oracle.cross_entropy(
+        rows, target.reshape(-1).astype(int), ignore_index, label_smoothing, reduction, False
+    )
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+def _loss_terms(x, target, *rest, **options):
+    return x.size if options.get("reduction") != "none" else 1
+
+
+cross_entropy = Op(
+    "cross_entropy", _cross_entropy, ulps=8, cancels=True, terms=lambda x, *rest, **options: max(1, x.size)
+)
+for reduction in ("mean", "sum", "none"):
+    for smoothing in (0.0, 0.1, 1.0):
+        cross_entropy.sample(normal(7, 5), integers(5, 7), label_smoothing=smoothing, reduction=reduction)
+    cross_entropy.sample(normal(6, 4), np.array([0, 3, -100, 1, -100, 2]), reduction=reduction)
+    cross_entropy.sample(normal(4, 3), np.array([0, 1, 2, 1]), 1, 0.25, reduction)
+    cross_entropy.sample(normal(2, 3, 4, 5), integers(3, 2, 4, 5), reduction=reduction)
+    cross_entropy.sample(normal(5), integers(5), reduction=reduction)
+    cross_entropy.sample(normal(3, 4), integers(4, 3).astype(np.uint8), reduction=reduction)
+    cross_entropy.sample(normal(1, 1), integers(1, 1), reduction=reduction)
+    cross_entropy.sample(normal(33, 10), integers(10, 33).astype(np.int32), reduction=reduction)
+cross_entropy.sample(normal(0, 4), integers(4, 0), reduction="sum")
+cross_entropy.sample(normal(0, 4), integers(4, 0), reduction="none")
+_x, _labels = normal(3, 4), np.array([0, 1, 2])
+cross_entropy.refuses(IndexError, r"^cross_entropy: .*4.*", _x, np.array([0, 4, 1]))
+cross_entropy.refuses(IndexError, r"^cross_entropy: .*-1.*", _x, np.array([0, -1, 1]))
+cross_entropy.refuses(ValueError, r"^cross_entropy: logits \[3, 4\] and target \[2\] do not fit", _x, np.array([0, 1]))
+cross_entropy.refuses(
+    ValueError, r"^cross_entropy: logits \[3, 4\] and target \[3, 1\] do not fit", _x, _labels[:, None]
+)
+cross_entropy.refuses(TypeError, r"^cross_entropy: target must hold integers, got float64", _x, unit(3))
+cross_entropy.refuses(TypeError, r"^cross_entropy: target must hold integers, got bool", _x, _labels > 0)
+cross_entropy.refuses(ValueError, r"^cross_entropy: .*label_smoothing", _x, _labels, label_smoothing=1.5)
+cross_entropy.refuses(ValueError, r"^cross_entropy: .*label_smoothing", _x, _labels, label_smoothing=float("nan"))
+cross_entropy.refuses(ValueError, r"^cross_entropy: reduction must be .*'max'", _x, _labels, reduction="max")
+
+
+def _elementwise(name):
+    def loss(x, target, reduction="mean"):
+        return getattr(oracle, name)(x, target, reduction, False)[0]
+
+    return loss
+
+
+mse_loss = Op("mse_loss", _elementwise("mse_loss"), ulps=4, terms=_loss_terms)
+bce = Op(
+    "binary_cross_entropy_with_logits",
+    _elementwise("bce_with_logits"),
+    ulps=8,
+    cancels=True,
+    constants=(1,),
+    terms=_loss_terms,
+)
+hinge_loss = Op("hinge_loss", _elementwise("hinge_loss"), ulps=4, cancels=True, constants=(1,), terms=_loss_terms)
+for op, make in ((mse_loss, normal), (bce, unit), (hinge_loss, signs)):
+    for reduction in ("mean", "sum", "none"):
+        for shape in ((), (1,), (7,), (3, 5), (5, 7, 33)):
+            op.sample(apart(*shape), make(*shape), reduction=reduction)
+    for reduction in ("sum", "none"):
+        op.sample(apart(0, 3), make(0, 3), reduction=reduction)
+    start = "(binary_cross_entropy|bce)_with_logits" if op is bce else op.name
+    op.refuses(ValueError, rf"^{start}: .*\[3, 4\].*\[4\]", normal(3, 4), make(4))
+    op.refuses(ValueError, rf"^{op.name}: reduction must be .*'avg'", normal(3), make(3), "avg")
