@@ -55,22 +55,23 @@ def _parser() -> argparse.ArgumentParser:
         "mnist",
         help="handwritten digits",
         description="Train a model on MNIST; write metrics, weights and pictures into a run folder.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    mnist.add_argument("--model", choices=["mlp", "lenet", "cnn"], default="lenet", help="which network")
+    mnist.add_argument("--model", choices=["mlp", "lenet", "cnn"], default="lenet", help="network (default: lenet)")
     mnist.add_argument("--epochs", type=_integer(1), metavar="N", help="passes over the data (default: the model's)")
-    mnist.add_argument("--batch-size", type=_integer(1), metavar="N", default=128, help="images in a step")
+    mnist.add_argument("--batch-size", type=_integer(1), metavar="N", help="images in a step (default: the model's)")
     mnist.add_argument("--lr", type=_positive, metavar="X", help="peak learning rate (default: the model's)")
-    mnist.add_argument("--seed", type=_integer(0), metavar="N", default=0, help="of weights, order and dropout")
-    mnist.add_argument("--threads", type=_integer(1), metavar="N", help="(default: the processors available)")
+    mnist.add_argument(
+        "--seed", type=_integer(0), metavar="N", default=0, help="of weights, order and dropout (default: 0)"
+    )
+    mnist.add_argument("--threads", type=_integer(1), metavar="N", help="default: the processors available")
     mnist.add_argument("--data-dir", metavar="D", help="folder of the IDX files (default: search, then download)")
-    mnist.add_argument("--out", metavar="DIR", help="run folder (default: the next runs/mnist-MODEL-N)")
+    mnist.add_argument("--out", metavar="DIR", help="run folder (default: the next free runs/mnist-MODEL-N)")
     mnist.add_argument(
         "--val",
         type=_integer(0),
         metavar="N",
         default=0,
-        help="hold out N training images; keep the best epoch's weights",
+        help="hold out N training images, keep the best epoch (default: 0)",
     )
     mnist.add_argument("--quiet", action="store_true", help="print errors only")
     mnist.set_defaults(run=_train_mnist)

@@ -17,6 +17,7 @@ Grey = npt.NDArray[np.float64]
 
 SIDE = 28
 DIGIT_SIDE = 20  # http://yann.lecun.com/exdb/mnist/: digits fill a 20×20 box, its mass is centred in 28×28
+CENTRE = 14  # row and column of the centre of mass in MNIST's own images, to within half a pixel
 INK_THRESHOLD = 0.2  # of the strongest ink: below it is paper noise, which must not widen the box
 
 
@@ -103,15 +104,12 @@ def _area_matrix(old: int, new: int) -> Grey:
 
 
 def _centre(ink: Grey) -> Images:
-    mass = ink.sum()
-    centre = [
-        (ink.sum(axis=1) @ (np.arange(ink.shape[0]) + 0.5)) / mass,
-        (ink.sum(axis=0) @ (np.arange(ink.shape[1]) + 0.5)) / mass,
-    ]
-    # The box has at most 20 of 28 pixels, so a shift that keeps it inside always exists.
-    top, left = (
-        min(max(round(SIDE / 2 - middle), 0), SIDE - size) for middle, size in zip(centre, ink.shape, strict=True)
-    )
+    corner = []
+    for axis, size in enumerate(ink.shape):
+        centre = ink.sum(axis=1 - axis) @ np.arange(size) / ink.sum()
+        # The digit has at most 20 of 28 pixels, so a place within the image always exists.
+        corner.append(min(max(round(CENTRE - centre), 0), SIDE - size))
+    top, left = corner
     canvas = np.zeros((SIDE, SIDE), np.uint8)
     canvas[top : top + ink.shape[0], left : left + ink.shape[1]] = np.clip(ink.round(), 0, 255)
     return canvas

@@ -30,8 +30,8 @@ SYNTHETIC_PREFIX = "[synthetic digits] "
 TEST_BATCH = 500  # enough to fill the processor, small beside the memory of the training
 MISTAKES = 25
 
-# Epochs and peak learning rate, for Adam with a one-cycle schedule at batches of 128.
-RECIPES = {"mlp": (8, 4e-3), "lenet": (6, 4e-3), "cnn": (3, 2e-3)}
+# Epochs, batch size, and peak learning rate of Adam with a one-cycle schedule.
+RECIPES = {"mlp": (8, 128, 4e-3), "lenet": (6, 128, 4e-3), "cnn": (3, 64, 1e-3)}
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,26 @@ class Settings:
         cls,
         model: str = "lenet",
         epochs: int | None = None,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         lr: float | None = None,
         seed: int = 0,
         val: int = 0,
     ) -> Self:
-        """Fill in the model's own epochs and learning rate where None.
+        """Fill in the model's own epochs, batch size and learning rate where None.
 
         >>> Settings.of("lenet", epochs=1).lr
         0.004
         """
         if model not in RECIPES:
             raise ValueError(f"Settings: unknown model {model!r}, expected one of {', '.join(RECIPES)}")
-        default_epochs, default_lr = RECIPES[model]
+        recipe = RECIPES[model]
         return cls(
-            model, default_epochs if epochs is None else epochs, batch_size, default_lr if lr is None else lr, seed, val
+            model,
+            recipe[0] if epochs is None else epochs,
+            recipe[1] if batch_size is None else batch_size,
+            recipe[2] if lr is None else lr,
+            seed,
+            val,
         )
 
 
