@@ -1,8 +1,336 @@
+#include "kernels/pool.h"
+
 #include "kernels/table.h"
 #include "simd/vec.h"
 
 namespace pynn::PYNN_ISA {
+namespace {
 
-void register_pool(KernelSet&) {}
+// The taps begin..end-1 of window `out` that fall on the input; tap t lies at start + t * dilation.
+struct Taps {
+  int64_t start, begin, end;
+
+  PYNN_INLINE Taps(const PoolAxis& axis, int64_t out) {
+    const auto ceil_div = [&](int64_t a) { return axis.dilation == 1 ? a : (a + axis.dilation - 1) / axis.dilation; };
+    start = out * axis.stride - axis.padding;
+    begin = start < 0 ? ceil_div(-start) : 0;
+    end = start < axis.size ? ceil_div(axis.size - start) : 0;
+    if (end > axis.kernel) end = axis.kernel;
+  }
+};
+
+template <class Body>
+PYNN_INLINE void for_windows(const PoolShape& shape, int64_t planes, Body body) {
+  for (int64_t plane = 0; plane < planes; ++plane) {
+    for (int64_t row = 0; row < shape.rows.out; ++row) {
+      const Taps rows(shape.rows, row);
+      for (int64_t column = 0; column < shape.columns.out; ++column) {
+        body(plane * shape.rows.size * shape.columns.size, (plane * shape.rows.out + row) * shape.columns.out + column,
+             rows, Taps(shape.columns, column));
+      }
+    }
+  }
+}
+
+// The first of ties wins, and the first NaN over all: PyTorch's rule. -inf and 0 where a window sees padding alone.
+template <class T, class Index>
+void max_pool2d(T* y, Index* indices, const T* x, const PoolShape& shape, int64_t planes) {
+  for_windows(shape, planes, [&](int64_t plane, int64_t out, const Taps& rows, const Taps& columns) {
+    T best = -T(__builtin_inf());
+    int64_t index = rows.begin * shape.columns.kernel + columns.begin;
+    if (rows.begin >= rows.end || columns.begin >= columns.end) index = 0;
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+      const T* row = x + plane + (rows.start + i * shape.rows.dilation) * shape.columns.size + columns.start;
+      for (int64_t j = columns.begin; j < columns.end; ++j) {
+        const T value = row[j * shape.columns.dilation];
+        const bool better = (!(value <= best)) & (best == best);
+        best = better ? value : best;
+        index = better ? i * shape.columns.kernel + j : index;
+      }
+    }
+    y[out] = best;
+    indices[out] = static_cast<Index>(index);
+  });
+}
+
+template <class T, class Index>
+bool max_pool2d_backward(T* dx, const T* dy, const Index* indices, const PoolShape& shape, int64_t planes) {
+  const int64_t taps = shape.rows.kernel * shape.columns.kernel;
+  std::memset(dx, 0, static_cast<size_t>(planes * shape.rows.size * shape.columns.size) * sizeof(T));
+  bool valid = true;
+  for_windows(shape, planes, [&](int64_t plane, int64_t out, const Taps& rows, const Taps& columns) {
+    const int64_t index = static_cast<int64_t>(indices[out]);
+    if (index < 0 || index >= taps) {
+      valid = false;
+      return;
+    }
+    const int64_t i = index / shape.columns.kernel, j = index % shape.columns.kernel;
+    if (i < rows.begin || i >= rows.end || j < columns.begin || j >= columns.end) return;  // of a window of padding
+    dx[plane + (rows.start + i * shape.rows.dilation) * shape.columns.size + columns.start +
+       j * shape.columns.dilation] += dy[out];
+  });
+  return valid;
+}
+
+// How many elements a window averages: its part inside the input, or inside the padded input.
+PYNN_INLINE int64_t averaged(const PoolAxis& axis, const Taps& taps, bool count_include_pad) {
+  if (!count_include_pad) return taps.end - taps.begin;
+  const int64_t inside = axis.size + axis.padding - taps.start;
+  return inside < axis.kernel ? inside : axis.kernel;
+}
+
+template <class T>
+void avg_pool2d(T* y, const T* x, const PoolShape& shape, bool count_include_pad, int64_t planes) {
+  for_windows(shape, planes, [&](int64_t plane, int64_t out, const Taps& rows, const Taps& columns) {
+    T sum = T(0);
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+      const T* row = x + plane + (rows.start + i) * shape.columns.size + columns.start;
+      for (int64_t j = columns.begin; j < columns.end; ++j) sum += row[j];
+    }
+    y[out] = sum / static_cast<T>(averaged(shape.rows, rows, count_include_pad) *
+                                  averaged(shape.columns, columns, count_include_pad));
+  });
+}
+
+template <class T>
+void avg_pool2d_backward(T* dx, const T* dy, const PoolShape& shape, bool count_include_pad, int64_t planes) {
+  std::memset(dx, 0, static_cast<size_t>(planes * shape.rows.size * shape.columns.size) * sizeof(T));
+  for_windows(shape, planes, [&](int64_t plane, int64_t out, const Taps& rows, const Taps& columns) {
+    const T share = dy[out] / static_cast<T>(averaged(shape.rows, rows, count_include_pad) *
+                                             averaged(shape.columns, columns, count_include_pad));
+    for (int64_t i = rows.begin; i < rows.end; ++i) {
+      T* row = dx + plane + (rows.start + i) * shape.columns.size + columns.start;
+      for (int64_t j = columns.begin; j < columns.end; ++j) row[j] += share;
+    }
+  });
+}
+
+// -- 2 x 2: neighbours lie in neighbouring lanes; even and odd ones are taken apart and put together again
+// ---------------
+
+#define PYNN_EVEN_4 0, 2, 4, 6
+#define PYNN_EVEN_8 PYNN_EVEN_4, 8, 10, 12, 14
+#define PYNN_EVEN_16 PYNN_EVEN_8, 16, 18, 20, 22, 24, 26, 28, 30
+#define PYNN_ODD_4 1, 3, 5, 7
+#define PYNN_ODD_8 PYNN_ODD_4, 9, 11, 13, 15
+#define PYNN_ODD_16 PYNN_ODD_8, 17, 19, 21, 23, 25, 27, 29, 31
+
+template <class T>
+PYNN_INLINE Vec<T> even(Vec<T> a, Vec<T> b) {
+  if constexpr (Vec<T>::lanes == 16) return __builtin_shufflevector(a.v, b.v, PYNN_EVEN_16);
+  if constexpr (Vec<T>::lanes == 8) return __builtin_shufflevector(a.v, b.v, PYNN_EVEN_8);
+  if constexpr (Vec<T>::lanes == 4) return __builtin_shufflevector(a.v, b.v, PYNN_EVEN_4);
+  if constexpr (Vec<T>::lanes == 2) return __builtin_shufflevector(a.v, b.v, 0, 2);
+}
+template <class T>
+PYNN_INLINE Vec<T> odd(Vec<T> a, Vec<T> b) {
+  if constexpr (Vec<T>::lanes == 16) return __builtin_shufflevector(a.v, b.v, PYNN_ODD_16);
+  if constexpr (Vec<T>::lanes == 8) return __builtin_shufflevector(a.v, b.v, PYNN_ODD_8);
+  if constexpr (Vec<T>::lanes == 4) return __builtin_shufflevector(a.v, b.v, PYNN_ODD_4);
+  if constexpr (Vec<T>::lanes == 2) return __builtin_shufflevector(a.v, b.v, 1, 3);
+}
+
+// The first and the second half of a0 b0 a1 b1 ...
+template <class T>
+PYNN_INLINE Vec<T> interleave_low(Vec<T> a, Vec<T> b) {
+  if constexpr (Vec<T>::lanes == 16)
+    return __builtin_shufflevector(a.v, b.v, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  if constexpr (Vec<T>::lanes == 8) return __builtin_shufflevector(a.v, b.v, 0, 8, 1, 9, 2, 10, 3, 11);
+  if constexpr (Vec<T>::lanes == 4) return __builtin_shufflevector(a.v, b.v, 0, 4, 1, 5);
+  if constexpr (Vec<T>::lanes == 2) return __builtin_shufflevector(a.v, b.v, 0, 2);
+}
+template <class T>
+PYNN_INLINE Vec<T> interleave_high(Vec<T> a, Vec<T> b) {
+  if constexpr (Vec<T>::lanes == 16)
+    return __builtin_shufflevector(a.v, b.v, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  if constexpr (Vec<T>::lanes == 8) return __builtin_shufflevector(a.v, b.v, 4, 12, 5, 13, 6, 14, 7, 15);
+  if constexpr (Vec<T>::lanes == 4) return __builtin_shufflevector(a.v, b.v, 2, 6, 3, 7);
+  if constexpr (Vec<T>::lanes == 2) return __builtin_shufflevector(a.v, b.v, 1, 3);
+}
+
+// Neighbours p[0], p[1] of n windows, apart.
+template <class T>
+struct Pairs {
+  Vec<T> left, right;
+
+  PYNN_INLINE Pairs(const T* p, AllLanes) { split(Vec<T>::load(p), Vec<T>::load(p + Vec<T>::lanes)); }
+  PYNN_INLINE Pairs(const T* p, int n) {
+    constexpr int lanes = Vec<T>::lanes;
+    if (2 * n <= lanes) {
+      split(Vec<T>::load(p, 2 * n), Vec<T>::zero());
+    } else {
+      split(Vec<T>::load(p), Vec<T>::load(p + lanes, 2 * n - lanes));
+    }
+  }
+  PYNN_INLINE Pairs(Vec<T> l, Vec<T> r) : left(l), right(r) {}
+
+  PYNN_INLINE void store(T* p, AllLanes) const {
+    interleave_low(left, right).store(p);
+    interleave_high(left, right).store(p + Vec<T>::lanes);
+  }
+  PYNN_INLINE void store(T* p, int n) const {
+    constexpr int lanes = Vec<T>::lanes;
+    if (2 * n <= lanes) {
+      interleave_low(left, right).store(p, 2 * n);
+    } else {
+      interleave_low(left, right).store(p);
+      interleave_high(left, right).store(p + lanes, 2 * n - lanes);
+    }
+  }
+
+ private:
+  PYNN_INLINE void split(Vec<T> a, Vec<T> b) {
+    left = even(a, b);
+    right = odd(a, b);
+  }
+};
+
+// Lanes of a Vec as integers, and as bytes.
+template <class T>
+struct IndexLanes;
+template <>
+struct IndexLanes<float> {
+  using Ints __attribute__((vector_size(4 * Vec<float>::lanes))) = int32_t;
+  using Bytes __attribute__((vector_size(Vec<float>::lanes))) = uint8_t;
+};
+template <>
+struct IndexLanes<double> {
+  using Ints __attribute__((vector_size(8 * Vec<double>::lanes))) = int64_t;
+  using Bytes __attribute__((vector_size(Vec<double>::lanes))) = uint8_t;
+};
+
+// Indices of the windows in the lanes of a Vec. `room` is how many bytes are left in the array: where it allows, whole
+// vectors are moved, since the bytes behind the n first are read for nothing or written again by the next windows.
+template <class T>
+PYNN_INLINE void store_indices(uint8_t* p, Vec<T> v, int n, int64_t room) {
+  constexpr int lanes = Vec<T>::lanes;
+  using Ints = typename IndexLanes<T>::Ints;
+  using Bytes = typename IndexLanes<T>::Bytes;
+  const Bytes bytes = __builtin_convertvector(__builtin_convertvector(v.v, Ints), Bytes);
+  if (room >= lanes) {
+    std::memcpy(p, &bytes, lanes);
+  } else {
+    for (int i = 0; i < n; ++i) p[i] = bytes[i];
+  }
+}
+
+template <class T>
+PYNN_INLINE Vec<T> load_indices(const uint8_t* p, int n, int64_t room) {
+  constexpr int lanes = Vec<T>::lanes;
+  using Ints = typename IndexLanes<T>::Ints;
+  using Bytes = typename IndexLanes<T>::Bytes;
+  uint8_t bytes[lanes] = {};
+  if (room >= lanes) {
+    std::memcpy(bytes, p, lanes);
+  } else {
+    for (int i = 0; i < n; ++i) bytes[i] = p[i];
+  }
+  Bytes loaded;
+  std::memcpy(&loaded, bytes, lanes);
+  return __builtin_convertvector(__builtin_convertvector(loaded, Ints), decltype(Vec<T>::v));
+}
+
+template <class T>
+PYNN_INLINE int count(AllLanes) {
+  return Vec<T>::lanes;
+}
+template <class T>
+PYNN_INLINE int count(int n) {
+  return n;
+}
+
+// body(in, out, lanes): element offsets of the upper left corner of a group of windows, and of their outputs.
+template <class T, class Body>
+PYNN_INLINE void for_2x2_windows(const PoolShape& shape, int64_t planes, Body body) {
+  for (int64_t plane = 0; plane < planes; ++plane) {
+    for (int64_t row = 0; row < shape.rows.out; ++row) {
+      const int64_t in = (plane * shape.rows.size + 2 * row) * shape.columns.size;
+      const int64_t out = (plane * shape.rows.out + row) * shape.columns.out;
+      for_lanes<T>(shape.columns.out, [&](int64_t i, auto lanes) { body(in + 2 * i, out + i, lanes); });
+    }
+  }
+}
+
+// Zeros where no window of 2 x 2 reaches: the last row and column of odd sizes.
+template <class T>
+PYNN_INLINE void clear_uncovered(T* dx, const PoolShape& shape, int64_t planes) {
+  const int64_t rows = 2 * shape.rows.out, columns = 2 * shape.columns.out;
+  for (int64_t plane = 0; plane < planes; ++plane, dx += shape.rows.size * shape.columns.size) {
+    for (int64_t i = 0; i < shape.rows.size; ++i) {
+      for (int64_t j = i < rows ? columns : 0; j < shape.columns.size; ++j) dx[i * shape.columns.size + j] = T(0);
+    }
+  }
+}
+
+template <class T>
+PYNN_INLINE void keep_better(Vec<T>& best, Vec<T>& index, Vec<T> value, int tap) {
+  const Mask<T> better = (!(value <= best)) & (best == best);
+  best = select(better, value, best);
+  index = select(better, Vec<T>(T(tap)), index);
+}
+
+template <class T>
+void max_pool2d_2x2(T* y, uint8_t* indices, const T* x, const PoolShape& shape, int64_t planes) {
+  const int64_t outputs = planes * shape.rows.out * shape.columns.out;
+  for_2x2_windows<T>(shape, planes, [&](int64_t in, int64_t out, auto lanes) {
+    const Pairs<T> top(x + in, lanes), bottom(x + in + shape.columns.size, lanes);
+    Vec<T> best = top.left, index = Vec<T>::zero();
+    keep_better(best, index, top.right, 1);
+    keep_better(best, index, bottom.left, 2);
+    keep_better(best, index, bottom.right, 3);
+    store(y + out, best, lanes);
+    store_indices(indices + out, index, count<T>(lanes), outputs - out);
+  });
+}
+
+template <class T>
+bool max_pool2d_2x2_backward(T* dx, const T* dy, const uint8_t* indices, const PoolShape& shape, int64_t planes) {
+  const int64_t outputs = planes * shape.rows.out * shape.columns.out;
+  uint8_t all = 0;
+  for (int64_t i = 0; i < outputs; ++i) all |= indices[i];
+  if (all > 3) return false;
+  for_2x2_windows<T>(shape, planes, [&](int64_t in, int64_t out, auto lanes) {
+    const Vec<T> index = load_indices<T>(indices + out, count<T>(lanes), outputs - out);
+    const Vec<T> d = load(dy + out, lanes), zero = Vec<T>::zero();
+    const auto part = [&](int tap) { return select(index == Vec<T>(T(tap)), d, zero); };
+    Pairs<T>(part(0), part(1)).store(dx + in, lanes);
+    Pairs<T>(part(2), part(3)).store(dx + in + shape.columns.size, lanes);
+  });
+  clear_uncovered(dx, shape, planes);
+  return true;
+}
+
+template <class T>
+void avg_pool2d_2x2(T* y, const T* x, const PoolShape& shape, int64_t planes) {
+  for_2x2_windows<T>(shape, planes, [&](int64_t in, int64_t out, auto lanes) {
+    const Pairs<T> top(x + in, lanes), bottom(x + in + shape.columns.size, lanes);
+    store(y + out, (((top.left + top.right) + bottom.left) + bottom.right) * Vec<T>(T(0.25)), lanes);
+  });
+}
+
+template <class T>
+void avg_pool2d_2x2_backward(T* dx, const T* dy, const PoolShape& shape, int64_t planes) {
+  for_2x2_windows<T>(shape, planes, [&](int64_t in, int64_t out, auto lanes) {
+    const Vec<T> share = load(dy + out, lanes) * Vec<T>(T(0.25));
+    Pairs<T>(share, share).store(dx + in, lanes);
+    Pairs<T>(share, share).store(dx + in + shape.columns.size, lanes);
+  });
+  clear_uncovered(dx, shape, planes);
+}
+
+template <class T>
+PoolKernels<T> table() {
+  return {
+      max_pool2d<T, uint8_t>, max_pool2d_backward<T, uint8_t>, max_pool2d<T, int32_t>, max_pool2d_backward<T, int32_t>,
+      avg_pool2d<T>,          avg_pool2d_backward<T>,          max_pool2d_2x2<T>,      max_pool2d_2x2_backward<T>,
+      avg_pool2d_2x2<T>,      avg_pool2d_2x2_backward<T>};
+}
+
+}  // namespace
+
+void register_pool(KernelSet& set) {
+  set.f32.pool = table<float>();
+  set.f64.pool = table<double>();
+}
 
 }  // namespace pynn::PYNN_ISA
