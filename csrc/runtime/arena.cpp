@@ -76,12 +76,10 @@ class Arena {
   Header* from_system(size_t size) {
     const size_t bytes = size + sizeof(Header);
     const bool huge = bytes >= kHugePage;
-    void* memory =
-        std::aligned_alloc(huge ? kHugePage : kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
-    if (memory == nullptr) {
+    void* memory = nullptr;
+    if (posix_memalign(&memory, huge ? kHugePage : kAlignment, bytes) != 0) {
       give_back_free_blocks();
-      memory = std::aligned_alloc(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
-      if (memory == nullptr) throw std::bad_alloc();
+      if (posix_memalign(&memory, kAlignment, bytes) != 0) throw std::bad_alloc();
     }
 #if defined(MADV_HUGEPAGE)
     if (huge) madvise(memory, bytes, MADV_HUGEPAGE);
