@@ -27,7 +27,7 @@ from pynn.train.trainer import Trainer
 __all__ = ["SYNTHETIC_PREFIX", "Settings", "train_mnist"]
 
 SYNTHETIC_PREFIX = "[synthetic digits] "
-TEST_BATCH = 500  # enough to fill the processor, small beside the memory of the training
+TEST_BATCH = 250  # of the cnn, the activations of 500 would take more memory than its training
 MISTAKES = 25
 
 # Epochs, batch size, and peak learning rate of Adam with a one-cycle schedule.

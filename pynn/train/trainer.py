@@ -136,7 +136,7 @@ class Trainer:
         except KeyboardInterrupt:
             history.interrupted = True
             if self.verbose:
-                self.log(f"{self.prefix}interrupted in epoch {len(history) + 1}/{epochs}")
+                self.log(f"{self.prefix}interrupted in epoch {min(len(history) + 1, epochs)}/{epochs}")
         if best is not None:
             history.best_epoch = best.restore()
         return history
