@@ -136,4 +136,4 @@ def pools() -> None:
                     scale=absolute("avg_pool2d_backward"),
                 )
     # A dilated window whose taps all fall on padding.
-    case("max_pool2d", normal(1, 1, 1, 1), (2, 2), (1, 1), (2, 2), (3, 3), False)
+    case("max_pool2d", normal(1, 1, 2, 2), (2, 2), (1, 1), (1, 1), (3, 3), False)
