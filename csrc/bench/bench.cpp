@@ -106,6 +106,7 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   add_gemm_cases();
+  add_pool_cases();
   add_peaks_to_context();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

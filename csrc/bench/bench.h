@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,14 @@ std::vector<int64_t> random_indices(int64_t count, int64_t below);
 // Throws std::runtime_error unless each |got - want| is at most what `terms` rounded additions around `magnitude`
 // explain.
 void expect_close(const float* got, const double* want, int64_t size, double terms, double magnitude = 1);
+
+// Throws std::runtime_error at the first element that differs.
+template <class T>
+void expect_equal(const T* got, const T* want, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) {
+    if (!(got[i] == want[i])) throw std::runtime_error("wrong result: element " + std::to_string(i));
+  }
+}
 
 // What a call costs at least; the unit it is judged by.
 struct Cost {
