@@ -33,7 +33,7 @@ SAMPLES = 4096  # of the synthetic data set: beyond the caches, as real data are
 CHECKED_STEPS = 5
 LOSS_TOLERANCE = 1e-5  # of the loss, in each checked step
 GRADIENT_TOLERANCE = 1e-4  # of the largest gradient of the parameter, in the first step
-SETTLE_S = 0.01  # pause between the two, in which the idle threads of the one that ran stop spinning
+SETTLE_S = 0.05  # pause between the two: OpenMP threads without work spin for up to 300,000 pauses, about 20 ms
 
 # -- workloads: pynn and PyTorch share the names, so one builder serves both -------------------------------------------
 

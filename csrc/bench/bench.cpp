@@ -49,6 +49,10 @@ void add_peaks_to_context() {
       if (max_threads() == 1) break;
     }
   }
+  const Isa isa = usable_isas().back();
+  if (peak_flops(isa, max_threads()) < 0.75 * max_threads() * peak_flops(isa, 1)) {
+    benchmark::AddCustomContext("warning", "the machine is busy, or its cores share units: percentages are too high");
+  }
 }
 
 }  // namespace
@@ -105,6 +109,7 @@ int main(int argc, char** argv) {
   using namespace pynn::bench;
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  add_conv_cases();
   add_gemm_cases();
   add_pool_cases();
   add_peaks_to_context();

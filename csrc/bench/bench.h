@@ -62,11 +62,8 @@ struct Work {
 void add_case(const std::string& name, Cost cost, std::function<Work()> make);
 
 // One for each file of cases.
-void add_activation_cases();
 void add_conv_cases();
 void add_gemm_cases();
-void add_loss_cases();
-void add_optim_cases();
 void add_pool_cases();
 
 }  // namespace pynn::bench

@@ -29,7 +29,7 @@ void register_peak(bench::PeakLoops&);
 namespace bench {
 namespace {
 
-constexpr int kTries = 15;                                     // the best one counts: others may use the machine
+constexpr int kTries = 50;                                     // the best one counts: others may use the machine
 constexpr int64_t kRounds = 200000;                            // of multiply_add: about 1 ms
 constexpr int64_t kCopied = int64_t(1) << 24;                  // bytes that a try copies at least
 constexpr int64_t kLeast = 1 << 14, kMost = int64_t(1) << 27;  // of working sets that are told apart
