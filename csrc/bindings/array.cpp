@@ -17,14 +17,14 @@ void throw_index(const char* op, const std::string& text) { throw py::index_erro
 int64_t checked_size(const char* op, const Shape& shape) {
   constexpr int64_t kMostElements = int64_t(1) << 43;  // 2^46 bytes of float64
   int64_t size = 1;
-  bool overflow = false;
+  bool overflow = false, none = false;
   for (const int64_t n : shape) {
     if (n < 0) throw_value(op, "shape " + to_string(shape) + " has a negative size");
-    if (n == 0) return 0;
-    overflow = overflow || __builtin_mul_overflow(size, n, &size) || size > kMostElements;
+    none = none || n == 0;  // as in NumPy, the other sizes must fit all the same: strides are made of them
+    overflow = overflow || __builtin_mul_overflow(size, n == 0 ? 1 : n, &size) || size > kMostElements;
   }
   if (overflow) throw_value(op, "shape " + to_string(shape) + " has more elements than memory can hold");
-  return size;
+  return none ? 0 : size;
 }
 
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }

@@ -1,7 +1,62 @@
 #include "bindings/array.h"
+#include "ops/layout.h"
 
 namespace pynn::bindings {
+namespace {
 
-void bind_embedding(py::module_&) {}
+void require_indices(const char* op, const View<int64_t>& indices, int64_t rows) {
+  for (int64_t i = 0; i < indices.size; ++i) {
+    if (indices.data[i] < 0 || indices.data[i] >= rows) {
+      throw_index(op, "index " + std::to_string(indices.data[i]) + " at flat position " + std::to_string(i) +
+                          " is not one of the " + std::to_string(rows) + " rows of the table");
+    }
+  }
+}
+
+py::array embedding(const py::array& weight_array, const py::array& indices_array) {
+  return by_dtype("embedding", "weight", weight_array, [&](auto zero) -> py::array {
+    using T = decltype(zero);
+    const View<T> weight = view<T>("embedding", "weight", weight_array);
+    const View<int64_t> indices = view<int64_t>("embedding", "indices", indices_array);
+    if (weight.ndim() != 2) throw_value("embedding", "weight " + to_string(weight.shape) + " needs 2 axes, [V, D]");
+    require_indices("embedding", indices, weight.shape[0]);
+    Shape shape = indices.shape;
+    shape.push_back(weight.shape[1]);
+    py::array_t<T> y = empty<T>("embedding", shape);
+    T* y_data = data_of(y);
+    const py::gil_scoped_release nogil;
+    ops::embedding(y_data, weight.data, indices.data, indices.size, weight.shape[1]);
+    return y;
+  });
+}
+
+py::array embedding_backward(const py::array& dy_array, const py::array& indices_array, int64_t num_embeddings) {
+  constexpr const char* op = "embedding_backward";
+  return by_dtype(op, "dy", dy_array, [&](auto zero) -> py::array {
+    using T = decltype(zero);
+    const View<T> dy = view<T>(op, "dy", dy_array);
+    const View<int64_t> indices = view<int64_t>(op, "indices", indices_array);
+    Shape leading = dy.shape;
+    if (!leading.empty()) leading.pop_back();
+    if (dy.shape.empty() || leading != indices.shape) {
+      throw_value(
+          op, "dy " + to_string(dy.shape) + " needs the axes of indices " + to_string(indices.shape) + " and one more");
+    }
+    const int64_t dim = dy.shape.back();
+    py::array_t<T> dweight = empty<T>(op, {num_embeddings, dim});
+    require_indices(op, indices, num_embeddings);
+    T* dweight_data = data_of(dweight);
+    const py::gil_scoped_release nogil;
+    ops::embedding_backward(dweight_data, dy.data, indices.data, indices.size, num_embeddings, dim);
+    return dweight;
+  });
+}
+
+}  // namespace
+
+void bind_embedding(py::module_& m) {
+  m.def("embedding", embedding, py::arg("weight"), py::arg("indices"));
+  m.def("embedding_backward", embedding_backward, py::arg("dy"), py::arg("indices"), py::arg("num_embeddings"));
+}
 
 }  // namespace pynn::bindings

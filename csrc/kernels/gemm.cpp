@@ -1,7 +1,7 @@
 #include "kernels/gemm.h"
 
 #include "kernels/table.h"
-#include "simd/vec.h"
+#include "simd/transpose.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -139,22 +139,6 @@ void rows_dot(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ld
         dot_columns<T, 1>(c + i * ldc + q, a + i * lda, b + q * ldb, ldb, single, k);
         if (single.bias != nullptr) ++single.bias;
       }
-    }
-  }
-}
-
-// dst[cols, rows] = src[rows, cols] transposed, in square blocks of registers where they fit.
-template <class T>
-void transpose(T* dst, int64_t dst_stride, const T* src, int64_t src_stride, int64_t rows, int64_t cols) {
-  constexpr int lanes = Vec<T>::lanes;
-  for (int64_t i = 0; i < rows; i += lanes) {
-    int64_t j = 0;
-    if (rows - i >= lanes) {
-      for (; j + lanes <= cols; j += lanes)
-        transpose_block(dst + j * dst_stride + i, dst_stride, src + i * src_stride + j, src_stride);
-    }
-    for (; j < cols; ++j) {
-      for (int64_t q = i; q < i + lanes && q < rows; ++q) dst[j * dst_stride + q] = src[q * src_stride + j];
     }
   }
 }
