@@ -86,6 +86,7 @@ void bind_gemm(py::module_& m);
 void bind_conv(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_elementwise(py::module_& m);
+void bind_broadcast(py::module_& m);
 void bind_reduction(py::module_& m);
 void bind_layout(py::module_& m);
 void bind_loss(py::module_& m);

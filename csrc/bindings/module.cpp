@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   b::bind_conv(m);
   b::bind_pool(m);
   b::bind_elementwise(m);
+  b::bind_broadcast(m);
   b::bind_reduction(m);
   b::bind_layout(m);
   b::bind_loss(m);

@@ -1,32 +1,191 @@
 #include "kernels/elementwise.h"
 
 #include "kernels/table.h"
-#include "simd/vec.h"
+#include "simd/math.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
 
-// x < 0 is false for NaN, so that NaN passes through, as in PyTorch.
+template <class T>
+PYNN_INLINE Vec<T> zero() {
+  return Vec<T>::zero();
+}
+
+template <class T>
+PYNN_INLINE Vec<T> constant(double x) {
+  return Vec<T>(static_cast<T>(x));
+}
+
+// y = f(x)
+template <class T, class Function>
+PYNN_INLINE void map(T* y, const T* x, int64_t n, Function f) {
+  for_lanes<T>(n, [&](int64_t i, auto lanes) { store(y + i, f(load(x + i, lanes)), lanes); });
+}
+
+// dx = f(dy, kept), where kept is the forward's input or output
+template <class T, class Function>
+PYNN_INLINE void map_backward(T* dx, const T* dy, const T* kept, int64_t n, Function f) {
+  for_lanes<T>(n, [&](int64_t i, auto lanes) { store(dx + i, f(load(dy + i, lanes), load(kept + i, lanes)), lanes); });
+}
+
+// Comparisons are written so that NaN takes the branch that passes it on, as in PyTorch.
+
 template <class T>
 void relu(T* y, const T* x, int64_t n) {
-  for_lanes<T>(n, [&](int64_t i, auto lanes) {
-    const Vec<T> v = load(x + i, lanes);
-    store(y + i, select(v < Vec<T>::zero(), Vec<T>::zero(), v), lanes);
+  map(y, x, n, [](Vec<T> v) { return select(v < zero<T>(), zero<T>(), v); });
+}
+template <class T>
+void relu_backward(T* dx, const T* dy, const T* y, int64_t n) {
+  map_backward(dx, dy, y, n, [](Vec<T> d, Vec<T> v) { return select(v <= zero<T>(), zero<T>(), d); });
+}
+
+template <class T>
+void leaky_relu(T* y, const T* x, T negative_slope, int64_t n) {
+  const Vec<T> slope(negative_slope);
+  map(y, x, n, [=](Vec<T> v) { return select(zero<T>() < v, v, v * slope); });
+}
+template <class T>
+void leaky_relu_backward(T* dx, const T* dy, const T* x, T negative_slope, int64_t n) {
+  const Vec<T> slope(negative_slope);
+  map_backward(dx, dy, x, n, [=](Vec<T> d, Vec<T> v) { return select(zero<T>() < v, d, d * slope); });
+}
+
+template <class T>
+void sigmoid_forward(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return sigmoid(v); });
+}
+template <class T>
+void sigmoid_backward(T* dx, const T* dy, const T* y, int64_t n) {
+  map_backward(dx, dy, y, n, [](Vec<T> d, Vec<T> s) { return d * s * (constant<T>(1) - s); });
+}
+
+template <class T>
+void tanh_forward(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return tanh(v); });
+}
+template <class T>
+void tanh_backward(T* dx, const T* dy, const T* y, int64_t n) {
+  map_backward(dx, dy, y, n, [](Vec<T> d, Vec<T> t) { return d * (constant<T>(1) - t * t); });
+}
+
+template <class T>
+void neg(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return constant<T>(-0.0) - v; });
+}
+
+// gelu(x) = x Phi(x), Phi the normal distribution function: (1 + erf(x / sqrt 2)) / 2
+template <class T>
+PYNN_INLINE Vec<T> normal_cdf(Vec<T> x) {
+  if constexpr (sizeof(T) == 8) {
+    // erfc keeps the digits of the lower tail.
+    return map_lanes(x, [](double v) { return 0.5 * ::erfc(-v * 0.70710678118654752440); });
+  } else {
+    return fma(constant<T>(0.5), erf(x * constant<T>(0.70710678118654752440)), constant<T>(0.5));
+  }
+}
+// Where |x| > 100 all derivatives are exactly 0 or 1; the bound keeps 0 * infinity away.
+template <class T>
+PYNN_INLINE Vec<T> bounded(Vec<T> x) {
+  return max(constant<T>(-100), min(constant<T>(100), x));
+}
+template <class T>
+void gelu(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return v * normal_cdf(v); });
+}
+template <class T>
+void gelu_backward(T* dx, const T* dy, const T* x, int64_t n) {
+  map_backward(dx, dy, x, n, [](Vec<T> d, Vec<T> v) {
+    v = bounded(v);
+    const Vec<T> pdf = exp(v * v * constant<T>(-0.5)) * constant<T>(0.39894228040143267794);  // 1 / sqrt(2 pi)
+    return d * fma(v, pdf, normal_cdf(v));
   });
 }
 
-// y <= 0 is false for NaN as well: its gradient passes.
+// gelu_tanh(x) = x (1 + tanh(u)) / 2 = x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
+constexpr double kTwoScale = 1.5957691216057307117, kCube = 0.044715;
 template <class T>
-void relu_backward(T* dx, const T* dy, const T* y, int64_t n) {
-  for_lanes<T>(n, [&](int64_t i, auto lanes) {
-    const Vec<T> positive = load(y + i, lanes);
-    store(dx + i, select(positive <= Vec<T>::zero(), Vec<T>::zero(), load(dy + i, lanes)), lanes);
+PYNN_INLINE Vec<T> gelu_gate(Vec<T> v) {
+  return sigmoid(v * fma(v * v, constant<T>(kTwoScale * kCube), constant<T>(kTwoScale)));
+}
+template <class T>
+void gelu_tanh(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return v * gelu_gate(v); });
+}
+template <class T>
+void gelu_tanh_backward(T* dx, const T* dy, const T* x, int64_t n) {
+  map_backward(dx, dy, x, n, [](Vec<T> d, Vec<T> v) {
+    v = bounded(v);
+    const Vec<T> s = gelu_gate(v), slope = fma(v * v, constant<T>(3 * kTwoScale * kCube), constant<T>(kTwoScale));
+    return d * fma(v * slope, s * (constant<T>(1) - s), s);
   });
+}
+
+template <class T>
+void exp_forward(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return exp(v); });
+}
+
+template <class T>
+void log_forward(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return log(v); });
+}
+
+template <class T>
+void sqrt_forward(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return sqrt(v); });
+}
+template <class T>
+void sqrt_backward(T* dx, const T* dy, const T* y, int64_t n) {
+  map_backward(dx, dy, y, n, [](Vec<T> d, Vec<T> v) { return d / (v + v); });
+}
+
+template <class T>
+void abs_forward(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return abs(v); });
+}
+template <class T>
+void abs_backward(T* dx, const T* dy, const T* x, int64_t n) {
+  map_backward(dx, dy, x, n, [](Vec<T> d, Vec<T> v) {
+    const Vec<T> sign = select(zero<T>() < v, constant<T>(1), select(v < zero<T>(), constant<T>(-1), v));
+    return d * sign;  // 0 at 0, NaN at NaN
+  });
+}
+
+// min(max(x, low), high): high wins where low > high, as in NumPy
+template <class T>
+void clip(T* y, const T* x, T low, T high, int64_t n) {
+  const Vec<T> lowest(low), highest(high);
+  map(y, x, n, [=](Vec<T> v) { return min(highest, max(lowest, v)); });
+}
+template <class T>
+void clip_backward(T* dx, const T* dy, const T* x, T low, T high, int64_t n) {
+  const Vec<T> lowest(low), highest(high);
+  map_backward(dx, dy, x, n, [=](Vec<T> d, Vec<T> v) { return select((lowest <= v) & (v <= highest), d, zero<T>()); });
 }
 
 template <class T>
 ElementwiseKernels<T> table() {
-  return {relu<T>, relu_backward<T>, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return {relu<T>,
+          relu_backward<T>,
+          leaky_relu<T>,
+          leaky_relu_backward<T>,
+          sigmoid_forward<T>,
+          sigmoid_backward<T>,
+          tanh_forward<T>,
+          tanh_backward<T>,
+          neg<T>,
+          gelu<T>,
+          gelu_backward<T>,
+          gelu_tanh<T>,
+          gelu_tanh_backward<T>,
+          exp_forward<T>,
+          log_forward<T>,
+          sqrt_forward<T>,
+          sqrt_backward<T>,
+          abs_forward<T>,
+          abs_backward<T>,
+          clip<T>,
+          clip_backward<T>};
 }
 
 }  // namespace

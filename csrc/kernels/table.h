@@ -2,6 +2,7 @@
 // This header is shared by kernels and runtime: plain structs only.
 #pragma once
 
+#include "kernels/broadcast.h"
 #include "kernels/conv.h"
 #include "kernels/dropout.h"
 #include "kernels/elementwise.h"
@@ -15,6 +16,7 @@
 
 // Every family has one file kernels/<family>.cpp that defines register_<family> and exports nothing else.
 #define PYNN_FOR_EACH_FAMILY(X) \
+  X(broadcast)                  \
   X(conv)                       \
   X(dropout)                    \
   X(elementwise)                \
@@ -30,6 +32,7 @@ namespace pynn {
 
 template <class T>
 struct KernelTable {
+  BroadcastKernels<T> broadcast;
   ConvKernels<T> conv;
   DropoutKernels<T> dropout;
   ElementwiseKernels<T> elementwise;

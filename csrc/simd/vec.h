@@ -9,6 +9,7 @@
 //   a < b, a <= b, a == b              Mask<T>, false where either is NaN; & | ! on masks
 //   select(m, a, b)                    m ? a : b
 //   sqrt, abs, round                   round to nearest even
+//   exponent(a), mantissa(a)           float, a normal and positive: a = mantissa * 2^exponent with 1 <= mantissa < 2
 //   exp2i(n)                           2^n for integral n; float: -126..127, double: -1022..1023
 //   reduce_add, reduce_max             over the lanes, in a fixed order
 //   gemm_rows                          rows of gemm's block of accumulators, by the number of registers

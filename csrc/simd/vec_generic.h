@@ -37,7 +37,7 @@ struct Vec {
 
   Vec() = default;
   PYNN_INLINE Vec(Lanes x) : v(x) {}
-  PYNN_INLINE explicit Vec(T x) : v(Lanes{} + x) {}
+  PYNN_INLINE explicit Vec(T x) : v(x - Lanes{}) {}  // a sum would turn -0 into +0
   static PYNN_INLINE Vec zero() { return Lanes{}; }
   static PYNN_INLINE Vec load(const T* p) {
     Vec r;
@@ -80,6 +80,14 @@ struct Vec {
     Bits bits;
     for (int i = 0; i < lanes; ++i) bits[i] = typename VecTypes<T>::Int(n.v[i]);
     return (Lanes)((bits + VecTypes<T>::bias) << VecTypes<T>::mantissa_bits);
+  }
+  friend PYNN_INLINE Vec exponent(Vec a) {
+    const Bits biased = (Bits)a.v >> VecTypes<T>::mantissa_bits;
+    return __builtin_convertvector(biased - VecTypes<T>::bias, Lanes);
+  }
+  friend PYNN_INLINE Vec mantissa(Vec a) {
+    const Bits fraction = (Bits)a.v & ((typename VecTypes<T>::Int(1) << VecTypes<T>::mantissa_bits) - 1);
+    return (Lanes)(fraction | (Bits)Vec(T(1)).v);
   }
   friend PYNN_INLINE T reduce_add(Vec a) {
     T sum = a.v[0];

@@ -85,6 +85,13 @@ PYNN_INLINE F select(Mask<float> m, F a, F b) { return vbslq_f32(m.m, a.v, b.v);
 PYNN_INLINE F exp2i(F n) {
   return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.v), vdupq_n_s32(127)), 23));
 }
+PYNN_INLINE F exponent(F a) {
+  return vcvtq_f32_s32(vsubq_s32(vshrq_n_s32(vreinterpretq_s32_f32(a.v), 23), vdupq_n_s32(127)));
+}
+PYNN_INLINE F mantissa(F a) {
+  const int32x4_t fraction = vandq_s32(vreinterpretq_s32_f32(a.v), vdupq_n_s32(0x7fffff));
+  return vreinterpretq_f32_s32(vorrq_s32(fraction, vdupq_n_s32(0x3f800000)));
+}
 PYNN_INLINE float reduce_add(F a) { return vaddvq_f32(a.v); }
 PYNN_INLINE float reduce_max(F a) { return vmaxvq_f32(a.v); }
 
