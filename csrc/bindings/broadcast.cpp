@@ -1,5 +1,7 @@
 #include "ops/broadcast.h"
 
+#include <pybind11/stl.h>
+
 #include "bindings/array.h"
 #include "runtime/dispatch.h"
 
