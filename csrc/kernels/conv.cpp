@@ -1,103 +1,38 @@
 #include "kernels/conv.h"
 
+#include "kernels/conv_blocks.h"
 #include "kernels/table.h"
-#include "simd/vec.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
 
-constexpr int smaller(int a, int b) { return a < b ? a : b; }
-
-// Registers: gemm_rows tells the machines with 32 from those with 16, and those with fused multiply-add from others.
-constexpr int usable_registers = gemm_rows > 6 ? 31 : gemm_rows > 4 ? 15 : 13;
-
-// Output channels of a block. float64 serves gradient checks; smaller blocks keep the library small.
-template <class T>
-constexpr int most_outputs = sizeof(T) == 4 && gemm_rows > 6 ? 8 : 4;
-
-// Vectors of pixels that fit beside this many output channels, one vector each of what is read, and a weight.
-template <class T>
-constexpr int most_vectors(int outputs) {
-  return smaller(sizeof(T) == 4 ? 6 : 3, usable_registers / (outputs + 1));
-}
-
-// A vector of pixels: where it is read, where it is written, and how many lanes of it.
-template <class T>
-struct Pixels {
-  const T* source;
-  T* y;
-  int lanes;
-};
-
-// [MR output channels] x [NV vectors of pixels], all accumulators in registers.
-template <class T, int MR, int NV>
-void micro_kernel(const Pixels<T>* pixels, int64_t channel_step, const int64_t* offsets, const T* weight, const T* bias,
-                  int64_t taps) {
-  Vec<T> sum[MR][NV];
-  const T* source[NV];
-#pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) source[v] = pixels[v].source;
-#pragma GCC unroll 8
-  for (int i = 0; i < MR; ++i) {
-    const Vec<T> start = bias != nullptr ? Vec<T>(bias[i]) : Vec<T>::zero();
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) sum[i][v] = start;
-  }
-  for (int64_t k = 0; k < taps; ++k, weight += MR) {
-    const int64_t offset = offsets[k];
-    Vec<T> x[NV];
-#pragma GCC unroll 8
-    for (int v = 0; v < NV; ++v) x[v] = Vec<T>::load(source[v] + offset);
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) {
-      const Vec<T> w(weight[i]);
-#pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) sum[i][v] = fma(w, x[v], sum[i][v]);
-    }
-  }
-#pragma GCC unroll 8
-  for (int v = 0; v < NV; ++v) {
-    T* y = pixels[v].y;
-    const int lanes = pixels[v].lanes;
-#pragma GCC unroll 8
-    for (int i = 0; i < MR; ++i) {
-      if (lanes == Vec<T>::lanes) {
-        sum[i][v].store(y + i * channel_step);
-      } else {
-        sum[i][v].store(y + i * channel_step, lanes);
-      }
-    }
-  }
-}
-
-template <class T>
-using MicroKernel = void (*)(const Pixels<T>*, int64_t, const int64_t*, const T*, const T*, int64_t);
-
-// [output channels - 1][vectors - 1]
-template <class T>
-struct MicroKernels {
-  MicroKernel<T> of[most_outputs<T>][most_vectors<T>(1)];
-  constexpr MicroKernels() : of() { fill<most_outputs<T>>(); }
-
- private:
-  template <int MR>
-  constexpr void fill() {
-    fill_vectors<MR, most_vectors<T>(MR)>();
-    if constexpr (MR > 1) fill<MR - 1>();
-  }
-  template <int MR, int NV>
-  constexpr void fill_vectors() {
-    of[MR - 1][NV - 1] = micro_kernel<T, MR, NV>;
-    if constexpr (NV > 1) fill_vectors<MR, NV - 1>();
-  }
-};
-
-template <class T>
-constexpr MicroKernels<T> micro_kernels;
-
 template <class T>
 constexpr int vectors_of_outputs(int64_t outputs) {
   return most_vectors<T>(static_cast<int>(outputs));
+}
+
+// How many vectors the pixels of one output channel take: each row in vectors of its own, whose last one is filled in
+// part, or all rows and the garbage between them as one run, of which the rows are then copied.
+struct PixelVectors {
+  int64_t in_row, in_rows, in_run;
+  bool by_rows;
+
+  PixelVectors(const ConvPixels& pixels, int64_t lanes, int64_t taps)
+      : in_row((pixels.columns + lanes - 1) / lanes),
+        in_rows(pixels.rows * in_row),
+        in_run(((pixels.rows - 1) * pixels.source_row + pixels.columns + lanes - 1) / lanes),
+        by_rows(pixels.column_step == 1 && in_rows * (taps + 1) <= in_run * (taps + 3)) {}
+
+  int64_t count() const { return by_rows ? in_rows : in_run; }
+};
+
+// Rows without anything between them, in source and output, are one long row.
+PYNN_INLINE ConvPixels join_rows(ConvPixels pixels) {
+  if (pixels.source_row == pixels.columns && pixels.row_step == pixels.columns && pixels.column_step == 1) {
+    pixels.columns *= pixels.rows;
+    pixels.rows = 1;
+  }
+  return pixels;
 }
 
 // y = the columns of the rows in buffer
@@ -113,20 +48,17 @@ PYNN_INLINE void copy_rows(T* y, const ConvPixels& pixels, const T* buffer) {
 }
 
 template <class T>
-void correlate(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets, const T* weight, const T* bias,
-               int64_t outputs, int64_t taps, T* buffer) {
+void correlate(T* y, const ConvPixels& all_pixels, const T* source, const int64_t* offsets, const T* weight,
+               const T* bias, int64_t outputs, int64_t taps, T* buffer) {
   constexpr int64_t lanes = Vec<T>::lanes;
-  // Either each row in vectors of its own, whose last one is filled in part, or all rows and the garbage between them
-  // as one run of pixels, of which the rows are then copied: what takes less.
-  const int64_t row_vectors = (pixels.columns + lanes - 1) / lanes;
-  const int64_t run_vectors = ((pixels.rows - 1) * pixels.source_row + pixels.columns + lanes - 1) / lanes;
-  const bool by_rows = pixels.column_step == 1 && pixels.rows * row_vectors * (taps + 1) <= run_vectors * (taps + 3);
-  const int64_t vectors = by_rows ? pixels.rows * row_vectors : run_vectors;
-  const int64_t buffer_step = run_vectors * lanes;
-  const int64_t blocks = (vectors + vectors_of_outputs<T>(outputs) - 1) / vectors_of_outputs<T>(outputs);
+  const ConvPixels pixels = join_rows(all_pixels);
+  const PixelVectors vectors(pixels, lanes, taps);
+  const bool by_rows = vectors.by_rows;
+  const int64_t buffer_step = vectors.in_run * lanes;
+  const int64_t blocks = (vectors.count() + vectors_of_outputs<T>(outputs) - 1) / vectors_of_outputs<T>(outputs);
   int64_t row = 0, column = 0;
   for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t begin = vectors * b / blocks, end = vectors * (b + 1) / blocks;
+    const int64_t begin = vectors.count() * b / blocks, end = vectors.count() * (b + 1) / blocks;
     Pixels<T> group[most_vectors<T>(1)];
     for (int64_t v = begin; v < end; ++v) {
       if (!by_rows) {
@@ -147,6 +79,76 @@ void correlate(T* y, const ConvPixels& pixels, const T* source, const int64_t* o
   }
   if (by_rows) return;
   for (int64_t i = 0; i < outputs; ++i) copy_rows(y + i * pixels.channel_step, pixels, buffer + i * buffer_step);
+}
+
+constexpr int64_t kRun = 112;  // pixels that go through the buffer at a time: whole blocks of 14, whole vectors of 16
+
+// y[output, pixel] = buffer[pixel, output]; the buffer has `width` outputs, and pixels up to a whole vector.
+template <class T>
+void write_outputs(T* y, int64_t channel_step, int64_t column_step, const T* buffer, int64_t width, int64_t outputs,
+                   int64_t pixels) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  if (column_step != 1) {
+    for (int64_t i = 0; i < outputs; ++i) {
+      for (int64_t p = 0; p < pixels; ++p) y[i * channel_step + p * column_step] = buffer[p * width + i];
+    }
+    return;
+  }
+  for (int64_t i = 0; i < outputs; i += lanes) {
+    for (int64_t p = 0; p < pixels; p += lanes) {
+      const T* from = buffer + p * width + i;
+      T* to = y + i * channel_step + p;
+      if (outputs - i >= lanes && pixels - p >= lanes) {
+        transpose_block(to, channel_step, from, width);
+        continue;
+      }
+      T block[lanes * lanes];
+      transpose_block(block, lanes, from, width);
+      const int n = static_cast<int>(pixels - p < lanes ? pixels - p : lanes);
+      for (int64_t o = 0; o < lanes && i + o < outputs; ++o)
+        Vec<T>::load(block + o * lanes).store(to + o * channel_step, n);
+    }
+  }
+}
+
+template <class T>
+void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, const int64_t* offsets, const T* weight,
+                       const T* bias, int64_t outputs, int64_t taps, T* buffer) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  const ConvPixels pixels = join_rows(all_pixels);
+  const int vectors = outputs > lanes ? 2 : 1;
+  const int tail = static_cast<int>(outputs - (vectors - 1) * lanes);
+  const int64_t width = vectors * lanes;
+  const bool rows_are_neighbours = pixels.row_step == pixels.columns && pixels.column_step == 1;
+  const int64_t run_rows = rows_are_neighbours && pixels.columns < kRun ? kRun / pixels.columns : 1;
+  for (int64_t row = 0; row < pixels.rows; row += run_rows) {
+    const int64_t rows = pixels.rows - row < run_rows ? pixels.rows - row : run_rows;
+    for (int64_t first = 0; first < pixels.columns; first += kRun) {
+      const int64_t columns = pixels.columns - first < kRun ? pixels.columns - first : kRun;
+      const int64_t blocks = (columns + most_pixels - 1) / most_pixels;
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t b = 0; b < blocks; ++b) {
+          const int64_t begin = columns * b / blocks, end = columns * (b + 1) / blocks;
+          outputs_micro_kernels<T>.of[end - begin - 1][vectors - 1](
+              buffer + (r * columns + begin) * width, source + (row + r) * pixels.source_row + first + begin, offsets,
+              weight, bias, tail, taps);
+        }
+      }
+      write_outputs(y + row * pixels.row_step + first * pixels.column_step, pixels.channel_step, pixels.column_step,
+                    buffer, width, outputs, rows * columns);
+    }
+  }
+}
+
+// In multiply-adds of a vector; what it costs to write the outputs was measured.
+template <class T>
+bool outputs_in_lanes(const ConvPixels& all_pixels, int64_t outputs, int64_t taps) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  const ConvPixels pixels = join_rows(all_pixels);
+  const PixelVectors vectors(pixels, lanes, taps);
+  const int64_t with_pixels = vectors.count() * outputs * (taps + (vectors.by_rows ? 1 : 3));
+  const int64_t with_outputs = (outputs + lanes - 1) / lanes * pixels.rows * pixels.columns * (taps + 8);
+  return with_outputs < with_pixels;
 }
 
 template <class T>
@@ -190,88 +192,46 @@ void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const Conv
 
 template <class T>
 void pack_weight(T* packed, const T* weight, const int64_t* tap_offsets, int64_t output_step, int64_t outputs,
-                 int64_t taps) {
-  for (int64_t k = 0; k < taps; ++k) {
-    for (int64_t i = 0; i < outputs; ++i) packed[k * outputs + i] = weight[tap_offsets[k] + i * output_step];
+                 int64_t width, int64_t taps) {
+  for (int64_t k = 0; k < taps; ++k, packed += width) {
+    for (int64_t i = 0; i < outputs; ++i) packed[i] = weight[tap_offsets[k] + i * output_step];
+    for (int64_t i = outputs; i < width; ++i) packed[i] = T(0);
   }
 }
 
 // -- gradient of the weights
 // ---------------------------------------------------------------------------------------------
 
-constexpr int dweight_outputs = gemm_rows > 6 ? 4 : gemm_rows > 4 ? 3 : 2;
-constexpr int dweight_taps = gemm_rows > 6 ? 6 : 4;
-
-// [MO output channels] x [KT taps]: the lanes are pixels, added up at the end.
-template <class T, int MO, int KT>
-void dweight_micro_kernel(T* dweight, int64_t dweight_step, const T* dy, int64_t dy_plane, int64_t dy_image,
-                          const T* source, int64_t source_image, const int64_t* offsets, int64_t pixels,
-                          int64_t images) {
-  Vec<T> sum[MO][KT];
-#pragma GCC unroll 8
-  for (int o = 0; o < MO; ++o) {
-#pragma GCC unroll 8
-    for (int k = 0; k < KT; ++k) sum[o][k] = Vec<T>::zero();
-  }
-  for (int64_t image = 0; image < images; ++image, dy += dy_image, source += source_image) {
-    const T* tap[KT];
-#pragma GCC unroll 8
-    for (int k = 0; k < KT; ++k) tap[k] = source + offsets[k];
-    for (int64_t p = 0; p < pixels; p += Vec<T>::lanes) {
-      Vec<T> d[MO];
-#pragma GCC unroll 8
-      for (int o = 0; o < MO; ++o) d[o] = Vec<T>::load(dy + o * dy_plane + p);
-#pragma GCC unroll 8
-      for (int k = 0; k < KT; ++k) {
-        const Vec<T> x = Vec<T>::load(tap[k] + p);
-#pragma GCC unroll 8
-        for (int o = 0; o < MO; ++o) sum[o][k] = fma(d[o], x, sum[o][k]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int o = 0; o < MO; ++o) {
-#pragma GCC unroll 8
-    for (int k = 0; k < KT; ++k) dweight[o * dweight_step + k] += reduce_add(sum[o][k]);
-  }
-}
-
-template <class T>
-using DweightMicroKernel = void (*)(T*, int64_t, const T*, int64_t, int64_t, const T*, int64_t, const int64_t*, int64_t,
-                                    int64_t);
-
-// [output channels - 1][taps - 1]
-template <class T>
-struct DweightMicroKernels {
-  DweightMicroKernel<T> of[dweight_outputs][dweight_taps];
-  constexpr DweightMicroKernels() : of() { fill<dweight_outputs, dweight_taps>(); }
-
- private:
-  template <int MO, int KT>
-  constexpr void fill() {
-    of[MO - 1][KT - 1] = dweight_micro_kernel<T, MO, KT>;
-    if constexpr (KT > 1) {
-      fill<MO, KT - 1>();
-    } else if constexpr (MO > 1) {
-      fill<MO - 1, dweight_taps>();
-    }
-  }
-};
-
-template <class T>
-constexpr DweightMicroKernels<T> dweight_micro_kernels;
-
 template <class T>
 void dweight(T* dweight, const T* dy, int64_t dy_plane, int64_t dy_image, const T* source, int64_t source_image,
              const int64_t* offsets, int64_t outputs, int64_t taps, int64_t pixels, int64_t images) {
-  const int64_t output_blocks = (outputs + dweight_outputs - 1) / dweight_outputs;
-  const int64_t tap_blocks = (taps + dweight_taps - 1) / dweight_taps;
+  const int64_t output_blocks = (outputs + dweight_most_outputs - 1) / dweight_most_outputs;
+  const int64_t tap_blocks = (taps + dweight_most_taps - 1) / dweight_most_taps;
   for (int64_t b = 0; b < output_blocks; ++b) {
     const int64_t o = outputs * b / output_blocks, os = outputs * (b + 1) / output_blocks - o;
     for (int64_t t = 0; t < tap_blocks; ++t) {
       const int64_t k = taps * t / tap_blocks, ks = taps * (t + 1) / tap_blocks - k;
       dweight_micro_kernels<T>.of[os - 1][ks - 1](dweight + o * taps + k, taps, dy + o * dy_plane, dy_plane, dy_image,
                                                   source, source_image, offsets + k, pixels, images);
+    }
+  }
+}
+
+template <class T>
+void dweight_outputs(T* dweight, const T* dy, int64_t dy_step, int64_t dy_image, const T* source, int64_t source_image,
+                     const int64_t* offsets, const ConvPixels& pixels, int64_t outputs, int64_t taps, int64_t images) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  const int64_t blocks = (taps + gemm_rows - 1) / gemm_rows;
+  for (int64_t o = 0; o < outputs; o += 2 * lanes) {
+    const int64_t left = outputs - o;
+    const int vectors = left > lanes ? 2 : 1;
+    const int tail = static_cast<int>(left >= vectors * lanes ? lanes : left - (vectors - 1) * lanes);
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t begin = taps * b / blocks, end = taps * (b + 1) / blocks;
+      outputs_dweight_micro_kernels<T>.of[end - begin - 1][vectors - 1](
+          {dweight + begin * outputs + o, dy + o, source, offsets + begin, outputs, dy_step, dy_image, source_image,
+           pixels.source_row, pixels.rows, pixels.columns, images},
+          tail);
     }
   }
 }
@@ -292,7 +252,10 @@ void add_row_sums(T* sums, const T* x, int64_t count, int64_t size) {
 
 template <class T>
 ConvKernels<T> table() {
-  return {Vec<T>::lanes, most_outputs<T>, copy_window<T>, pack_weight<T>, correlate<T>, dweight<T>, add_row_sums<T>};
+  return {Vec<T>::lanes,      most_outputs<T>,      Vec<T>::lanes * 2 * (kRun + Vec<T>::lanes),
+          copy_window<T>,     pack_weight<T>,       outputs_in_lanes<T>,
+          correlate<T>,       correlate_outputs<T>, dweight<T>,
+          dweight_outputs<T>, add_row_sums<T>};
 }
 
 }  // namespace

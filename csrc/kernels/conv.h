@@ -21,26 +21,40 @@ struct ConvWindow {
   int64_t top, left, row_step, column_step;
 };
 
+// Two ways to fill vectors: `correlate` and `dweight` hold pixels in the lanes, the `_outputs` ones output channels, in
+// blocks of two vectors. The sums and their order are the same.
 template <class T>
 struct ConvKernels {
-  int64_t lanes;    // a source must be readable, and hold finite values, up to this many elements behind its last one
-  int64_t outputs;  // the most output channels of one call of `correlate`
+  int64_t lanes;           // a source must be readable, and finite, up to this many elements behind its last one
+  int64_t outputs;         // the most output channels of one call of `correlate`; 2 * lanes is that of the other way
+  int64_t outputs_buffer;  // elements in the buffer of `correlate_outputs`
 
   void (*copy_window)(T* plane, int64_t rows, int64_t columns, const T* x, const ConvWindow& window);
 
-  // packed[taps, outputs]; packed[k, i] = weight[tap_offsets[k] + i * output_step]
+  // packed[taps, width]; packed[k, i] = weight[tap_offsets[k] + i * output_step], 0 from i = outputs on
   void (*pack_weight)(T* packed, const T* weight, const int64_t* tap_offsets, int64_t output_step, int64_t outputs,
-                      int64_t taps);
+                      int64_t width, int64_t taps);
+
+  // Which way takes less.
+  bool (*outputs_in_lanes)(const ConvPixels& pixels, int64_t outputs, int64_t taps);
 
   // y[i, r, c] = bias[i] + sum over k of weight[k, i] * source[offsets[k] + r * source_row + c]
-  // weight is packed, bias [outputs] or null, buffer [outputs, rows * source_row + lanes]
+  // weight is packed, as wide as the outputs, or whole vectors of them; bias [outputs] or null
+  // buffer [outputs, rows * source_row + lanes], or [outputs_buffer]
   void (*correlate)(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets, const T* weight,
                     const T* bias, int64_t outputs, int64_t taps, T* buffer);
+  void (*correlate_outputs)(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets, const T* weight,
+                            const T* bias, int64_t outputs, int64_t taps, T* buffer);
 
   // dweight[outputs, taps] += sum over images and p < pixels of dy[image, output, p] * source[image, offsets[tap] + p]
   // pixels is a multiple of lanes
   void (*dweight)(T* dweight, const T* dy, int64_t dy_plane, int64_t dy_image, const T* source, int64_t source_image,
                   const int64_t* offsets, int64_t outputs, int64_t taps, int64_t pixels, int64_t images);
+
+  // The same for dweight[taps, outputs] from dy [images, rows, columns, dy_step], readable for two vectors more.
+  void (*dweight_outputs)(T* dweight, const T* dy, int64_t dy_step, int64_t dy_image, const T* source,
+                          int64_t source_image, const int64_t* offsets, const ConvPixels& pixels, int64_t outputs,
+                          int64_t taps, int64_t images);
 
   // sums[count] += sums of the rows of x [count, size]
   void (*add_row_sums)(T* sums, const T* x, int64_t count, int64_t size);

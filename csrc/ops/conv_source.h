@@ -1,0 +1,72 @@
+// The source of a convolution (see kernels/conv.h): how images are cut into bands, and how a band lies in scratch.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "ops/conv_plan.h"
+#include "runtime/dispatch.h"
+
+namespace pynn::ops {
+
+constexpr int64_t kConvSerialWork = int64_t(1)
+                                    << 19;  // multiply-adds below which a second thread costs more than it gives
+constexpr int64_t kSourceBytes = int64_t(1) << 19;  // of a band's source, which should stay in the second cache
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// Images are worked on in bands of output rows, so that what a band reads stays in the cache.
+struct Bands {
+  int64_t rows, count;
+};
+
+inline Bands choose_bands(int64_t rows, int64_t halo, int64_t bytes_per_row, int64_t least_count) {
+  const int64_t fits = kSourceBytes / std::max<int64_t>(1, bytes_per_row) - halo;
+  const int64_t least_rows = std::min(rows, std::max<int64_t>(4, 2 * halo));  // or most of a band is its halo
+  const int64_t most_rows = std::max(least_rows, std::min(fits, ceil_div(rows, std::max<int64_t>(1, least_count))));
+  const int64_t count = ceil_div(rows, most_rows);
+  const int64_t even = ceil_div(rows, count);
+  return {even, ceil_div(rows, even)};
+}
+
+// The source of one band in scratch: planes [channel][row phase][column phase] of rows x columns.
+struct Source {
+  const AxisPlan *rows, *columns;
+  int64_t channels, height, width;  // of the images read
+  int64_t band_rows, row_length;
+
+  int64_t plane() const { return band_rows * row_length; }
+  int64_t channel() const { return plane() * rows->planes() * columns->planes(); }
+  int64_t offset(int64_t channel_index, const AxisTap& row, const AxisTap& column) const {
+    return channel_index * channel() + (row.plane * columns->planes() + column.plane) * plane() +
+           row.shift * row_length + column.shift;
+  }
+};
+
+inline Source make_source(const AxisPlan& rows, const AxisPlan& columns, int64_t channels, int64_t height,
+                          int64_t width, const Bands& bands) {
+  return {&rows, &columns, channels, height, width, bands.rows + rows.halo, columns.length()};
+}
+
+// Channels first .. first + count - 1 of x [channels, height, width], for the output rows from `row` on.
+template <class T>
+void fill_source(T* source, const Source& s, const T* x, int64_t first, int64_t count, int64_t row) {
+  const ConvKernels<T>& kernel = kernels<T>().conv;
+  for (int64_t c = first; c < first + count; ++c) {
+    for (int64_t i = 0; i < s.rows->planes(); ++i) {
+      for (int64_t j = 0; j < s.columns->planes(); ++j, source += s.plane()) {
+        const ConvWindow window{s.height,
+                                s.width,
+                                s.rows->first[static_cast<size_t>(i)] + row * s.rows->step,
+                                s.columns->first[static_cast<size_t>(j)],
+                                s.rows->step,
+                                s.columns->step};
+        kernel.copy_window(source, s.band_rows, s.row_length, x + c * s.height * s.width, window);
+      }
+    }
+  }
+  std::fill(source, source + kernel.lanes, T(0));
+}
+
+}  // namespace pynn::ops

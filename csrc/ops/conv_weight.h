@@ -1,0 +1,12 @@
+// The gradients of a convolution that are sums over all images.
+#pragma once
+
+#include "ops/conv.h"
+
+namespace pynn::ops {
+
+// dweight and dbias, those that are not null; x is read only for dweight.
+template <class T>
+void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* x, const ConvShape& shape);
+
+}  // namespace pynn::ops
