@@ -112,10 +112,14 @@ void write_outputs(T* y, int64_t channel_step, int64_t column_step, const T* buf
 }
 
 template <class T>
-void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, const int64_t* offsets, const T* weight,
-                       const T* bias, int64_t outputs, int64_t taps, T* buffer) {
+void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, const int64_t* offsets,
+                       const int64_t* row_taps, const T* weight, const T* bias, int64_t outputs, T* buffer) {
   constexpr int64_t lanes = Vec<T>::lanes;
-  const ConvPixels pixels = join_rows(all_pixels);
+  bool same_taps = true;
+  for (int64_t r = 1; r < all_pixels.rows; ++r) {
+    same_taps = same_taps && row_taps[2 * r] == row_taps[0] && row_taps[2 * r + 1] == row_taps[1];
+  }
+  const ConvPixels pixels = same_taps ? join_rows(all_pixels) : all_pixels;
   const int vectors = outputs > lanes ? 2 : 1;
   const int tail = static_cast<int>(outputs - (vectors - 1) * lanes);
   const int64_t width = vectors * lanes;
@@ -127,11 +131,12 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
       const int64_t columns = pixels.columns - first < kRun ? pixels.columns - first : kRun;
       const int64_t blocks = (columns + most_pixels - 1) / most_pixels;
       for (int64_t r = 0; r < rows; ++r) {
+        const int64_t k = row_taps[2 * (row + r)], taps = row_taps[2 * (row + r) + 1] - k;
         for (int64_t b = 0; b < blocks; ++b) {
           const int64_t begin = columns * b / blocks, end = columns * (b + 1) / blocks;
           outputs_micro_kernels<T>.of[end - begin - 1][vectors - 1](
-              buffer + (r * columns + begin) * width, source + (row + r) * pixels.source_row + first + begin, offsets,
-              weight, bias, tail, taps);
+              buffer + (r * columns + begin) * width, source + (row + r) * pixels.source_row + first + begin,
+              offsets + k, weight + k * width, bias, tail, taps);
         }
       }
       write_outputs(y + row * pixels.row_step + first * pixels.column_step, pixels.channel_step, pixels.column_step,

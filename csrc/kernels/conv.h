@@ -39,12 +39,14 @@ struct ConvKernels {
   bool (*outputs_in_lanes)(const ConvPixels& pixels, int64_t outputs, int64_t taps);
 
   // y[i, r, c] = bias[i] + sum over k of weight[k, i] * source[offsets[k] + r * source_row + c]
-  // weight is packed, as wide as the outputs, or whole vectors of them; bias [outputs] or null
-  // buffer [outputs, rows * source_row + lanes], or [outputs_buffer]
+  // weight is packed; bias [outputs] or null; buffer [outputs, rows * source_row + lanes]
   void (*correlate)(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets, const T* weight,
                     const T* bias, int64_t outputs, int64_t taps, T* buffer);
-  void (*correlate_outputs)(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets, const T* weight,
-                            const T* bias, int64_t outputs, int64_t taps, T* buffer);
+
+  // The same where the sum of row r is over the taps row_taps[r, 0] .. row_taps[r, 1] - 1: the other products are 0.
+  // weight is packed as wide as whole vectors; buffer [outputs_buffer]
+  void (*correlate_outputs)(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets,
+                            const int64_t* row_taps, const T* weight, const T* bias, int64_t outputs, T* buffer);
 
   // dweight[outputs, taps] += sum over images and p < pixels of dy[image, output, p] * source[image, offsets[tap] + p]
   // pixels is a multiple of lanes

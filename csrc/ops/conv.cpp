@@ -21,8 +21,9 @@ struct WeightIndex {
 // One correlation per pair of output phases of the axes.
 struct Correlation {
   const AxisOutputs *rows, *columns;
-  std::vector<int64_t> offsets;  // [taps] into the source
-  int64_t packed;                // its place in the packed weights
+  std::vector<int64_t> offsets;   // [taps] into the source; row tap by row tap
+  std::vector<int64_t> row_taps;  // [rows, 2]: begin and end of the taps that fall on rows of the images
+  int64_t packed;                 // its place in the packed weights
 };
 
 // y [images, groups * outputs, y_height, y_width] from x [images, groups * channels, height, width]
@@ -47,11 +48,11 @@ struct Blocks {
 };
 
 template <class T>
-Blocks choose_blocks(const Job& job, int64_t rows, int64_t row_length, int64_t taps) {
+Blocks choose_blocks(const Job& job, int64_t row_length, int64_t taps) {
   const ConvKernels<T>& kernel = kernels<T>().conv;
   const AxisOutputs& row = job.rows.outputs[0];
   const AxisOutputs& column = job.columns.outputs[0];
-  const ConvPixels pixels{rows,       column.count, row_length, job.y_height * job.y_width, row.step * job.y_width,
+  const ConvPixels pixels{row.count,  column.count, row_length, job.y_height * job.y_width, row.step * job.y_width,
                           column.step};
   // Taps are spread over the phases of a strided gradient.
   const int64_t taps_of_one = taps / (static_cast<int64_t>(job.rows.outputs.size() * job.columns.outputs.size()));
@@ -60,6 +61,46 @@ Blocks choose_blocks(const Job& job, int64_t rows, int64_t row_length, int64_t t
             kernel.lanes};
   }
   return {false, job.outputs, ceil_div(job.outputs, kernel.outputs), job.outputs, kernel.lanes};
+}
+
+// The correlations, and their weights packed.
+template <class T>
+std::vector<Correlation> prepare(T* packed, const T* weight, const Job& job, const Source& source,
+                                 const Blocks& blocks) {
+  std::vector<Correlation> correlations;
+  int64_t place = 0;
+  for (const AxisOutputs& row : job.rows.outputs) {
+    for (const AxisOutputs& column : job.columns.outputs) {
+      Correlation correlation{&row, &column, {}, {}, place};
+      std::vector<int64_t> in_weight;
+      for (const AxisTap& i : row.taps) {
+        for (int64_t c = 0; c < job.channels; ++c) {
+          for (const AxisTap& j : column.taps) {
+            correlation.offsets.push_back(source.offset(c, i, j));
+            in_weight.push_back(c * job.weight.channel_step + i.index * job.weight.row_step + j.index);
+          }
+        }
+      }
+      const int64_t taps_of_row = job.channels * static_cast<int64_t>(column.taps.size());
+      for (int64_t u = 0; u < row.count; ++u) {
+        const auto [begin, end] = taps_inside(job.rows, row, u, job.height);
+        correlation.row_taps.push_back(begin * taps_of_row);
+        correlation.row_taps.push_back(end * taps_of_row);
+      }
+      const int64_t taps = static_cast<int64_t>(in_weight.size());
+      for (int64_t group = 0; group < job.groups; ++group) {
+        for (int64_t b = 0; b < blocks.count; ++b) {
+          const int64_t begin = blocks.begin(b), size = blocks.begin(b + 1) - begin;
+          kernels<T>().conv.pack_weight(packed + place + (group * blocks.packed_outputs + begin) * taps,
+                                        weight + group * job.weight.group_step + begin * job.weight.output_step,
+                                        in_weight.data(), job.weight.output_step, size, blocks.packed_size(b), taps);
+        }
+      }
+      place += job.groups * blocks.packed_outputs * taps;
+      correlations.push_back(std::move(correlation));
+    }
+  }
+  return correlations;
 }
 
 template <class T>
@@ -78,35 +119,9 @@ void correlate(T* y, const T* x, const T* weight, const T* bias, const Job& job)
   const Bands bands = choose_bands(most_rows, job.rows.halo, bytes_per_row, least_bands);
   const Source source = make_source(job.rows, job.columns, all_channels, job.height, job.width, bands);
 
-  const Blocks blocks = choose_blocks<T>(job, bands.rows, source.row_length, taps);
+  const Blocks blocks = choose_blocks<T>(job, source.row_length, taps);
   const arena::Buffer<T> packed(job.groups * blocks.packed_outputs * taps);
-  std::vector<Correlation> correlations;
-  int64_t place = 0;
-  for (const AxisOutputs& row : job.rows.outputs) {
-    for (const AxisOutputs& column : job.columns.outputs) {
-      Correlation correlation{&row, &column, {}, place};
-      std::vector<int64_t> in_weight;
-      for (int64_t c = 0; c < job.channels; ++c) {
-        for (const AxisTap& i : row.taps) {
-          for (const AxisTap& j : column.taps) {
-            correlation.offsets.push_back(source.offset(c, i, j));
-            in_weight.push_back(c * job.weight.channel_step + i.index * job.weight.row_step + j.index);
-          }
-        }
-      }
-      const int64_t count = static_cast<int64_t>(in_weight.size());
-      for (int64_t group = 0; group < job.groups; ++group) {
-        for (int64_t b = 0; b < blocks.count; ++b) {
-          const int64_t begin = blocks.begin(b), size = blocks.begin(b + 1) - begin;
-          kernel.pack_weight(packed.get() + place + (group * blocks.packed_outputs + begin) * count,
-                             weight + group * job.weight.group_step + begin * job.weight.output_step, in_weight.data(),
-                             job.weight.output_step, size, blocks.packed_size(b), count);
-        }
-      }
-      place += job.groups * blocks.packed_outputs * count;
-      correlations.push_back(std::move(correlation));
-    }
-  }
+  const std::vector<Correlation> correlations = prepare(packed.get(), weight, job, source, blocks);
 
   // Few images: the threads share the blocks of outputs of a band as well.
   const int64_t parts = threads == 1 ? 1
@@ -143,10 +158,16 @@ void correlate(T* y, const T* x, const T* weight, const T* bias, const Job& job)
                                 job.y_height * job.y_width,
                                 correlation.rows->step * job.y_width,
                                 correlation.columns->step};
-        (blocks.outputs_in_lanes ? kernel.correlate_outputs : kernel.correlate)(
-            to, pixels, planes + (group * job.channels - first_channel) * source.channel(), correlation.offsets.data(),
-            packed.get() + correlation.packed + (group * blocks.packed_outputs + begin) * count,
-            bias != nullptr ? bias + output : nullptr, size, count, buffer);
+        const T* from = planes + (group * job.channels - first_channel) * source.channel();
+        const T* block_weight = packed.get() + correlation.packed + (group * blocks.packed_outputs + begin) * count;
+        const T* block_bias = bias != nullptr ? bias + output : nullptr;
+        const int64_t* offsets = correlation.offsets.data();
+        if (blocks.outputs_in_lanes) {
+          kernel.correlate_outputs(to, pixels, from, offsets, correlation.row_taps.data() + 2 * first_row, block_weight,
+                                   block_bias, size, buffer);
+        } else {
+          kernel.correlate(to, pixels, from, offsets, block_weight, block_bias, size, count, buffer);
+        }
       }
     }
   };

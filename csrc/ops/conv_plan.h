@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "ops/conv.h"
@@ -36,6 +37,21 @@ struct AxisPlan {
   }
   int64_t length() const { return most_outputs() + halo; }
 };
+
+// Of the taps of output u those begin..end-1 that fall on the array read, whose size is given; the others read zeros.
+inline std::pair<int64_t, int64_t> taps_inside(const AxisPlan& plan, const AxisOutputs& outputs, int64_t u,
+                                               int64_t size) {
+  const int64_t count = static_cast<int64_t>(outputs.taps.size());
+  const auto inside = [&](int64_t i) {
+    const AxisTap& tap = outputs.taps[static_cast<size_t>(i)];
+    const int64_t at = plan.first[static_cast<size_t>(tap.plane)] + (u + tap.shift) * plan.step;
+    return at >= 0 && at < size;
+  };
+  int64_t begin = 0, end = count;
+  while (begin < count && !inside(begin)) ++begin;
+  while (end > begin && !inside(end - 1)) --end;
+  return {begin, end};
+}
 
 // Output u reads x[u * stride + tap * dilation - padding]: of the residues modulo stride, one plane for each that
 // occurs.
