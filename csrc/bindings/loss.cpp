@@ -1,7 +1,174 @@
+#include "ops/loss.h"
+
+#include <pybind11/stl.h>
+
+#include <string>
+
 #include "bindings/array.h"
 
 namespace pynn::bindings {
+namespace {
 
-void bind_loss(py::module_&) {}
+struct Rows {
+  int64_t rows, cols;
+};
+
+// The rows of the last axis.
+Rows rows_of(const char* op, const char* name, const Shape& shape) {
+  if (shape.empty()) throw_value(op, std::string(name) + " [] needs at least 1 axis, [..., C]");
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  return {rows, shape.back()};
+}
+
+template <class T>
+using Forward = void (*)(T*, const T*, int64_t, int64_t);
+template <class T>
+using Backward = void (*)(T*, const T*, const T*, int64_t, int64_t);
+
+template <class T>
+py::array apply_rows(const char* op, const py::array& x_array, Forward<T> forward) {
+  const View<T> x = view<T>(op, "x", x_array);
+  const Rows size = rows_of(op, "x", x.shape);
+  py::array_t<T> y = empty<T>(op, x.shape);
+  T* y_data = data_of(y);
+  const py::gil_scoped_release nogil;
+  forward(y_data, x.data, size.rows, size.cols);
+  return y;
+}
+
+template <class T>
+py::array apply_rows_backward(const char* op, const py::array& dy_array, const py::array& y_array,
+                              Backward<T> backward) {
+  const View<T> dy = view<T>(op, "dy", dy_array), y = view<T>(op, "y", y_array);
+  const Rows size = rows_of(op, "y", y.shape);
+  require_shape(op, "dy", dy.shape, y.shape);
+  py::array_t<T> dx = empty<T>(op, y.shape);
+  T* dx_data = data_of(dx);
+  const py::gil_scoped_release nogil;
+  backward(dx_data, dy.data, y.data, size.rows, size.cols);
+  return dx;
+}
+
+py::array softmax(const py::array& x) {
+  return by_dtype("softmax", "x", x, [&](auto zero) {
+    using T = decltype(zero);
+    return apply_rows<T>("softmax", x, ops::softmax<T>);
+  });
+}
+
+py::array softmax_backward(const py::array& dy, const py::array& y) {
+  return by_dtype("softmax_backward", "dy", dy, [&](auto zero) {
+    using T = decltype(zero);
+    return apply_rows_backward<T>("softmax_backward", dy, y, ops::softmax_backward<T>);
+  });
+}
+
+py::array log_softmax(const py::array& x) {
+  return by_dtype("log_softmax", "x", x, [&](auto zero) {
+    using T = decltype(zero);
+    return apply_rows<T>("log_softmax", x, ops::log_softmax<T>);
+  });
+}
+
+py::array log_softmax_backward(const py::array& dy, const py::array& y) {
+  return by_dtype("log_softmax_backward", "dy", dy, [&](auto zero) {
+    using T = decltype(zero);
+    return apply_rows_backward<T>("log_softmax_backward", dy, y, ops::log_softmax_backward<T>);
+  });
+}
+
+ops::Reduction reduction_from_name(const char* op, const std::string& name) {
+  if (name == "none") return ops::Reduction::none;
+  if (name == "mean") return ops::Reduction::mean;
+  if (name == "sum") return ops::Reduction::sum;
+  throw_value(op, "reduction \"" + name + "\" is not one of none, mean, sum");
+}
+
+void require_targets(const char* op, const View<int64_t>& target, int64_t classes, int64_t ignore_index) {
+  for (int64_t i = 0; i < target.size; ++i) {
+    const int64_t label = target.data[i];
+    if ((label < 0 || label >= classes) && label != ignore_index) {
+      throw_index(op, "target[" + std::to_string(i) + "] is " + std::to_string(label) + ", needs 0.." +
+                          std::to_string(classes - 1) + " or ignore_index " + std::to_string(ignore_index));
+    }
+  }
+}
+
+py::tuple cross_entropy(const py::array& logits_array, const py::array& target_array, int64_t ignore_index,
+                        double label_smoothing, const std::string& reduction_name, bool need_grad) {
+  constexpr const char* op = "cross_entropy";
+  return by_dtype(op, "logits", logits_array, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    const View<T> logits = view<T>(op, "logits", logits_array);
+    const View<int64_t> target = view<int64_t>(op, "target", target_array);
+    const ops::Reduction reduction = reduction_from_name(op, reduction_name);
+    if (logits.ndim() != 2) throw_value(op, "logits " + to_string(logits.shape) + " needs 2 axes, [N, C]");
+    const int64_t rows = logits.shape[0], classes = logits.shape[1];
+    if (target.shape != Shape{rows}) {
+      throw_value(op, "logits " + to_string(logits.shape) + " needs target " + to_string({rows}) + ", got " +
+                          to_string(target.shape));
+    }
+    if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
+      throw_value(op, "label_smoothing is " + std::to_string(label_smoothing) + ", needs 0..1");
+    }
+    require_targets(op, target, classes, ignore_index);
+    py::array_t<T> loss = empty<T>(op, reduction == ops::Reduction::none ? Shape{rows} : Shape{});
+    std::optional<py::array_t<T>> dlogits;
+    if (need_grad) dlogits = empty<T>(op, logits.shape);
+    T* loss_data = data_of(loss);
+    T* dlogits_data = dlogits ? data_of(*dlogits) : nullptr;
+    {
+      const py::gil_scoped_release nogil;
+      ops::cross_entropy(loss_data, dlogits_data, logits.data, target.data, ignore_index, label_smoothing, reduction,
+                         rows, classes);
+    }
+    return py::make_tuple(loss, dlogits);
+  });
+}
+
+py::tuple elementwise_loss(const char* op, ops::ElementwiseLoss kind, const py::array& x_array,
+                           const py::array& target_array, const std::string& reduction_name, bool need_grad) {
+  return by_dtype(op, "x", x_array, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    const View<T> x = view<T>(op, "x", x_array), target = view<T>(op, "target", target_array);
+    const ops::Reduction reduction = reduction_from_name(op, reduction_name);
+    require_shape(op, "target", target.shape, x.shape);
+    py::array_t<T> loss = empty<T>(op, reduction == ops::Reduction::none ? x.shape : Shape{});
+    std::optional<py::array_t<T>> dx;
+    if (need_grad) dx = empty<T>(op, x.shape);
+    T* loss_data = data_of(loss);
+    T* dx_data = dx ? data_of(*dx) : nullptr;
+    {
+      const py::gil_scoped_release nogil;
+      ops::elementwise_loss(kind, loss_data, dx_data, x.data, target.data, reduction, x.size);
+    }
+    return py::make_tuple(loss, dx);
+  });
+}
+
+template <ops::ElementwiseLoss kind>
+void bind_elementwise_loss(py::module_& m, const char* name) {
+  m.def(
+      name,
+      [name](const py::array& x, const py::array& target, const std::string& reduction, bool need_grad) {
+        return elementwise_loss(name, kind, x, target, reduction, need_grad);
+      },
+      py::arg("x"), py::arg("target"), py::arg("reduction"), py::arg("need_grad"));
+}
+
+}  // namespace
+
+void bind_loss(py::module_& m) {
+  m.def("softmax", softmax, py::arg("x"));
+  m.def("softmax_backward", softmax_backward, py::arg("dy"), py::arg("y"));
+  m.def("log_softmax", log_softmax, py::arg("x"));
+  m.def("log_softmax_backward", log_softmax_backward, py::arg("dy"), py::arg("y"));
+  m.def("cross_entropy", cross_entropy, py::arg("logits"), py::arg("target"), py::arg("ignore_index"),
+        py::arg("label_smoothing"), py::arg("reduction"), py::arg("need_grad"));
+  bind_elementwise_loss<ops::ElementwiseLoss::mse>(m, "mse_loss");
+  bind_elementwise_loss<ops::ElementwiseLoss::bce_with_logits>(m, "bce_with_logits");
+  bind_elementwise_loss<ops::ElementwiseLoss::hinge>(m, "hinge_loss");
+}
 
 }  // namespace pynn::bindings

@@ -1,7 +1,177 @@
+#include "ops/optim.h"
+
+#include <cmath>
+#include <string>
+
 #include "bindings/array.h"
 
 namespace pynn::bindings {
+namespace {
 
-void bind_optim(py::module_&) {}
+// A list of arrays: held, so that they outlive the time without the GIL, whatever happens to the caller's list.
+class Arrays {
+ public:
+  Arrays(const char* op, const char* name, const py::sequence& list) : op_(op), name_(name) {
+    const size_t length = py::len(list);
+    arrays_.reserve(length);
+    for (size_t i = 0; i < length; ++i) {
+      const py::object item = list[i];
+      if (!py::isinstance<py::array>(item)) {
+        throw_type(op_, element(i) + " is " + std::string(py::str(py::type::of(item).attr("__name__"))) +
+                            ", needs a NumPy array");
+      }
+      arrays_.push_back(py::reinterpret_borrow<py::array>(item));
+    }
+  }
+
+  size_t size() const { return arrays_.size(); }
+  const py::array& operator[](size_t i) const { return arrays_[i]; }
+  std::string element(size_t i) const { return std::string(name_) + "[" + std::to_string(i) + "]"; }
+
+  // Their pointers, each checked for element type and layout.
+  template <class T>
+  ops::ArrayList<T> checked(bool written) const {
+    ops::ArrayList<T> list;
+    list.data.reserve(size());
+    list.sizes.reserve(size());
+    for (size_t i = 0; i < size(); ++i) {
+      const py::array& array = arrays_[i];
+      if (!py::isinstance<py::array_t<T>>(array)) {
+        throw_type(op_, element(i) + " is " + dtype_name(array) + ", needs " + dtype_name(py::array_t<T>(0)));
+      }
+      if (written) {
+        require_writeable(op_, element(i).c_str(), array);
+      } else {
+        require_layout(op_, element(i).c_str(), array);
+      }
+      list.data.push_back(static_cast<T*>(const_cast<void*>(array.data())));
+      list.sizes.push_back(static_cast<int64_t>(array.size()));
+    }
+    return list;
+  }
+
+  // ValueError unless both lists have arrays of the same shapes.
+  void require_like(const Arrays& other) const {
+    if (size() != other.size()) {
+      throw_value(op_, std::string(name_) + " has " + std::to_string(size()) + " arrays, " + other.name_ + " has " +
+                           std::to_string(other.size()));
+    }
+    for (size_t i = 0; i < size(); ++i) {
+      const py::array &a = arrays_[i], &b = other.arrays_[i];
+      if (a.ndim() != b.ndim() || !std::equal(a.shape(), a.shape() + a.ndim(), b.shape())) {
+        throw_value(op_, element(i) + " is " + to_string(shape_of(a)) + ", " + other.element(i) + " is " +
+                             to_string(shape_of(b)));
+      }
+    }
+  }
+
+  // Calls fn(T{}) with the element type of the first array; float32 for an empty list.
+  template <class Function>
+  auto by_dtype(const Function& fn) const {
+    return arrays_.empty() ? fn(float{}) : bindings::by_dtype(op_, element(0).c_str(), arrays_[0], fn);
+  }
+
+ private:
+  const char* op_;
+  const char* name_;
+  std::vector<py::array> arrays_;
+};
+
+void require_finite(const char* op, const char* name, double value) {
+  if (!std::isfinite(value))
+    throw_value(op, std::string(name) + " is " + std::to_string(value) + ", needs a finite number");
+}
+
+void require_decay(const char* op, const char* name, double beta) {
+  if (!(beta >= 0 && beta < 1)) {
+    throw_value(op, std::string(name) + " is " + std::to_string(beta) + ", needs at least 0 and less than 1");
+  }
+}
+
+void sgd(const py::sequence& params, const py::sequence& grads, const py::sequence& momentum_buffers, double lr,
+         double momentum, double dampening, double weight_decay, bool nesterov, bool first) {
+  constexpr const char* op = "sgd_";
+  require_finite(op, "lr", lr);
+  require_finite(op, "momentum", momentum);
+  require_finite(op, "dampening", dampening);
+  require_finite(op, "weight_decay", weight_decay);
+  const Arrays p(op, "params", params), g(op, "grads", grads), b(op, "momentum_buffers", momentum_buffers);
+  g.require_like(p);
+  if (momentum != 0) {
+    b.require_like(p);
+  } else if (b.size() != 0) {
+    throw_value(op, "momentum_buffers has " + std::to_string(b.size()) + " arrays, needs none for momentum 0");
+  }
+  p.by_dtype([&](auto zero) {
+    using T = decltype(zero);
+    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), buffer = b.checked<T>(true);
+    const py::gil_scoped_release nogil;
+    ops::sgd(param, grad, buffer, {lr, momentum, dampening, weight_decay, nesterov, first});
+  });
+}
+
+void adam(const py::sequence& params, const py::sequence& grads, const py::sequence& exp_avgs,
+          const py::sequence& exp_avg_sqs, int64_t step, double lr, double beta1, double beta2, double eps,
+          double weight_decay, bool decoupled) {
+  constexpr const char* op = "adam_";
+  if (step < 1) throw_value(op, "step is " + std::to_string(step) + ", needs at least 1");
+  require_finite(op, "lr", lr);
+  require_decay(op, "beta1", beta1);
+  require_decay(op, "beta2", beta2);
+  require_finite(op, "eps", eps);
+  require_finite(op, "weight_decay", weight_decay);
+  const Arrays p(op, "params", params), g(op, "grads", grads);
+  const Arrays m(op, "exp_avgs", exp_avgs), v(op, "exp_avg_sqs", exp_avg_sqs);
+  g.require_like(p);
+  m.require_like(p);
+  v.require_like(p);
+  p.by_dtype([&](auto zero) {
+    using T = decltype(zero);
+    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false);
+    const ops::ArrayList<T> exp_avg = m.checked<T>(true), exp_avg_sq = v.checked<T>(true);
+    const py::gil_scoped_release nogil;
+    ops::adam(param, grad, exp_avg, exp_avg_sq, {step, lr, beta1, beta2, eps, weight_decay, decoupled});
+  });
+}
+
+double l2_norm(const py::sequence& arrays) {
+  const Arrays a("l2_norm", "arrays", arrays);
+  return a.by_dtype([&](auto zero) {
+    const auto list = a.checked<decltype(zero)>(false);
+    const py::gil_scoped_release nogil;
+    return ops::l2_norm(list);
+  });
+}
+
+void scale(const py::sequence& arrays, double factor) {
+  const Arrays a("scale_", "arrays", arrays);
+  a.by_dtype([&](auto zero) {
+    const auto list = a.checked<decltype(zero)>(true);
+    const py::gil_scoped_release nogil;
+    ops::scale(list, factor);
+  });
+}
+
+bool all_finite(const py::sequence& arrays) {
+  const Arrays a("all_finite", "arrays", arrays);
+  return a.by_dtype([&](auto zero) {
+    const auto list = a.checked<decltype(zero)>(false);
+    const py::gil_scoped_release nogil;
+    return ops::all_finite(list);
+  });
+}
+
+}  // namespace
+
+void bind_optim(py::module_& m) {
+  m.def("sgd_", sgd, py::arg("params"), py::arg("grads"), py::arg("momentum_buffers"), py::arg("lr"),
+        py::arg("momentum"), py::arg("dampening"), py::arg("weight_decay"), py::arg("nesterov"), py::arg("first"));
+  m.def("adam_", adam, py::arg("params"), py::arg("grads"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"),
+        py::arg("step"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"),
+        py::arg("decoupled"));
+  m.def("l2_norm", l2_norm, py::arg("arrays"));
+  m.def("scale_", scale, py::arg("arrays"), py::arg("factor"));
+  m.def("all_finite", all_finite, py::arg("arrays"));
+}
 
 }  // namespace pynn::bindings

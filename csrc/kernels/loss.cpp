@@ -1,8 +1,229 @@
+#include "kernels/loss.h"
+
 #include "kernels/table.h"
-#include "simd/vec.h"
+#include "simd/math.h"
 
 namespace pynn::PYNN_ISA {
+namespace {
 
-void register_loss(KernelSet&) {}
+// Sums of T run over this many elements and go on in double.
+constexpr int64_t kBlock = 512;
+
+// v in the first n lanes, `other` in the rest: what a tail may add to a sum or compare with a maximum.
+template <class T>
+PYNN_INLINE Vec<T> first_or(Vec<T> v, AllLanes, T) {
+  return v;
+}
+template <class T>
+PYNN_INLINE Vec<T> first_or(Vec<T> v, int n, T other) {
+  alignas(64) static constexpr T index[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return select(Vec<T>::load(index) < Vec<T>(T(n)), v, Vec<T>(other));
+}
+
+// The sum over 0..n-1 of term(i, lanes).
+template <class T, class Term>
+PYNN_INLINE double sum_terms(int64_t n, Term term) {
+  double total = 0;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    Vec<T> sum = Vec<T>::zero();
+    for_lanes<T>(n - begin < kBlock ? n - begin : kBlock,
+                 [&](int64_t i, auto lanes) { sum = sum + first_or(term(begin + i, lanes), lanes, T(0)); });
+    total += static_cast<double>(reduce_add(sum));
+  }
+  return total;
+}
+
+// NaN is passed over here: it comes back when the maximum is subtracted, as do infinite maxima.
+template <class T>
+PYNN_INLINE T row_max(const T* x, int64_t cols) {
+  const T lowest = -static_cast<T>(INFINITY);
+  Vec<T> largest(lowest);
+  for_lanes<T>(cols,
+               [&](int64_t j, auto lanes) { largest = max(first_or(load(x + j, lanes), lanes, lowest), largest); });
+  return reduce_max(largest);
+}
+
+// e[cols] = exp(x - shift) unless e is null; returns its sum.
+template <class T>
+PYNN_INLINE T exp_row(T* e, const T* x, T shift, int64_t cols) {
+  const double sum = sum_terms<T>(cols, [&](int64_t j, auto lanes) {
+    const Vec<T> y = exp(load(x + j, lanes) - Vec<T>(shift));
+    if (e != nullptr) store(e + j, y, lanes);
+    return y;
+  });
+  return static_cast<T>(sum);
+}
+
+template <class T>
+void softmax(T* y, const T* x, int64_t rows, int64_t cols) {
+  for (int64_t i = 0; i < rows; ++i, x += cols, y += cols) {
+    const Vec<T> scale(T(1) / exp_row(y, x, row_max(x, cols), cols));
+    for_lanes<T>(cols, [&](int64_t j, auto lanes) { store(y + j, load(y + j, lanes) * scale, lanes); });
+  }
+}
+
+// dx = y (dy - sum(dy y))
+template <class T>
+void softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols) {
+  for (int64_t i = 0; i < rows; ++i, dx += cols, dy += cols, y += cols) {
+    const double dot =
+        sum_terms<T>(cols, [&](int64_t j, auto lanes) { return load(dy + j, lanes) * load(y + j, lanes); });
+    const Vec<T> mean(static_cast<T>(dot));
+    for_lanes<T>(
+        cols, [&](int64_t j, auto lanes) { store(dx + j, load(y + j, lanes) * (load(dy + j, lanes) - mean), lanes); });
+  }
+}
+
+// Rows whose maxima and sums are kept at a time, so that their logarithms fill vectors.
+constexpr int kRows = 32;
+constexpr int64_t kRowsElements = 4096;  // of a block of rows, which stays in the first cache
+
+PYNN_INLINE int rows_of_block(int64_t rows, int64_t cols) {
+  int64_t n = cols > 0 ? kRowsElements / cols : kRows;
+  n = n < 1 ? 1 : n > kRows ? kRows : n;
+  return static_cast<int>(n < rows ? n : rows);
+}
+
+template <class T>
+PYNN_INLINE void log_in_place(T* x, int n) {
+  for_lanes<T>(n, [&](int64_t i, auto lanes) { store(x + i, log(load(x + i, lanes)), lanes); });
+}
+
+template <class T>
+void log_softmax(T* y, const T* x, int64_t rows, int64_t cols) {
+  T largest[kRows], log_sum[kRows];
+  for (int64_t begin = 0; begin < rows;) {
+    const int count = rows_of_block(rows - begin, cols);
+    for (int r = 0; r < count; ++r) {
+      largest[r] = row_max(x + r * cols, cols);
+      log_sum[r] = exp_row<T>(nullptr, x + r * cols, largest[r], cols);
+    }
+    log_in_place(log_sum, count);
+    for (int r = 0; r < count; ++r, x += cols, y += cols) {
+      // Two steps: largest + log_sum would round away the sum of rows with large entries.
+      for_lanes<T>(cols, [&](int64_t j, auto lanes) {
+        store(y + j, (load(x + j, lanes) - Vec<T>(largest[r])) - Vec<T>(log_sum[r]), lanes);
+      });
+    }
+    begin += count;
+  }
+}
+
+// dx = dy - exp(y) sum(dy)
+template <class T>
+void log_softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols) {
+  for (int64_t i = 0; i < rows; ++i, dx += cols, dy += cols, y += cols) {
+    const Vec<T> sum(static_cast<T>(sum_terms<T>(cols, [&](int64_t j, auto lanes) { return load(dy + j, lanes); })));
+    for_lanes<T>(cols, [&](int64_t j, auto lanes) {
+      store(dx + j, load(dy + j, lanes) - exp(load(y + j, lanes)) * sum, lanes);
+    });
+  }
+}
+
+template <class T>
+double cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, CrossEntropyTerms<T> terms,
+                     int64_t rows, int64_t cols) {
+  T largest[kRows], sum[kRows], log_sum[kRows];
+  double total = 0;
+  for (int64_t begin = 0; begin < rows;) {
+    const int count = rows_of_block(rows - begin, cols);
+    for (int r = 0; r < count; ++r) {
+      const bool ignored = target[r] == terms.ignore_index;
+      largest[r] = ignored ? T(0) : row_max(logits + r * cols, cols);
+      T* e = dlogits != nullptr ? dlogits + r * cols : nullptr;
+      sum[r] = ignored ? T(1) : exp_row(e, logits + r * cols, largest[r], cols);
+      log_sum[r] = sum[r];
+    }
+    log_in_place(log_sum, count);
+    for (int r = 0; r < count; ++r, logits += cols) {
+      const bool ignored = target[r] == terms.ignore_index;
+      T row_loss = 0;
+      if (!ignored) {
+        row_loss = terms.confidence * (log_sum[r] - (logits[target[r]] - largest[r]));
+        if (terms.uniform != T(0)) {
+          const double shifted =
+              sum_terms<T>(cols, [&](int64_t j, auto lanes) { return load(logits + j, lanes) - Vec<T>(largest[r]); });
+          row_loss += terms.uniform * (static_cast<T>(cols) * log_sum[r] - static_cast<T>(shifted));
+        }
+      }
+      total += static_cast<double>(row_loss);
+      if (loss != nullptr) loss[r] = row_loss;
+      if (dlogits == nullptr) continue;
+      // d loss / d logits = softmax - (confidence onehot + uniform)
+      const Vec<T> factor(terms.scale / sum[r]), offset(-terms.scale * terms.uniform);
+      for_lanes<T>(cols, [&](int64_t j, auto lanes) {
+        store(dlogits + j, ignored ? Vec<T>::zero() : fma(load(dlogits + j, lanes), factor, offset), lanes);
+      });
+      if (!ignored) dlogits[target[r]] -= terms.scale * terms.confidence;
+      dlogits += cols;
+    }
+    target += count;
+    if (loss != nullptr) loss += count;
+    begin += count;
+  }
+  return total;
+}
+
+// Elementwise losses: apply(&loss, &dx, x, target).
+
+struct Mse {
+  template <class T>
+  static PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) {
+    const Vec<T> difference = x - target;
+    loss = difference * difference;
+    dx = difference + difference;
+  }
+};
+
+// loss = max(x, 0) - x target + log(1 + e), dx = sigmoid(x) - target, with e = exp(-|x|)
+struct BceWithLogits {
+  template <class T>
+  static PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) {
+    const Vec<T> zero = Vec<T>::zero(), one(T(1)), e = exp(zero - abs(x)), u = one + e;
+    // log(1 + e) = log(u) e / (u - 1) takes back what 1 + e rounded away (Kahan; Goldberg 1991, theorem 4).
+    const Vec<T> log1p = select(u == one, e, log(u) * e / (u - one));
+    loss = (select(x < zero, zero, x) - x * target) + log1p;
+    dx = select(x < zero, e, one) / u - target;
+  }
+};
+
+struct Hinge {
+  template <class T>
+  static PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) {
+    const Vec<T> zero = Vec<T>::zero(), margin = Vec<T>(T(1)) - target * x;
+    loss = select(margin <= zero, zero, margin);
+    dx = select(zero < margin, zero - target, zero);
+  }
+};
+
+template <class Loss, class T>
+double elementwise_loss(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n) {
+  return sum_terms<T>(n, [&](int64_t i, auto lanes) {
+    Vec<T> value, gradient;
+    Loss::apply(value, gradient, load(x + i, lanes), load(target + i, lanes));
+    if (loss != nullptr) store(loss + i, value, lanes);
+    if (dx != nullptr) store(dx + i, gradient * Vec<T>(scale), lanes);
+    return value;
+  });
+}
+
+template <class T>
+LossKernels<T> table() {
+  return {softmax<T>,
+          softmax_backward<T>,
+          log_softmax<T>,
+          log_softmax_backward<T>,
+          cross_entropy<T>,
+          elementwise_loss<Mse, T>,
+          elementwise_loss<BceWithLogits, T>,
+          elementwise_loss<Hinge, T>};
+}
+
+}  // namespace
+
+void register_loss(KernelSet& set) {
+  set.f32.loss = table<float>();
+  set.f64.loss = table<double>();
+}
 
 }  // namespace pynn::PYNN_ISA

@@ -1,0 +1,102 @@
+#include "ops/loss.h"
+
+#include <algorithm>
+
+#include "runtime/arena.h"
+#include "runtime/dispatch.h"
+#include "runtime/threads.h"
+
+namespace pynn::ops {
+namespace {
+
+constexpr int64_t kChunk = 8192;  // elements, so that a second thread pays
+
+// As many whole rows as make a chunk; the shape alone decides.
+int64_t rows_of_chunk(int64_t cols) { return std::max<int64_t>(1, kChunk / std::max<int64_t>(1, cols)); }
+
+// The sum of chunk(begin, end) over 0..size-1, in chunks of `grain`, added in their order.
+template <class Chunk>
+double sum_chunks(int64_t size, int64_t grain, const Chunk& chunk) {
+  const int64_t chunks = (size + grain - 1) / grain;
+  double* partial = arena::scratch<double>(arena::Slot::partial, std::max<int64_t>(1, chunks));
+  parallel_for(chunks, [&](int64_t c) { partial[c] = chunk(c * grain, std::min(size, (c + 1) * grain)); });
+  double sum = 0;
+  for (int64_t c = 0; c < chunks; ++c) sum += partial[c];
+  return sum;
+}
+
+}  // namespace
+
+template <class T>
+void softmax(T* y, const T* x, int64_t rows, int64_t cols) {
+  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
+    kernels<T>().loss.softmax(y + begin * cols, x + begin * cols, end - begin, cols);
+  });
+}
+
+template <class T>
+void softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols) {
+  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
+    const int64_t at = begin * cols;
+    kernels<T>().loss.softmax_backward(dx + at, dy + at, y + at, end - begin, cols);
+  });
+}
+
+template <class T>
+void log_softmax(T* y, const T* x, int64_t rows, int64_t cols) {
+  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
+    kernels<T>().loss.log_softmax(y + begin * cols, x + begin * cols, end - begin, cols);
+  });
+}
+
+template <class T>
+void log_softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols) {
+  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
+    const int64_t at = begin * cols;
+    kernels<T>().loss.log_softmax_backward(dx + at, dy + at, y + at, end - begin, cols);
+  });
+}
+
+template <class T>
+void cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, int64_t ignore_index,
+                   double label_smoothing, Reduction reduction, int64_t rows, int64_t cols) {
+  const int64_t kept = rows - std::count(target, target + rows, ignore_index);
+  const bool mean = reduction == Reduction::mean, each = reduction == Reduction::none;
+  const CrossEntropyTerms<T> terms{
+      static_cast<T>(1 - label_smoothing), static_cast<T>(cols > 0 ? label_smoothing / static_cast<double>(cols) : 0),
+      static_cast<T>(mean && kept > 0 ? 1.0 / static_cast<double>(kept) : 1.0), ignore_index};
+  const double sum = sum_chunks(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
+    return kernels<T>().loss.cross_entropy(each ? loss + begin : nullptr,
+                                           dlogits != nullptr ? dlogits + begin * cols : nullptr, logits + begin * cols,
+                                           target + begin, terms, end - begin, cols);
+  });
+  if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(kept) : sum);
+}
+
+template <class T>
+void elementwise_loss(ElementwiseLoss kind, T* loss, T* dx, const T* x, const T* target, Reduction reduction,
+                      int64_t n) {
+  const LossKernels<T>& kernel = kernels<T>().loss;
+  const auto apply = kind == ElementwiseLoss::mse               ? kernel.mse
+                     : kind == ElementwiseLoss::bce_with_logits ? kernel.bce_with_logits
+                                                                : kernel.hinge;
+  const bool mean = reduction == Reduction::mean, each = reduction == Reduction::none;
+  const T scale = static_cast<T>(mean ? 1.0 / static_cast<double>(n) : 1.0);
+  const double sum = sum_chunks(n, kChunk, [&](int64_t begin, int64_t end) {
+    return apply(each ? loss + begin : nullptr, dx != nullptr ? dx + begin : nullptr, x + begin, target + begin, scale,
+                 end - begin);
+  });
+  if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(n) : sum);
+}
+
+#define PYNN_INSTANTIATE(T)                                                                                    \
+  template void softmax(T*, const T*, int64_t, int64_t);                                                       \
+  template void softmax_backward(T*, const T*, const T*, int64_t, int64_t);                                    \
+  template void log_softmax(T*, const T*, int64_t, int64_t);                                                   \
+  template void log_softmax_backward(T*, const T*, const T*, int64_t, int64_t);                                \
+  template void cross_entropy(T*, T*, const T*, const int64_t*, int64_t, double, Reduction, int64_t, int64_t); \
+  template void elementwise_loss(ElementwiseLoss, T*, T*, const T*, const T*, Reduction, int64_t);
+PYNN_INSTANTIATE(float)
+PYNN_INSTANTIATE(double)
+
+}  // namespace pynn::ops

@@ -1,0 +1,33 @@
+// Softmax over rows, and losses with their gradients, split over the threads.
+#pragma once
+
+#include <cstdint>
+
+namespace pynn::ops {
+
+// x, y, dy, dx [rows, cols]; y of the backward is the output
+template <class T>
+void softmax(T* y, const T* x, int64_t rows, int64_t cols);
+template <class T>
+void softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols);
+template <class T>
+void log_softmax(T* y, const T* x, int64_t rows, int64_t cols);
+template <class T>
+void log_softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols);
+
+enum class Reduction { none, mean, sum };
+
+// logits [rows, cols], target [rows] in 0..cols-1 or ignore_index; loss [1], or [rows] for Reduction::none;
+// dlogits [rows, cols] may be null. The mean is over the rows that are not ignored, NaN if there are none.
+template <class T>
+void cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, int64_t ignore_index,
+                   double label_smoothing, Reduction reduction, int64_t rows, int64_t cols);
+
+enum class ElementwiseLoss { mse, bce_with_logits, hinge };
+
+// x, target [n]; loss [1], or [n] for Reduction::none; dx [n] may be null
+template <class T>
+void elementwise_loss(ElementwiseLoss kind, T* loss, T* dx, const T* x, const T* target, Reduction reduction,
+                      int64_t n);
+
+}  // namespace pynn::ops

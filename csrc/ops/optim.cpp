@@ -1,0 +1,129 @@
+#include "ops/optim.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "runtime/arena.h"
+#include "runtime/dispatch.h"
+#include "runtime/threads.h"
+
+namespace pynn::ops {
+namespace {
+
+constexpr int64_t kChunk = 16384;  // elements of a task
+constexpr int64_t kAlign = 64;     // arrays are cut at multiples of this, so that whole vectors stay whole
+
+int64_t total_size(const std::vector<int64_t>& sizes) {
+  int64_t total = 0;
+  for (const int64_t size : sizes) total += size;
+  return total;
+}
+
+int64_t chunks_of(const std::vector<int64_t>& sizes) { return (total_size(sizes) + kChunk - 1) / kChunk; }
+
+// Lays the arrays end to end and cuts the whole into chunks; calls fn(chunk, array, begin, n) for each array's part in
+// each chunk. The cuts depend on the sizes only.
+template <class Function>
+void for_chunks(const std::vector<int64_t>& sizes, const Function& fn) {
+  std::vector<int64_t> starts(sizes.size() + 1, 0);
+  for (size_t a = 0; a < sizes.size(); ++a) starts[a + 1] = starts[a] + sizes[a];
+  parallel_for(chunks_of(sizes), [&](int64_t chunk) {
+    const int64_t begin = chunk * kChunk, end = begin + kChunk;
+    const auto cut = [&](size_t a, int64_t position) {
+      if (position >= starts[a + 1]) return sizes[a];
+      return std::max<int64_t>(0, position - starts[a]) / kAlign * kAlign;
+    };
+    size_t a = static_cast<size_t>(std::upper_bound(starts.begin(), starts.end(), begin) - starts.begin()) - 1;
+    for (; a < sizes.size() && starts[a] < end; ++a) {
+      const int64_t from = cut(a, begin), to = cut(a, end);
+      if (from < to) fn(chunk, a, from, to - from);
+    }
+  });
+}
+
+}  // namespace
+
+template <class T>
+void sgd(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& momentum_buffers,
+         const SgdOptions& options) {
+  const SgdStep<T> step{static_cast<T>(options.lr),
+                        static_cast<T>(options.momentum),
+                        static_cast<T>(1 - options.dampening),
+                        static_cast<T>(options.weight_decay),
+                        options.nesterov,
+                        options.first};
+  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+    T* buffer = momentum_buffers.data.empty() ? nullptr : momentum_buffers.data[a] + begin;
+    kernels<T>().optim.sgd(params.data[a] + begin, buffer, grads.data[a] + begin, step, n);
+  });
+}
+
+template <class T>
+void adam(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& exp_avgs,
+          const ArrayList<T>& exp_avg_sqs, const AdamOptions& options) {
+  const double t = static_cast<double>(options.step);
+  const double correction1 = 1 - std::pow(options.beta1, t), correction2 = 1 - std::pow(options.beta2, t);
+  AdamStep<T> step{};
+  step.keep = static_cast<T>(options.decoupled ? 1 - options.lr * options.weight_decay : 1);
+  step.weight_decay = static_cast<T>(options.decoupled ? 0 : options.weight_decay);
+  step.beta1 = static_cast<T>(options.beta1);
+  step.one_minus_beta1 = static_cast<T>(1 - options.beta1);
+  step.beta2 = static_cast<T>(options.beta2);
+  step.one_minus_beta2 = static_cast<T>(1 - options.beta2);
+  step.step_size = static_cast<T>(options.lr / correction1);
+  step.root_scale = static_cast<T>(1 / std::sqrt(correction2));
+  step.eps = static_cast<T>(options.eps);
+  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+    kernels<T>().optim.adam(params.data[a] + begin, exp_avgs.data[a] + begin, exp_avg_sqs.data[a] + begin,
+                            grads.data[a] + begin, step, n);
+  });
+}
+
+template <class T>
+double l2_norm(const ArrayList<T>& arrays) {
+  const int64_t chunks = chunks_of(arrays.sizes);
+  const arena::Buffer<double> partial(chunks);
+  const auto scaled_norm = [&](double factor) {
+    std::fill(partial.get(), partial.get() + chunks, 0.0);
+    for_chunks(arrays.sizes, [&](int64_t chunk, size_t a, int64_t begin, int64_t n) {
+      partial.get()[chunk] += kernels<T>().optim.sum_squares(arrays.data[a] + begin, factor, n);
+    });
+    double sum = 0;
+    for (int64_t c = 0; c < chunks; ++c) sum += partial.get()[c];
+    return std::sqrt(sum) / factor;
+  };
+  // Squares of float64 leave its range long before the norm does; a factor brings them back into it.
+  const double norm = scaled_norm(1);
+  if (std::isinf(norm)) return scaled_norm(0x1p-600);
+  return norm < 0x1p-500 ? scaled_norm(0x1p+600) : norm;
+}
+
+template <class T>
+void scale(const ArrayList<T>& arrays, double factor) {
+  for_chunks(arrays.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+    kernels<T>().optim.scale(arrays.data[a] + begin, static_cast<T>(factor), n);
+  });
+}
+
+template <class T>
+bool all_finite(const ArrayList<T>& arrays) {
+  std::atomic<bool> finite{true};
+  for_chunks(arrays.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+    if (!finite.load(std::memory_order_relaxed)) return;
+    if (!kernels<T>().optim.all_finite(arrays.data[a] + begin, n)) finite.store(false, std::memory_order_relaxed);
+  });
+  return finite;
+}
+
+#define PYNN_INSTANTIATE(T)                                                                              \
+  template void sgd(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const SgdOptions&);   \
+  template void adam(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, \
+                     const AdamOptions&);                                                                \
+  template double l2_norm(const ArrayList<T>&);                                                          \
+  template void scale(const ArrayList<T>&, double);                                                      \
+  template bool all_finite(const ArrayList<T>&);
+PYNN_INSTANTIATE(float)
+PYNN_INSTANTIATE(double)
+
+}  // namespace pynn::ops

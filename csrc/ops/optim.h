@@ -1,0 +1,42 @@
+// Optimiser steps and reductions over lists of arrays, one call for all of them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace pynn::ops {
+
+struct SgdOptions {
+  double lr, momentum, dampening, weight_decay;
+  bool nesterov, first;  // first: the momentum buffers hold nothing yet
+};
+
+struct AdamOptions {
+  int64_t step;  // counted from 1
+  double lr, beta1, beta2, eps, weight_decay;
+  bool decoupled;  // AdamW
+};
+
+// The arrays of a list and how many elements each has.
+template <class T>
+struct ArrayList {
+  std::vector<T*> data;
+  std::vector<int64_t> sizes;
+};
+
+// The lists have equal lengths and sizes; momentum_buffers is empty without momentum.
+template <class T>
+void sgd(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& momentum_buffers,
+         const SgdOptions& options);
+template <class T>
+void adam(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& exp_avgs,
+          const ArrayList<T>& exp_avg_sqs, const AdamOptions& options);
+
+template <class T>
+double l2_norm(const ArrayList<T>& arrays);
+template <class T>
+void scale(const ArrayList<T>& arrays, double factor);
+template <class T>
+bool all_finite(const ArrayList<T>& arrays);
+
+}  // namespace pynn::ops
