@@ -2,6 +2,7 @@
 
 #include "kernels/conv_blocks.h"
 #include "kernels/table.h"
+#include "simd/pairs.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -188,7 +189,14 @@ void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const Conv
         store(to + column.begin + i, load(from + column.begin + i, lanes), lanes);
       });
     } else {
-      for (int64_t c = column.begin; c < column.end; ++c) to[c] = from[c * window.column_step];
+      int64_t c = column.begin;
+      if (window.column_step == 2 && column.end > c) {  // without the last one, beside which there may be nothing
+        for_lanes<T>(column.end - 1 - c, [&](int64_t i, auto lanes) {
+          store(to + column.begin + i, Pairs<T>(from + 2 * (column.begin + i), lanes).left, lanes);
+        });
+        c = column.end - 1;
+      }
+      for (; c < column.end; ++c) to[c] = from[c * window.column_step];
     }
     clear(to + column.end, columns - column.end);
   }
@@ -211,9 +219,9 @@ template <class T>
 void dweight(T* dweight, const T* dy, int64_t dy_plane, int64_t dy_image, const T* source, int64_t source_image,
              const int64_t* offsets, int64_t outputs, int64_t taps, int64_t pixels, int64_t images) {
   const int64_t output_blocks = (outputs + dweight_most_outputs - 1) / dweight_most_outputs;
-  const int64_t tap_blocks = (taps + dweight_most_taps - 1) / dweight_most_taps;
   for (int64_t b = 0; b < output_blocks; ++b) {
     const int64_t o = outputs * b / output_blocks, os = outputs * (b + 1) / output_blocks - o;
+    const int64_t most_taps = dweight_most_taps(static_cast<int>(os)), tap_blocks = (taps + most_taps - 1) / most_taps;
     for (int64_t t = 0; t < tap_blocks; ++t) {
       const int64_t k = taps * t / tap_blocks, ks = taps * (t + 1) / tap_blocks - k;
       dweight_micro_kernels<T>.of[os - 1][ks - 1](dweight + o * taps + k, taps, dy + o * dy_plane, dy_plane, dy_image,

@@ -157,8 +157,10 @@ constexpr OutputsMicroKernels<T> outputs_micro_kernels;
 // -- gradient of the weights
 // ---------------------------------------------------------------------------------------------
 
-constexpr int dweight_most_outputs = gemm_rows > 6 ? 4 : gemm_rows > 4 ? 3 : 2;
-constexpr int dweight_most_taps = gemm_rows > 6 ? 6 : 4;
+constexpr int dweight_most_outputs = gemm_rows > 6 ? 6 : gemm_rows > 4 ? 3 : 2;
+
+// Taps whose sums fit beside one vector of dy for each output channel, and one of the source.
+constexpr int dweight_most_taps(int outputs) { return smaller(6, (usable_registers - outputs) / outputs); }
 
 // [MO output channels] x [KT taps]: the lanes are pixels, added up at the end.
 template <class T, int MO, int KT>
@@ -201,8 +203,8 @@ using DweightMicroKernel = void (*)(T*, int64_t, const T*, int64_t, int64_t, con
 // [output channels - 1][taps - 1]
 template <class T>
 struct DweightMicroKernels {
-  DweightMicroKernel<T> of[dweight_most_outputs][dweight_most_taps];
-  constexpr DweightMicroKernels() : of() { fill<dweight_most_outputs, dweight_most_taps>(); }
+  DweightMicroKernel<T> of[dweight_most_outputs][dweight_most_taps(1)];
+  constexpr DweightMicroKernels() : of() { fill<dweight_most_outputs, dweight_most_taps(dweight_most_outputs)>(); }
 
  private:
   template <int MO, int KT>
@@ -211,7 +213,7 @@ struct DweightMicroKernels {
     if constexpr (KT > 1) {
       fill<MO, KT - 1>();
     } else if constexpr (MO > 1) {
-      fill<MO - 1, dweight_most_taps>();
+      fill<MO - 1, dweight_most_taps(MO - 1)>();
     }
   }
 };
