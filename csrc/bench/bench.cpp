@@ -112,6 +112,8 @@ int main(int argc, char** argv) {
   add_conv_cases();
   add_elementwise_cases();
   add_gemm_cases();
+  add_loss_cases();
+  add_optim_cases();
   add_pool_cases();
   add_peaks_to_context();
   benchmark::RunSpecifiedBenchmarks();

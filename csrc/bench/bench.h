@@ -65,6 +65,8 @@ void add_case(const std::string& name, Cost cost, std::function<Work()> make);
 void add_conv_cases();
 void add_elementwise_cases();
 void add_gemm_cases();
+void add_loss_cases();
+void add_optim_cases();
 void add_pool_cases();
 
 }  // namespace pynn::bench
