@@ -55,21 +55,23 @@ void max_pool2d(T* y, Index* indices, const T* x, const PoolShape& shape, int64_
 
 template <class T, class Index>
 bool max_pool2d_backward(T* dx, const T* dy, const Index* indices, const PoolShape& shape, int64_t planes) {
-  const int64_t taps = shape.rows.kernel * shape.columns.kernel;
-  std::memset(dx, 0, static_cast<size_t>(planes * shape.rows.size * shape.columns.size) * sizeof(T));
-  bool valid = true;
-  for_windows(shape, planes, [&](int64_t plane, int64_t out, const Taps& rows, const Taps& columns) {
-    const int64_t index = static_cast<int64_t>(indices[out]);
-    if (index < 0 || index >= taps) {
-      valid = false;
-      return;
+  const PoolAxis &rows = shape.rows, &columns = shape.columns;
+  const uint32_t row_taps = static_cast<uint32_t>(columns.kernel);
+  const uint32_t taps = static_cast<uint32_t>(rows.kernel) * row_taps;
+  std::memset(dx, 0, static_cast<size_t>(planes * rows.size * columns.size) * sizeof(T));
+  for (int64_t plane = 0; plane < planes; ++plane, dx += rows.size * columns.size) {
+    for (int64_t row = 0; row < rows.out; ++row) {
+      for (int64_t column = 0; column < columns.out; ++column, ++dy, ++indices) {
+        const uint32_t index = static_cast<uint32_t>(*indices);  // a negative one becomes a large one
+        if (index >= taps) return false;
+        const int64_t h = row * rows.stride - rows.padding + index / row_taps * rows.dilation;
+        const int64_t w = column * columns.stride - columns.padding + index % row_taps * columns.dilation;
+        if (h < 0 || h >= rows.size || w < 0 || w >= columns.size) continue;  // of a window of padding
+        dx[h * columns.size + w] += *dy;
+      }
     }
-    const int64_t i = index / shape.columns.kernel, j = index % shape.columns.kernel;
-    if (i < rows.begin || i >= rows.end || j < columns.begin || j >= columns.end) return;  // of a window of padding
-    dx[plane + (rows.start + i * shape.rows.dilation) * shape.columns.size + columns.start +
-       j * shape.columns.dilation] += dy[out];
-  });
-  return valid;
+  }
+  return true;
 }
 
 // How many elements a window averages: its part inside the input, or inside the padded input.
