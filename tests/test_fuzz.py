@@ -1,6 +1,7 @@
 """Every binding of `_core` under hostile arguments: it computes, or raises an exception that names it; no crash.
 
-A failure prints the blob that reproduces it. With `CI` set in the environment the examples are the same in every run.
+A failure prints the blob that reproduces it. With `CI` set in the environment the examples are the same in every run;
+`PYNN_FUZZ_EXAMPLES` says how many there are for each binding.
 """
 
 import os
@@ -14,7 +15,11 @@ from hypothesis import strategies as st
 from pynn import _core
 
 settings.register_profile(
-    "fuzz", deadline=None, print_blob=True, max_examples=60, suppress_health_check=list(HealthCheck)
+    "fuzz",
+    deadline=None,
+    print_blob=True,
+    max_examples=int(os.environ.get("PYNN_FUZZ_EXAMPLES", "60")),
+    suppress_health_check=list(HealthCheck),
 )
 settings.register_profile("fuzz-ci", settings.get_profile("fuzz"), derandomize=True, database=None)
 profile = settings.get_profile("fuzz-ci" if os.environ.get("CI") else "fuzz")
