@@ -1,5 +1,7 @@
 #include "bindings/array.h"
 
+#include <new>
+
 namespace pynn::bindings {
 
 std::string to_string(const Shape& shape) {
@@ -14,8 +16,21 @@ void throw_type(const char* op, const std::string& text) { throw py::type_error(
 void throw_value(const char* op, const std::string& text) { throw py::value_error(std::string(op) + ": " + text); }
 void throw_index(const char* op, const std::string& text) { throw py::index_error(std::string(op) + ": " + text); }
 
+void* allocate(const char* op, const Shape& shape, size_t bytes) {
+  try {
+    return arena::allocate(bytes);
+  } catch (const std::bad_alloc&) {
+    const std::string text = std::string(op) + ": no memory for a result of shape " + to_string(shape);
+    py::set_error(PyExc_MemoryError, text.c_str());
+    throw py::error_already_set();
+  }
+}
+
 int64_t checked_size(const char* op, const Shape& shape) {
+  constexpr size_t kMostAxes = 64;                     // NumPy's own limit
   constexpr int64_t kMostElements = int64_t(1) << 43;  // 2^46 bytes of float64
+  if (shape.size() > kMostAxes)
+    throw_value(op, "a shape of " + std::to_string(shape.size()) + " axes, at most 64 are possible");
   int64_t size = 1;
   bool overflow = false, none = false;
   for (const int64_t n : shape) {

@@ -24,7 +24,7 @@ std::string dtype_name(const py::array& array);
 [[noreturn]] void throw_value(const char* op, const std::string& text);
 [[noreturn]] void throw_index(const char* op, const std::string& text);
 
-// The product of a shape; ValueError for a negative size or a product that does not fit memory.
+// The product of a shape; ValueError for too many axes, a negative size, or a product that does not fit memory.
 int64_t checked_size(const char* op, const Shape& shape);
 
 Shape shape_of(const py::array& array);
@@ -66,11 +66,14 @@ auto by_dtype(const char* op, const char* name, const py::array& array, const Fu
   throw_type(op, std::string(name) + " is " + dtype_name(array) + ", needs float32 or float64");
 }
 
+// A block of the arena for a result of this shape; MemoryError that names the operation if there is none.
+void* allocate(const char* op, const Shape& shape, size_t bytes);
+
 // A new array in the arena, contents undefined.
 template <class T>
 py::array_t<T> empty(const char* op, const Shape& shape) {
   const int64_t size = checked_size(op, shape);
-  void* block = arena::allocate(static_cast<size_t>(size) * sizeof(T));
+  void* block = allocate(op, shape, static_cast<size_t>(size) * sizeof(T));
   const py::capsule owner(block, [](void* p) { arena::release(p); });
   return py::array_t<T>(shape, static_cast<const T*>(block), owner);
 }
