@@ -82,6 +82,14 @@ def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int
     return index, index
 
 
+def number(name: str, argument: str, value: float) -> float:
+    """Return `value` as a float; TypeError if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: {argument} must be a number, got {value!r}") from None
+
+
 def one_of(name: str, argument: str, value: str, allowed: Sequence[str]) -> None:
     """Raise ValueError unless `value` is one of the `allowed` words."""
     if value not in allowed:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, Operand, as_tensor, one_of, operands
+from pynn.functional._args import Array, Gradients, Input, Operand, as_tensor, number, one_of, operands
 from pynn.tape import record
 from pynn.tensor import Tensor
 
@@ -206,7 +206,8 @@ def clip(x: Input, low: float | None = None, high: float | None = None) -> Tenso
     """
     x = as_tensor(x)
     value = x.data
-    lowest, highest = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    lowest = -math.inf if low is None else number("clip", "low", low)
+    highest = math.inf if high is None else number("clip", "high", high)
 
     def backward(dy: Array) -> Gradients:
         return (_core.clip_backward(dy, value, lowest, highest),)
