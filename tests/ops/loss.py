@@ -62,7 +62,7 @@ cross_entropy.refuses(ValueError, r"^cross_entropy: logits \[3, 4\] and target \
 cross_entropy.refuses(
     ValueError, r"^cross_entropy: logits \[3, 4\] and target \[3, 1\] do not fit", _x, _labels[:, None]
 )
-cross_entropy.refuses(TypeError, r"^cross_entropy: target must hold integers, got float64", _x, unit(3))
+cross_entropy.refuses(TypeError, r"^cross_entropy: target must hold integers, got float", _x, unit(3))
 cross_entropy.refuses(TypeError, r"^cross_entropy: target must hold integers, got bool", _x, _labels > 0)
 cross_entropy.refuses(ValueError, r"^cross_entropy: .*label_smoothing", _x, _labels, label_smoothing=1.5)
 cross_entropy.refuses(ValueError, r"^cross_entropy: .*label_smoothing", _x, _labels, label_smoothing=float("nan"))
@@ -93,5 +93,5 @@ for op, make in ((mse_loss, normal), (bce, unit), (hinge_loss, signs)):
     for reduction in ("sum", "none"):
         op.sample(apart(0, 3), make(0, 3), reduction=reduction)
     start = "(binary_cross_entropy|bce)_with_logits" if op is bce else op.name
-    op.refuses(ValueError, rf"^{start}: .*\[3, 4\].*\[4\]", normal(3, 4), make(4))
+    op.refuses(ValueError, rf"^{start}: .*\[4\].*\[3, 4\]", normal(3, 4), make(4))
     op.refuses(ValueError, rf"^{op.name}: reduction must be .*'avg'", normal(3), make(3), "avg")

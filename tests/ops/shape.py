@@ -74,7 +74,7 @@ for shapes, axis in (
     concatenate.sample([normal(*shape) for shape in shapes], axis)
 concatenate.refuses(ValueError, "^concatenate: needs at least one", [])
 concatenate.refuses(ValueError, r"^concatenate: \[2, 3\].*\[3\]", [normal(2, 3), normal(3)])
-concatenate.refuses(ValueError, r"^concatenate: .*\[2, 3\].*\[2, 4\]", [normal(2, 3), normal(2, 4)])
+concatenate.refuses(ValueError, r"^concatenate: .*\[2, 4\].*\[2, 3\]", [normal(2, 3), normal(2, 4)])
 concatenate.refuses(ValueError, r"^concatenate: axis 2 is out of range", [normal(2, 3), normal(2, 3)], 2)
 concatenate.refuses(ValueError, r"^concatenate: axis 0 is out of range", [normal(), normal()])
 
