@@ -1,6 +1,5 @@
 #include "runtime/dispatch.h"
 
-#include <array>
 #include <cstdlib>
 
 namespace pynn {
@@ -74,10 +73,20 @@ Active& active() {
 
 }  // namespace
 
+// Each table is made on its first use: to make it runs code of its instruction set, which this processor may not have.
+template <Isa isa>
+const KernelSet& made_set() {
+  static const KernelSet set = make_set(isa);
+  return set;
+}
+
 const KernelSet& kernel_set(Isa isa) {
-  static const std::array<KernelSet, 4> sets = {make_set(Isa::baseline), make_set(Isa::avx2), make_set(Isa::avx512),
-                                                make_set(Isa::neon)};
-  return sets[static_cast<size_t>(isa)];
+  switch (isa) {
+    case Isa::avx2: return made_set<Isa::avx2>();
+    case Isa::avx512: return made_set<Isa::avx512>();
+    case Isa::neon: return made_set<Isa::neon>();
+    default: return made_set<Isa::baseline>();
+  }
 }
 
 Isa active_isa() { return active().isa; }
