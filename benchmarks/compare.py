@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import os
 import platform
 import statistics
 import time
@@ -260,6 +261,10 @@ def main(argv: list[str] | None = None) -> None:
         report["versions"]["torch"] = torch.__version__
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     print(f"{report['machine']}; {args.threads} threads; pynn runs {info['isa']}; {versions}")
+    load = os.getloadavg()[0]
+    report["load_average"] = load
+    if load > 0.5:
+        print(f"Load average {load:.1f}: others compute here, so figures of more than one thread mean little")
     if not with_torch:
         print("PyTorch is not installed: pynn's times alone")
     print(f"\n| {'training step, median µs':<36} |      pynn |" + " PyTorch    | PyTorch / pynn       |" * with_torch)
