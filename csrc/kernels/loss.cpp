@@ -2,36 +2,10 @@
 
 #include "kernels/table.h"
 #include "simd/math.h"
+#include "simd/sum.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
-
-// Sums of T run over this many elements and go on in double.
-constexpr int64_t kBlock = 512;
-
-// v in the first n lanes, `other` in the rest: what a tail may add to a sum or compare with a maximum.
-template <class T>
-PYNN_INLINE Vec<T> first_or(Vec<T> v, AllLanes, T) {
-  return v;
-}
-template <class T>
-PYNN_INLINE Vec<T> first_or(Vec<T> v, int n, T other) {
-  alignas(64) static constexpr T index[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return select(Vec<T>::load(index) < Vec<T>(T(n)), v, Vec<T>(other));
-}
-
-// The sum over 0..n-1 of term(i, lanes).
-template <class T, class Term>
-PYNN_INLINE double sum_terms(int64_t n, Term term) {
-  double total = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    Vec<T> sum = Vec<T>::zero();
-    for_lanes<T>(n - begin < kBlock ? n - begin : kBlock,
-                 [&](int64_t i, auto lanes) { sum = sum + first_or(term(begin + i, lanes), lanes, T(0)); });
-    total += static_cast<double>(reduce_add(sum));
-  }
-  return total;
-}
 
 // NaN is passed over here: it comes back when the maximum is subtracted, as do infinite maxima.
 template <class T>
