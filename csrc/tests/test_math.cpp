@@ -1,0 +1,60 @@
+// How far the vectorised functions of simd/math.h are from the true values, in units in the last place.
+#include <cmath>
+
+#include "harness.h"
+
+// erf is part of a kernel, never one by itself: tested on the vectors that this file compiles to.
+#define PYNN_ISA math_test
+#include "simd/math.h"
+
+using namespace pynn;
+using namespace pynn::test;
+
+namespace {
+
+constexpr int64_t kBatch = 4096;
+
+// The distance of `want` to its neighbour among the floats, denormals included.
+double ulp(double want) {
+  int exponent;
+  std::frexp(want, &exponent);
+  return std::ldexp(1.0, std::max(exponent - 24, -149));
+}
+
+// The largest error over every 509th float, of both signs and all exponents; infinities and NaN must be met exactly.
+template <class Kernel, class Reference>
+double largest_error(const Kernel& kernel, const Reference& reference) {
+  constexpr uint64_t kStep = 509, kFloats = uint64_t(1) << 32;
+  Guarded<float> x(kBatch), y(kBatch);
+  double largest = 0;
+  for (uint64_t first = 0; first < kFloats; first += kStep * kBatch) {
+    for (int64_t i = 0; i < kBatch; ++i) {
+      const auto bits = static_cast<uint32_t>((first + kStep * static_cast<uint64_t>(i)) % kFloats);
+      std::memcpy(&x[i], &bits, sizeof bits);
+    }
+    kernel(y.data(), x.data(), kBatch);
+    for (int64_t i = 0; i < kBatch; ++i) {
+      const double want = reference(static_cast<double>(x[i]));
+      const auto rounded = static_cast<float>(want);
+      double error = std::abs(static_cast<double>(y[i]) - want) / ulp(want);
+      if (!std::isfinite(rounded)) error = y[i] == rounded || (std::isnan(y[i]) && std::isnan(rounded)) ? 0 : INFINITY;
+      if (!(error <= largest)) largest = error;
+    }
+  }
+  return largest;
+}
+
+}  // namespace
+
+TEST_CASE("exp, log, tanh, sigmoid and erf are as accurate as simd/math.h says") {
+  const ElementwiseKernels<float>& kernel = kernels<float>().elementwise;
+  CHECK(largest_error(kernel.exp, [](double x) { return std::exp(x); }) <= 1.0);
+  CHECK(largest_error(kernel.log, [](double x) { return std::log(x); }) <= 0.9);
+  CHECK(largest_error(kernel.tanh, [](double x) { return std::tanh(x); }) <= 1.4);
+  CHECK(largest_error(kernel.sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }) <= 2.4);
+  const auto erf = [](float* y, const float* x, int64_t n) {
+    using V = math_test::Vec<float>;
+    for (int64_t i = 0; i < n; i += V::lanes) math_test::erf(V::load(x + i)).store(y + i);
+  };
+  CHECK(largest_error(erf, [](double x) { return std::erf(x); }) <= 1.4);
+}
