@@ -106,9 +106,29 @@ void pow_backward(T* da, T* db, const T* dy, Operand<T> a, Operand<T> b, const T
   });
 }
 
-template <class T, int ACol, int BCol>
-PYNN_INLINE void where_row(T* y, const bool* condition, const T* a, const T* b, int64_t n) {
-  for (int64_t j = 0; j < n; ++j) y[j] = condition[j] ? a[ACol * j] : b[BCol * j];
+// The first n elements as a mask, by way of numbers: compilers turn the loop into vectors.
+template <class T>
+PYNN_INLINE Mask<T> load_condition(const bool* condition, int n) {
+  T lane[Vec<T>::lanes] = {};
+  for (int i = 0; i < n; ++i) lane[i] = static_cast<T>(condition[i]);
+  return Vec<T>::zero() < Vec<T>::load(lane);
+}
+template <class T>
+PYNN_INLINE Mask<T> load_condition(const bool* condition, AllLanes) {
+  return load_condition<T>(condition, Vec<T>::lanes);
+}
+
+template <class T, class Lanes>
+PYNN_INLINE Vec<T> load_repeated(const T* p, int64_t j, int64_t col, Lanes lanes) {
+  return col == 1 ? load(p + j, lanes) : Vec<T>(*p);
+}
+
+template <class T>
+void where_row(T* y, const bool* condition, const T* a, int64_t a_col, const T* b, int64_t b_col, int64_t n) {
+  for_lanes<T>(n, [&](int64_t j, auto lanes) {
+    const Vec<T> va = load_repeated(a, j, a_col, lanes), vb = load_repeated(b, j, b_col, lanes);
+    store(y + j, select(load_condition<T>(condition + j, lanes), va, vb), lanes);
+  });
 }
 
 template <class T>
@@ -128,14 +148,8 @@ void where(T* y, Operand<bool> condition, Operand<T> a, Operand<T> b, int64_t ro
     const T *pa = a.data + i * a.row, *pb = b.data + i * b.row;
     if (condition.col == 0) {
       copy_row(y, *pc ? pa : pb, *pc ? a.col : b.col, n);
-    } else if (a.col == 1 && b.col == 1) {
-      where_row<T, 1, 1>(y, pc, pa, pb, n);
-    } else if (a.col == 1) {
-      where_row<T, 1, 0>(y, pc, pa, pb, n);
-    } else if (b.col == 1) {
-      where_row<T, 0, 1>(y, pc, pa, pb, n);
     } else {
-      where_row<T, 0, 0>(y, pc, pa, pb, n);
+      where_row(y, pc, pa, a.col, pb, b.col, n);
     }
   }
 }
@@ -148,8 +162,8 @@ void where_backward(T* da, T* db, const T* dy, Operand<bool> condition, int64_t 
       copy_row(da, *pc ? dy : &none, *pc ? 1 : 0, n);
       copy_row(db, *pc ? &none : dy, *pc ? 0 : 1, n);
     } else {
-      where_row<T, 1, 0>(da, pc, dy, &none, n);
-      where_row<T, 0, 1>(db, pc, &none, dy, n);
+      where_row(da, pc, dy, 1, &none, 0, n);
+      where_row(db, pc, &none, 0, dy, 1, n);
     }
   }
 }

@@ -58,17 +58,20 @@ struct Min {
   }
 };
 
+// True in the first n lanes.
 template <class T>
-PYNN_INLINE Vec<T> load_filled(const T* x, int64_t n, T fill) {
-  T lane[Vec<T>::lanes];
-  for (int i = 0; i < Vec<T>::lanes; ++i) lane[i] = i < n ? x[i] : fill;
-  return Vec<T>::load(lane);
+PYNN_INLINE Mask<T> first_lanes(int n) {
+  T ones[Vec<T>::lanes];
+  for (T& one : ones) one = T(1);
+  return Vec<T>::zero() < Vec<T>::load(ones, n);
 }
 
 template <template <class> class R, class T>
 void rows(T* y, const T* x, const T* center, int64_t count, int64_t n, int64_t ldx) {
   constexpr int lanes = Vec<T>::lanes;
   constexpr int Width = 8;  // accumulators: they hide the latency of the addition and shorten each sum
+  const int tail = static_cast<int>(n % lanes);
+  const Mask<T> in_tail = first_lanes<T>(tail);
   for (int64_t r = 0; r < count; ++r, x += ldx) {
     const T c = center != nullptr ? center[r] : T(0);
     const Vec<T> middle(c);
@@ -87,7 +90,9 @@ void rows(T* y, const T* x, const T* center, int64_t count, int64_t n, int64_t l
       total = R<T>::combine(R<T>::combine(part[0], part[2]), R<T>::combine(part[1], part[3]));
     }
     for (; i + lanes <= n; i += lanes) total = R<T>::step(total, Vec<T>::load(x + i), middle);
-    if (i < n) total = R<T>::step(total, load_filled(x + i, n - i, R<T>::fill(c)), middle);
+    if (tail != 0) {
+      total = R<T>::step(total, select(in_tail, Vec<T>::load(x + i, tail), Vec<T>(R<T>::fill(c))), middle);
+    }
     y[r] = R<T>::over_lanes(total);
   }
 }
@@ -124,7 +129,18 @@ void columns(T* y, const T* x, const T* center, int64_t n, int64_t cols, int64_t
 
 template <class T>
 int64_t find(const T* x, T value, int64_t n) {
+  constexpr int lanes = Vec<T>::lanes, Width = 4;
+  const Vec<T> wanted(value);
   int64_t i = 0;
+  for (; i + Width * lanes <= n; i += Width * lanes) {
+    Vec<T> found = Vec<T>::zero();
+#pragma GCC unroll 4
+    for (int w = 0; w < Width; ++w) {
+      const Vec<T> v = Vec<T>::load(x + i + w * lanes);
+      found = select((v == wanted) | !(v == v), Vec<T>(T(1)), found);
+    }
+    if (reduce_max(found) > T(0)) break;
+  }
   while (i < n && x[i] != value && x[i] == x[i]) ++i;
   return i;
 }
