@@ -12,7 +12,8 @@ MODULES = [m.name for m in pkgutil.walk_packages(pynn.__path__, "pynn.") if not 
 
 
 @pytest.mark.parametrize("name", ["pynn", *MODULES])
-def test_doctests(name: str) -> None:
+def test_doctests(name: str, request: pytest.FixtureRequest) -> None:
     pynn.seed(0)
-    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    names = {"getfixture": request.getfixturevalue}  # as pytest's own doctests have it
+    result = doctest.testmod(importlib.import_module(name), extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0, f"{result.failed} of {result.attempted} examples in {name} failed"
