@@ -1,6 +1,7 @@
 // What the kernel tests share: buffers with guard bytes, random numbers from a printed seed, sizes, and comparison.
 #pragma once
 
+#define DOCTEST_CONFIG_TREAT_CHAR_STAR_AS_STRING  // else isa_name() prints as a pointer
 #include <doctest/doctest.h>
 
 #include <cmath>
