@@ -1,7 +1,6 @@
 // What the kernel tests share: buffers with guard bytes, random numbers from a printed seed, sizes, and comparison.
 #pragma once
 
-#define DOCTEST_CONFIG_TREAT_CHAR_STAR_AS_STRING  // else isa_name() prints as a pointer
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -74,8 +73,8 @@ void check_close(const Guarded<T>& got, const Guarded<U>& want, double tolerance
     const bool same = (std::isnan(a) && std::isnan(b)) || a == b || std::abs(a - b) <= tolerance;
     if (!same) {
       CHECK_MESSAGE(same, what << ": element " << i << " of " << got.size() << " is " << a << ", expected " << b
-                               << " within " << tolerance << " (" << isa_name(active_isa()) << ", seed " << seed()
-                               << ")");
+                               << " within " << tolerance << " (" << std::string(isa_name(active_isa())) << ", seed "
+                               << seed() << ")");
       return;
     }
   }
