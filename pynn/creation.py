@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -24,34 +28,36 @@ def tensor(data: object, requires_grad: bool = False, dtype: npt.DTypeLike | Non
     return result
 
 
-def zeros(*shape: int, requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
-    """Return zeros of `shape`.
+def zeros(*shape: int | tuple[int, ...], requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
+    """Return zeros of `shape`, given as integers or as one tuple.
 
     >>> import pynn
     >>> pynn.zeros(2, 3).shape
     (2, 3)
     """
-    return Tensor(np.zeros(shape, dtype), requires_grad)
+    return Tensor(np.zeros(_shape("zeros", shape), dtype), requires_grad)
 
 
-def ones(*shape: int, requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
-    """Return ones of `shape`.
+def ones(*shape: int | tuple[int, ...], requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
+    """Return ones of `shape`, given as integers or as one tuple.
 
     >>> import pynn
     >>> pynn.ones(2)
     Tensor([1., 1.], dtype=float32)
     """
-    return Tensor(np.ones(shape, dtype), requires_grad)
+    return Tensor(np.ones(_shape("ones", shape), dtype), requires_grad)
 
 
-def randn(*shape: int, requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
+def randn(*shape: int | tuple[int, ...], requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
     """Return samples of the standard normal distribution, from the generator that `pynn.seed` sets.
+
+    `shape` is given as for `zeros`.
 
     >>> import pynn
     >>> pynn.randn(2, 3).shape
     (2, 3)
     """
-    return Tensor(random.generator().standard_normal(shape).astype(dtype), requires_grad)
+    return Tensor(random.generator().standard_normal(_shape("randn", shape)).astype(dtype), requires_grad)
 
 
 def arange(start: float, stop: float | None = None, step: float = 1, dtype: npt.DTypeLike | None = None) -> Tensor:
@@ -61,7 +67,22 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: npt.
     >>> pynn.arange(3)
     Tensor([0, 1, 2], dtype=int64)
     """
+    if step == 0:
+        raise ValueError("arange: step is 0, needs another number")
     values = np.arange(start, stop, step) if stop is not None else np.arange(0, start, step)
     if dtype is None:
         dtype = np.float32 if values.dtype.kind == "f" else np.int64
     return Tensor(values, dtype=dtype)
+
+
+def _shape(name: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return the shape of a new tensor as a tuple of sizes."""
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
+    try:
+        sizes = tuple(map(operator.index, shape))
+    except TypeError:
+        raise TypeError(f"{name}: shape must be integers, got {list(shape)}") from None
+    if min(sizes, default=0) < 0 or math.prod(filter(None, sizes)) >= 2**60:
+        raise ValueError(f"{name}: shape {list(sizes)} has a negative size, or more elements than memory can hold")
+    return sizes

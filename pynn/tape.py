@@ -153,10 +153,14 @@ def grad(
     tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     dy = _start_gradient("grad", output, grad_output)
     sources = [x._node or x for x in tensors]
-    found = _gradients(output, dy, retain_graph, {s for s in sources if type(s) is Node})
+    start = output._node or output
+    found = _gradients(output, dy, True, {s for s in sources if type(s) is Node})
     for i, source in enumerate(sources):
         if source not in found:
             raise RuntimeError(f"grad: the output does not depend on input {i}, {list(tensors[i].shape)}")
+    if not retain_graph:  # only now: a refusal leaves the graph as it was
+        for node in _history(start):
+            node.release()
     return [found[source] for source in sources]
 
 

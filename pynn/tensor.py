@@ -240,7 +240,10 @@ class Tensor:
     def __setitem__(self, key: Any, value: object) -> None:
         if is_grad_enabled() and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
             raise RuntimeError("setitem: a write is not differentiable; use pynn.where, or write under pynn.no_grad()")
-        self.data[_raw_key(key)] = _raw(value)
+        try:
+            self.data[_raw_key(key)] = _raw(value)
+        except (IndexError, TypeError, ValueError) as error:
+            raise type(error)(f"setitem: shape {list(self.shape)}: {error}") from None
         self._bump_version()
 
     def _in_place(self, name: str, other: object) -> Tensor:

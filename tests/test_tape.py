@@ -448,6 +448,14 @@ def test_grad_of_an_input_that_is_not_there():
         pynn.grad(y, [x, leaf(1, 2)])
 
 
+def test_a_refused_grad_leaves_the_graph():
+    x = leaf(1)
+    y = x * 2
+    with pytest.raises(RuntimeError, match="does not depend"):
+        pynn.grad(y, leaf(1, 2))
+    assert pynn.grad(y, x)[0] == [2]
+
+
 def test_grad_frees_unless_told_to_retain():
     x = leaf(1)
     y = x * 2
@@ -466,6 +474,16 @@ def test_a_changed_input_is_refused():
     with pytest.raises(RuntimeError, match=r"^backward: mul needs .* saved tensor 1, \[2\], was changed in place"):
         y.backward()
     assert x.grad is None
+
+
+@pytest.mark.parametrize("gather", [lambda w, i: w[i], lambda w, i: F.embedding(i, w)], ids=["index", "embedding"])
+def test_changed_indices_are_refused(gather):
+    w, indices = pynn.ones(3, 2, requires_grad=True), pynn.tensor([0, 1])
+    y = gather(w, indices).sum()
+    indices[0] = 2
+    with pytest.raises(RuntimeError, match=r"needs .* saved tensor 0, \[2\], was changed in place"):
+        y.backward()
+    assert w.grad is None
 
 
 def test_a_changed_output_is_refused():

@@ -157,6 +157,27 @@ def test_zero_size():
     assert "shape=[0, 3]" in repr(t)
 
 
+@pytest.mark.parametrize("make", [pynn.zeros, pynn.ones, pynn.randn])
+def test_factories_take_a_tuple_and_name_bad_shapes(make):
+    assert make((2, 3)).shape == make(2, 3).shape == (2, 3)
+    assert make().shape == make(()).shape == ()
+    for shape in ((-1, 2), (2**40, 2**40)):
+        with pytest.raises(ValueError, match=rf"^{make.__name__}: shape \[{shape[0]}, {shape[1]}\]"):
+            make(*shape)
+    with pytest.raises(TypeError, match=rf"^{make.__name__}: shape must be integers, got \[2\.5\]"):
+        make(2.5)
+
+
+def test_arange_without_a_step():
+    with pytest.raises(ValueError, match=r"^arange: step is 0"):
+        pynn.arange(0, 3, 0)
+
+
+def test_numbers_that_no_float_holds():
+    with pytest.raises(ValueError, match=r"^mul: an integer is too large for float32"):
+        pynn.ones(2) * 10**400
+
+
 def test_factories():
     assert pynn.zeros(2, 3).dtype == np.float32
     assert pynn.ones(2, dtype="float64", requires_grad=True).requires_grad
@@ -440,6 +461,24 @@ def test_bad_indices(key):
         x[key]
 
 
+@pytest.mark.parametrize(
+    ("key", "error"), [(slice(1.0), TypeError), (slice(None, None, 0), ValueError), (([0], slice(0.5)), TypeError)]
+)
+def test_bad_slices(key, error):
+    with pytest.raises(error, match=r"^index: .*slice"):
+        pynn.tensor(f32(3, 3))[key]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"), [(9, 1.0, IndexError), (0, [1.0, 2.0], ValueError), (0, "x", ValueError)]
+)
+def test_a_refused_setitem_names_the_shape(key, value, error):
+    x = pynn.tensor(f32(3, 3))
+    with pytest.raises(error, match=r"^setitem: shape \[3, 3\]: "):
+        x[key] = value
+    assert x.tolist() == f32(3, 3).tolist()
+
+
 def test_setitem():
     x = pynn.tensor(f32(3, 2))
     x[0] = 0
@@ -512,7 +551,7 @@ def test_bad_axes():
         x.sum(2)
     with pytest.raises(ValueError, match=r"^mean: axes \[0, -2\] name an axis twice"):
         x.mean((0, -2))
-    with pytest.raises(TypeError, match=r"^max: axis must be an integer, got float"):
+    with pytest.raises(TypeError, match=r"^max: axis must be an integer, got 1.0"):
         x.max(1.0)
 
 

@@ -37,7 +37,10 @@ def operands(name: str, a: Operand, b: Operand) -> tuple[Tensor, Tensor]:
 
 def _operand(name: str, x: Operand, dtype: np.dtype[Any]) -> Tensor:
     if isinstance(x, (int, float, np.integer, np.floating, np.bool_)):
-        return constant(np.array(x, dtype))
+        try:
+            return constant(np.array(x, dtype))
+        except OverflowError:
+            raise ValueError(f"{name}: an integer is too large for {dtype}") from None
     if isinstance(x, Tensor):
         return x
     if isinstance(x, (list, tuple)):
@@ -49,10 +52,7 @@ def _operand(name: str, x: Operand, dtype: np.dtype[Any]) -> Tensor:
 
 def axis_index(name: str, axis: int, ndim: int) -> int:
     """Return `axis` counted from the front; ValueError if there is no such axis."""
-    try:
-        index = operator.index(axis)
-    except TypeError:
-        raise TypeError(f"{name}: axis must be an integer, got {type(axis).__name__}") from None
+    index = integer(name, "axis", axis)
     if not -ndim <= index < ndim:
         raise ValueError(f"{name}: axis {index} is out of range for {ndim} axes")
     return index % ndim
@@ -85,9 +85,17 @@ def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int
 def number(name: str, argument: str, value: float) -> float:
     """Return `value` as a float; TypeError if it is none."""
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float(operator.pos(value))  # + refuses the text that float would read
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name}: {argument} must be a number, got {value!r}") from None
+
+
+def integer(name: str, argument: str, value: int) -> int:
+    """Return `value` as an int; TypeError if it is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: {argument} must be an integer, got {value!r}") from None
 
 
 def one_of(name: str, argument: str, value: str, allowed: Sequence[str]) -> None:

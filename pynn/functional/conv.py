@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, pair
+from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, pair
 from pynn.functional.reduction import mean
 from pynn.tape import record
 from pynn.tensor import Tensor
@@ -56,6 +56,7 @@ def conv2d(
     b = None if offset is None else offset.data
     strides, dilations = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
     pads = _pads(padding, w.shape, strides, dilations)
+    groups = integer("conv2d", "groups", groups)
     needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
     y = _core.conv2d(value, w, b, strides, pads, dilations, groups)
 

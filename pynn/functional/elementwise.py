@@ -74,12 +74,12 @@ def leaky_relu(x: Input, negative_slope: float = 0.01) -> Tensor:
     Tensor([-1.,  2.], dtype=float32)
     """
     x = as_tensor(x)
-    value = x.data
+    value, slope = x.data, number("leaky_relu", "negative_slope", negative_slope)
 
     def backward(dy: Array) -> Gradients:
-        return (_core.leaky_relu_backward(dy, value, negative_slope),)
+        return (_core.leaky_relu_backward(dy, value, slope),)
 
-    return record("leaky_relu", _core.leaky_relu(value, negative_slope), (x,), backward, (x,))
+    return record("leaky_relu", _core.leaky_relu(value, slope), (x,), backward, (x,))
 
 
 def sigmoid(x: Input) -> Tensor:
@@ -315,6 +315,8 @@ def pow(a: Operand, b: Operand) -> Tensor:
 def _pow_number(a: Tensor, n: float) -> Tensor:
     """`a ** n` without the logarithms of the gradient for n."""
     x = a.data
+    if x.dtype.kind != "f":
+        raise TypeError(f"pow: a is {x.dtype}, needs float32 or float64")
     y = _core.mul(x, x) if n == 2 else _core.pow(x, np.array(n, x.dtype))
 
     def backward(dy: Array) -> Gradients:

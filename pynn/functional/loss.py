@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, int64, one_of
+from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, int64, integer, number, one_of
 from pynn.functional.shape import reshape, transpose
 from pynn.grad_mode import is_grad_enabled
 from pynn.tape import record
@@ -109,6 +109,8 @@ def cross_entropy(
     0.6931
     """
     one_of("cross_entropy", "reduction", reduction, REDUCTIONS)
+    ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
+    label_smoothing = number("cross_entropy", "label_smoothing", label_smoothing)
     x, classes = as_tensor(logits), int64("cross_entropy", "target", target)
     if x.ndim == 0 or classes.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
         raise ValueError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pynn import _core, random
-from pynn.functional._args import Array, Gradients, Input, as_tensor, int64
+from pynn.functional._args import Array, Gradients, Input, as_tensor, int64, number
 from pynn.functional.shape import reshape
 from pynn.tape import record
 from pynn.tensor import Tensor
@@ -90,7 +90,7 @@ def layer_norm(
     """
     x = as_tensor(x)
     shape = x.shape
-    last = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    last = tuple(normalized_shape) if isinstance(normalized_shape, Sequence) else (normalized_shape,)
     if not last or shape[-len(last) :] != last:
         raise ValueError(f"layer_norm: input {list(shape)} does not end in normalized_shape {list(last)}")
     affine = _affine("layer_norm", weight, bias)
@@ -122,7 +122,7 @@ def dropout(x: Input, p: float = 0.5, training: bool = True) -> Tensor:
     >>> pynn.functional.dropout(pynn.ones(3), p=0.5, training=False)
     Tensor([1., 1., 1.], dtype=float32)
     """
-    if not 0 <= p <= 1:
+    if not 0 <= number("dropout", "p", p) <= 1:
         raise ValueError(f"dropout: p must be a probability in 0 … 1, got {p}")
     x = as_tensor(x)
     if not training or p == 0:
@@ -152,4 +152,5 @@ def embedding(indices: Input, weight: Input) -> Tensor:
     def backward(dy: Array) -> Gradients:
         return (_core.embedding_backward(dy, rows, num_embeddings),)
 
-    return record("embedding", _core.embedding(weight.data, rows), (weight,), backward)
+    saved = (indices,) if isinstance(indices, Tensor) else ()
+    return record("embedding", _core.embedding(weight.data, rows), (weight,), backward, saved)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pynn import _core
-from pynn.functional._args import Array, Axes, Gradients, Input, as_tensor, axes_tuple, axis_index
+from pynn.functional._args import Array, Axes, Gradients, Input, as_tensor, axes_tuple, axis_index, integer
 from pynn.tape import record
 from pynn.tensor import Tensor
 
@@ -101,7 +101,7 @@ def var(x: Input, axis: Axes = None, keepdims: bool = False, correction: int = 1
     """
     x = as_tensor(x)
     value = x.data
-    axes = axes_tuple("var", axis, value.ndim)
+    axes, correction = axes_tuple("var", axis, value.ndim), integer("var", "correction", correction)
 
     def backward(dy: Array) -> Gradients:
         return (_core.var_backward(dy.reshape(_kept(value.shape, axes)), value, axes, correction),)

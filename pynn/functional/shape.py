@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 
 from pynn import _core
 from pynn._array import as_array
-from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index
+from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, number
 from pynn.tape import record
 from pynn.tensor import Tensor
 
@@ -33,6 +32,8 @@ def reshape(x: Input, shape: int | Sequence[int]) -> Tensor:
     except ValueError:
         wanted = list(shape) if isinstance(shape, Sequence) else [shape]
         raise ValueError(f"reshape: {list(value.shape)} of {value.size} elements does not fit {wanted}") from None
+    except TypeError:
+        raise TypeError(f"reshape: shape must be integers, got {shape!r}") from None
 
     def backward(dy: Array) -> Gradients:
         return (dy.reshape(value.shape),)
@@ -118,7 +119,7 @@ def concatenate(tensors: Sequence[Input], axis: int = 0) -> Tensor:
     arrays = [x.data for x in parents]
     if any(x.ndim != arrays[0].ndim for x in arrays):
         raise ValueError(f"concatenate: {' and '.join(str(list(x.shape)) for x in arrays)} differ in their axes")
-    y = _core.concatenate(arrays, axis) if arrays[0].dtype.kind == "f" else _join(np.concatenate, arrays, axis)
+    y = _core.concatenate(arrays, axis) if arrays[0].dtype.kind == "f" else _concatenate_others(arrays, axis)
     sizes, needs = [x.shape[axis] for x in arrays], [x.requires_grad for x in parents]
 
     def backward(dy: Array) -> Gradients:
@@ -131,11 +132,15 @@ def concatenate(tensors: Sequence[Input], axis: int = 0) -> Tensor:
     return record("concatenate", y, parents, backward)
 
 
-def _join(join: Any, arrays: list[Array], axis: int) -> Array:
+def _concatenate_others(arrays: list[Array], axis: int) -> Array:
     """Join arrays that the core does not take (integers and bool), under its rule of one dtype."""
     if len({x.dtype for x in arrays}) > 1:
         raise TypeError(f"concatenate: one dtype is needed, got {', '.join(str(x.dtype) for x in arrays)}")
-    return np.asarray(join(arrays, axis), order="C")
+    try:
+        return np.asarray(np.concatenate(arrays, axis), order="C")
+    except ValueError:
+        shapes = " and ".join(str(list(x.shape)) for x in arrays)
+        raise ValueError(f"concatenate: {shapes} differ beside axis {axis}") from None
 
 
 def stack(tensors: Sequence[Input], axis: int = 0) -> Tensor:
@@ -170,20 +175,29 @@ def pad(x: Input, widths: Sequence[int] | Sequence[tuple[int, int]], value: floa
     """
     x = as_tensor(x)
     shape = x.data.shape
-    flat: list[int] = []
-    try:
-        pairs = [(operator.index(before), operator.index(after)) for before, after in widths]  # type: ignore[misc]
-    except TypeError:
-        flat = [operator.index(n) for n in widths]  # type: ignore[arg-type]
-        pairs = list(zip(flat[-2::-2], flat[::-2], strict=False)) if len(flat) % 2 == 0 else []
-        pairs = [(0, 0)] * (len(shape) - len(pairs)) + pairs
-    if len(pairs) != len(shape) or len(flat) % 2:
-        raise ValueError(f"pad: widths {list(widths)} do not fit shape {list(shape)}")
+    pairs = _pad_pairs(widths, shape)
 
     def backward(dy: Array) -> Gradients:
         return (_core.slice(dy, [before for before, _ in pairs], [1] * len(shape), shape),)
 
-    return record("pad", _core.pad(x.data, pairs, value), (x,), backward)
+    return record("pad", _core.pad(x.data, pairs, number("pad", "value", value)), (x,), backward)
+
+
+def _pad_pairs(widths: Sequence[int] | Sequence[tuple[int, int]], shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """A (before, after) pair for each axis."""
+    try:
+        table = np.asarray(widths)
+    except ValueError:  # pairs that are none
+        raise ValueError(f"pad: widths {widths} do not fit shape {list(shape)}") from None
+    if table.size and table.dtype.kind not in "iu":
+        raise TypeError(f"pad: widths must be integers or pairs of them, got {widths!r}")
+    if table.ndim == 1 and len(table) % 2 == 0:  # the flat list
+        last = table.astype(np.int64).reshape(-1, 2)[::-1]
+        table = np.concatenate([np.zeros((max(0, len(shape) - len(last)), 2), np.int64), last])
+    if table.shape != (len(shape), 2):
+        raise ValueError(f"pad: widths {widths} do not fit shape {list(shape)}")
+    pairs: list[tuple[int, int]] = [(before, after) for before, after in table.tolist()]
+    return pairs
 
 
 def astype(x: Input, dtype: npt.DTypeLike) -> Tensor:
@@ -223,18 +237,19 @@ def index(x: Input, key: Any) -> Tensor:
     keys = key if isinstance(key, tuple) else (key,)
     if value.dtype.kind == "f" and all(_is_basic(k) for k in keys):
         return _index_basic(x, keys)
+    saved = [k for k in keys if isinstance(k, Tensor)]
     keys = tuple([k.data if isinstance(k, Tensor) else k for k in keys])
     try:
         y = np.array(value[keys], order="C")
-    except IndexError as error:
-        raise IndexError(f"index: shape {list(value.shape)}: {error}") from None
+    except (IndexError, TypeError, ValueError) as error:
+        raise type(error)(f"index: shape {list(value.shape)}: {error}") from None
 
     def backward(dy: Array) -> Gradients:
         dx = np.zeros_like(value)
         np.add.at(dx, keys, dy)  # an element may be named more than once
         return (dx,)
 
-    return record("index", y, (x,), backward)
+    return record("index", y, (x,), backward, saved)
 
 
 def _is_basic(k: Any) -> bool:
@@ -260,7 +275,10 @@ def _index_basic(x: Tensor, keys: tuple[Any, ...]) -> Tensor:
             continue
         for n in shape[len(starts) : len(starts) + (ndim - given if k is ... else 1)]:
             if isinstance(k, slice) or k is ...:
-                start, stop, step = k.indices(n) if k is not ... else (0, n, 1)
+                try:
+                    start, stop, step = k.indices(n) if k is not ... else (0, n, 1)
+                except (TypeError, ValueError) as error:  # of a part that is no integer, of a step of 0
+                    raise type(error)(f"index: {error}") from None
                 size = len(range(start, stop, step))
                 out_shape.append(size)
             else:

@@ -29,6 +29,7 @@ for name, op in UNARY.items():
         op.sample(positive(*shape) if name in ("log", "sqrt") else apart(*shape))
 UNARY["leaky_relu"].sample(apart(3, 5), 0.5)
 UNARY["leaky_relu"].sample(apart(3, 5), negative_slope=-1.0)
+UNARY["leaky_relu"].refuses(TypeError, r"^leaky_relu: negative_slope must be a number", normal(3), "x")
 UNARY["gelu"].sample(apart(3, 5), "tanh")
 UNARY["gelu"].sample(apart(5, 7, 33), approximate="tanh")
 UNARY["gelu"].refuses(ValueError, r"^gelu: approximate must be .*got 'exact'", normal(3), "exact")

@@ -66,6 +66,8 @@ cross_entropy.refuses(TypeError, r"^cross_entropy: target must hold integers, go
 cross_entropy.refuses(TypeError, r"^cross_entropy: target must hold integers, got bool", _x, _labels > 0)
 cross_entropy.refuses(ValueError, r"^cross_entropy: .*label_smoothing", _x, _labels, label_smoothing=1.5)
 cross_entropy.refuses(ValueError, r"^cross_entropy: .*label_smoothing", _x, _labels, label_smoothing=float("nan"))
+cross_entropy.refuses(TypeError, r"^cross_entropy: label_smoothing must be a number", _x, _labels, label_smoothing="x")
+cross_entropy.refuses(TypeError, r"^cross_entropy: ignore_index must be an integer", _x, _labels, ignore_index=0.5)
 cross_entropy.refuses(ValueError, r"^cross_entropy: reduction must be .*'max'", _x, _labels, reduction="max")
 
 

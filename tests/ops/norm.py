@@ -41,7 +41,7 @@ batch_norm.refuses(ValueError, r"^batch_norm: .*\[1, 3\]", normal(1, 3), _c, pos
 
 
 def _layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
-    last = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    last = tuple(np.atleast_1d(normalized_shape))
     rows = x.reshape(*x.shape[: x.ndim - len(last)], int(np.prod(last)))
     bias = np.zeros_like(weight) if weight is not None and bias is None else bias
     flat = [None if p is None else p.reshape(-1) for p in (weight, bias)]
@@ -60,6 +60,7 @@ layer_norm.refuses(ValueError, r"^layer_norm: input \[3, 4\] does not end in nor
 layer_norm.refuses(ValueError, r"^layer_norm: input \[3, 4\] does not end in .*\[2, 3, 4\]", normal(3, 4), (2, 3, 4))
 layer_norm.refuses(ValueError, r"^layer_norm: input \[\] does not end in", normal(), ())
 layer_norm.refuses(ValueError, r"^layer_norm: weight or bias \[3\] needs the shape \[4\]", normal(3, 4), 4, normal(3))
+layer_norm.sample(normal(3, 4), np.int64(4))
 layer_norm.refuses(ValueError, r"^layer_norm: a bias needs a weight", normal(3, 4), 4, None, normal(4))
 
 
@@ -76,6 +77,7 @@ for p in (0, 0.0, 1, 1.0):
 dropout.sample(normal(3, 5), training=False)
 for p in (-0.1, 1.1, float("nan")):
     dropout.refuses(ValueError, rf"^dropout: p must be a probability .*{p}", normal(3), p)
+dropout.refuses(TypeError, r"^dropout: p must be a number", normal(3), "x")
 
 embedding = Op("embedding", lambda indices, weight: oracle.embedding(weight, indices.astype(int)))
 for vocabulary, width, shape in (

@@ -68,6 +68,7 @@ sum_.sample(normal(0, 3), 0)
 sum_.sample(normal(0))
 var.sample(normal(3, 5), 1, correction=0)
 var.sample(normal(3, 5), None, True, 2)
+var.refuses(TypeError, r"^var: correction must be an integer", normal(3), correction=0.5)
 for op in (max_, min_):
     op.refuses(ValueError, rf"^{op.name}: .*\[0, 3\]", normal(0, 3), 0)
     op.refuses(ValueError, rf"^{op.name}: .*\[0\]", normal(0))

@@ -20,6 +20,7 @@ reshape.refuses(ValueError, r"^reshape: \[2, 3\] of 6 elements does not fit \[4,
 reshape.refuses(ValueError, r"^reshape: \[2, 3\] of 6 elements does not fit \[-1, 4\]", normal(2, 3), (-1, 4))
 reshape.refuses(ValueError, r"^reshape: \[2, 3\] of 6 elements does not fit \[-1, -1\]", normal(2, 3), (-1, -1))
 reshape.refuses(ValueError, r"^reshape: ", normal(2, 3), (2**40, 2**40))
+reshape.refuses(TypeError, r"^reshape: shape must be integers, got \(2\.0, 3\)", normal(2, 3), (2.0, 3))
 
 flatten = Op("flatten", lambda x, start_dim=0: x.reshape(*x.shape[:start_dim], int(np.prod(x.shape[start_dim:]))))
 for shape in ((), (3,), (2, 3, 4), (0, 3)):
@@ -107,6 +108,10 @@ for shape, widths in (
     pad.sample(normal(*shape), widths, value=-1.5)
 pad.refuses(ValueError, r"^pad: widths .* do not fit shape \[2, 3\]", normal(2, 3), ((1, 1),))
 pad.refuses(ValueError, r"^pad: widths .* do not fit shape \[2, 3\]", normal(2, 3), (1, 1, 1))
+pad.refuses(ValueError, r"^pad: widths .* do not fit shape \[2, 3\]", normal(2, 3), ((1, 2, 3), (1, 2)))
+pad.refuses(ValueError, r"^pad: widths 3 do not fit shape \[2, 3\]", normal(2, 3), 3)
+pad.refuses(TypeError, r"^pad: widths must be integers", normal(3), (1.0, 2))
+pad.refuses(TypeError, r"^pad: value must be a number", normal(3), (1, 2), None)
 pad.refuses(ValueError, r"^pad: .*-1", normal(3), ((-1, 0),))
 pad.refuses((ValueError, MemoryError, OverflowError), r"^pad: ", normal(3), ((2**62, 2**62),))
 pad.refuses((ValueError, MemoryError, OverflowError), r"^pad: ", normal(3), ((2**40, 2**40),))
