@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         _complain(f"error: {error}", error)
         return EXIT_FAILED
-    except (ValueError, OSError, ImportError) as error:
-        _complain(f"error: {' '.join(str(error).split())}", error)  # on one line
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        _complain(f"error: {' '.join(str(error).split()) or 'out of memory'}", error)  # on one line
         return EXIT_BAD_INPUT
     return int(code)
 
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     mnist.add_argument("--batch-size", type=_integer(1), metavar="N", help="images in a step (default: the model's)")
     mnist.add_argument("--lr", type=_positive, metavar="X", help="peak learning rate (default: the model's)")
     mnist.add_argument(
-        "--seed", type=_integer(0), metavar="N", default=0, help="of weights, order and dropout (default: 0)"
+        "--seed", type=_integer(0, 2**64 - 1), metavar="N", default=0, help="of weights, order and dropout (default: 0)"
     )
     mnist.add_argument("--threads", type=_integer(1), metavar="N", help="default: the processors available")
     mnist.add_argument("--data-dir", metavar="D", help="folder of the IDX files (default: search, then download)")
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _integer(least: int) -> Callable[[str], int]:
+def _integer(least: int, most: int | None = None) -> Callable[[str], int]:
     def parse(text: str) -> int:
         try:
             value = int(text)
@@ -94,6 +94,8 @@ def _integer(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"{value} is below {least}")
+        if most is not None and value > most:
+            raise argparse.ArgumentTypeError(f"{value} is above {most}")
         return value
 
     return parse

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pynn.data import read_idx
+from pynn.serialize import parse_npy
 
 __all__ = ["mnist_like", "read_digits"]
 
@@ -36,16 +38,17 @@ def read_digits(path: str | os.PathLike[str]) -> Images:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is broken or holds something else.
+        If the file is broken, holds something else, or no image.
     ImportError
         If the file is a picture and Pillow is missing.
     """
+    path = Path(path)
     with open(path, "rb") as file:
         magic = file.read(6)
     if magic == b"\x93NUMPY":
         try:
-            images = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
+            images: Images = parse_npy("it", path.read_bytes())
+        except ValueError as error:
             raise ValueError(f"read_digits: {os.fspath(path)} is not a readable .npy file: {error}") from error
     elif magic[:2] in (b"\0\0", b"\x1f\x8b"):
         images = read_idx(path)
@@ -56,6 +59,8 @@ def read_digits(path: str | os.PathLike[str]) -> Images:
             f"read_digits: {os.fspath(path)} holds {images.dtype} {list(images.shape)}, "
             f"expected uint8 [N, {SIDE}, {SIDE}] or [{SIDE}, {SIDE}]"
         )
+    if images.size == 0:
+        raise ValueError(f"read_digits: {os.fspath(path)} holds no images")
     return np.ascontiguousarray(images.reshape(-1, SIDE, SIDE))
 
 

@@ -160,7 +160,7 @@ def _load_npz(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
                     if entry == f"{METADATA}.json":
                         metadata = _parse_metadata(content)
                     elif entry.endswith(".npy"):
-                        state[entry.removesuffix(".npy")] = _parse_npy(entry, content)
+                        state[entry.removesuffix(".npy")] = parse_npy(f"entry {entry!r}", content)
                     else:
                         raise ValueError(f"entry {entry!r} is not an array")
         # NotImplementedError: an unknown compression. RuntimeError: encryption. EOFError: cut within an entry.
@@ -176,18 +176,19 @@ def _parse_metadata(content: bytes) -> dict[str, str]:
     return metadata
 
 
-def _parse_npy(entry: str, content: bytes) -> Array:
+def parse_npy(name: str, content: bytes) -> Array:
+    """Return the array of a whole .npy file, called `name` in the ValueError for one that is broken."""
     # Not numpy.load: that allocates what the header asks for before it looks at the number of bytes.
     stream = io.BytesIO(content)
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"entry {entry!r} has .npy version {version}, expected 1.0 or 2.0")
+        raise ValueError(f"{name} has .npy version {version}, expected 1.0 or 2.0")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran_order, dtype = read_header(stream)
     if dtype.kind not in "biuf":
-        raise ValueError(f"entry {entry!r} has dtype {dtype}, expected bool, integer or float")
+        raise ValueError(f"{name} has dtype {dtype}, expected bool, integer or float")
     payload = stream.read()
     if min(shape, default=0) < 0 or len(payload) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"entry {entry!r} has {len(payload)} bytes, shape {list(shape)} of {dtype} needs others")
+        raise ValueError(f"{name} has {len(payload)} bytes, shape {list(shape)} of {dtype} needs others")
     array = np.frombuffer(payload, dtype).reshape(shape, order="F" if fortran_order else "C")
     return np.array(array, dtype=dtype.newbyteorder("="), order="C")

@@ -379,6 +379,14 @@ def test_refused_images(tmp_path):
     np.save("object.npy", np.array([None]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"read_digits: object\.npy is not a readable \.npy file"):
         read_digits("object.npy")
+    # The header alone asks for 713 TiB.
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 28, 28), }".ljust(117) + b"\n"
+    (tmp_path / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ValueError, match=r"read_digits: huge\.npy is not a readable \.npy file: it has 0 bytes"):
+        read_digits("huge.npy")
+    np.save("none.npy", np.zeros((0, 28, 28), np.uint8))
+    with pytest.raises(ValueError, match=r"read_digits: none\.npy holds no images"):
+        read_digits("none.npy")
     with pytest.raises(FileNotFoundError):
         read_digits("missing.png")
     write_idx("labels.idx", np.zeros(3, np.uint8))

@@ -105,10 +105,10 @@ def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, 
             print(f"{prefix}{text}", flush=True)
 
     train, held_out = _split(data, settings)
+    pynn.seed(settings.seed)
     folder = _make_folder(out, settings.model)
     log(f"data: {data.name}, {len(train[0]):,} training and {len(data.test[0]):,} test images, from {data.source}")
 
-    pynn.seed(settings.seed)
     model = build(settings.model)
     loader = DataLoader(*train, batch_size=settings.batch_size, shuffle=True, seed=settings.seed, transform=_normalized)
     optimizer = optim.Adam(model.parameters(), lr=settings.lr)
