@@ -411,12 +411,20 @@ BAD = {
     "linear size": (lambda: nn.Linear(0, 3), ValueError, "Linear: in_features is 0, needs at least 1"),
     "linear type": (lambda: nn.Linear(2.5, 3), TypeError, "Linear: in_features is 2.5, needs an integer"),
     "conv2d groups": (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "3 -> 4 channels do not divide into 2 groups"),
-    "conv2d kernel": (lambda: nn.Conv2d(3, 4, (3, 0)), ValueError, "Conv2d: kernel_width is 0, needs at least 1"),
+    "conv2d kernel": (lambda: nn.Conv2d(3, 4, (3, 0)), ValueError, "Conv2d: kernel_size is .3, 0., needs at least 1"),
     "conv2d stride": (lambda: nn.Conv2d(3, 4, 3, stride=1.5), TypeError, "Conv2d: stride must be an integer or a pair"),
+    "conv2d stride 0": (lambda: nn.Conv2d(3, 4, 3, stride=0), ValueError, r"Conv2d: stride is \[0, 0\]"),
+    "conv2d padding": (lambda: nn.Conv2d(3, 4, 3, padding="full"), ValueError, "Conv2d: padding is 'full'"),
+    "max_pool2d": (lambda: nn.MaxPool2d("2"), TypeError, "MaxPool2d: kernel_size must be an integer or a pair"),
+    "avg_pool2d": (lambda: nn.AvgPool2d((2, 0)), ValueError, r"AvgPool2d: kernel_size is \[2, 0\], needs at least 1"),
     "embedding": (lambda: nn.Embedding(3, -1), ValueError, "Embedding: embedding_dim is -1"),
     "dropout": (lambda: nn.Dropout(1.5), ValueError, "Dropout: p is 1.5"),
+    "dropout type": (lambda: nn.Dropout("0.5"), TypeError, "Dropout: p must be a number"),
+    "leaky_relu": (lambda: nn.LeakyReLU(None), TypeError, "LeakyReLU: negative_slope must be a number"),
     "gelu": (lambda: nn.GELU("erf"), ValueError, "GELU: approximate is 'erf'"),
     "batch_norm": (lambda: nn.BatchNorm2d(0), ValueError, "BatchNorm2d: num_features is 0"),
+    "batch_norm type": (lambda: nn.BatchNorm1d(2.5), TypeError, "BatchNorm1d: num_features is 2.5, needs an integer"),
+    "layer_norm type": (lambda: nn.LayerNorm([3, 2.5]), TypeError, "LayerNorm: normalized_shape is 2.5"),
     "layer_norm": (lambda: nn.LayerNorm(()), ValueError, r"LayerNorm: normalized_shape is \[\]"),
     "reduction": (lambda: nn.MSELoss("avg"), ValueError, "MSELoss: reduction is 'avg'"),
     "smoothing": (lambda: nn.CrossEntropyLoss(label_smoothing=2), ValueError, "label_smoothing is 2"),
@@ -573,6 +581,11 @@ def test_summary_of_shared_and_integer_models():
     assert (result.parameters, result.multiply_adds) == (50, 6 * 4 * 2)
     tied = nn.summary(Tied().astype(np.float64), (3,))
     assert tied.parameters == 9 + 3 + 3
+
+
+def test_summary_of_vectors():
+    model = nn.Sequential(nn.Linear(3, 2))
+    assert model.summary(3) == model.summary((3,))
 
 
 def test_summary_restores_the_model_after_an_error():

@@ -84,12 +84,14 @@ def test_a_failed_load_lists_everything_and_changes_nothing(net):
     state["extra"] = np.zeros(1)
     state["4.weight"] = state["4.weight"].T
     state["1.weight"] = state["1.weight"].astype(np.int64)
+    state["1.bias"] = [[1.0], [1.0, 2.0]]
     with pytest.raises(ValueError, match=r"^load_state_dict: Sequential is unchanged: ") as error:
         net.load_state_dict(state)
     for part in (
         "missing 0.bias",
         "unexpected extra",
         "4.weight has shape [8, 3], the model needs [3, 8]",
+        "1.bias is not an array: ",
         "1.weight has dtype int64, the model needs float32",
     ):
         assert part in str(error.value)

@@ -59,15 +59,15 @@ class Summary:
         return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def summary(model: Module, input_shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Summary:
+def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Summary:
     """Run one zero input through the model and tell what each layer does.
 
     Parameters
     ----------
     model : Module
         Runs in evaluation mode without gradients; its mode is restored.
-    input_shape : tuple of int
-        Shape of one example, without the batch axis: (1, 28, 28) for images [N, 1, 28, 28].
+    input_shape : int or tuple of int
+        Shape of one example, without the batch axis: (1, 28, 28) for images [N, 1, 28, 28], 784 for [N, 784].
     dtype : dtype, optional
         Of the input; default the parameters'. Give an integer dtype for a model that begins with `Embedding`.
 
@@ -87,6 +87,7 @@ def summary(model: Module, input_shape: tuple[int, ...], dtype: npt.DTypeLike | 
     ---------------------------------------------------
     total                          7,850          7,840
     """
+    example = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
     names: dict[Module, str] = {module: name for name, module in model.named_modules()}
     modes = {module: module.training for module in names}
     layers: list[LayerSummary] = []
@@ -105,7 +106,7 @@ def summary(model: Module, input_shape: tuple[int, ...], dtype: npt.DTypeLike | 
     try:
         model.eval()
         with no_grad():
-            model(Tensor(np.zeros((1, *input_shape), dtype)))
+            model(Tensor(np.zeros((1, *example), dtype)))
     finally:
         for handle in handles:
             handle.remove()

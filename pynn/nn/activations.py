@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pynn import functional as F
+from pynn.functional._args import number
 from pynn.nn.module import Module
 from pynn.tensor import Tensor
 
@@ -33,7 +34,7 @@ class LeakyReLU(Module):
     """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
-        self.negative_slope = negative_slope
+        self.negative_slope = number("LeakyReLU", "negative_slope", negative_slope)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return an output of the same shape."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pynn import functional as F
-from pynn.functional._args import pair
+from pynn.functional._args import number, pair
 from pynn.nn import init
 from pynn.nn.module import Module, Parameter
 from pynn.tensor import Tensor
@@ -15,13 +15,21 @@ from pynn.tensor import Tensor
 IntPair = int | tuple[int, int]
 
 
-def _sizes(operation: str, **sizes: int) -> None:
+def check_sizes(operation: str, **sizes: int) -> None:
     """Refuse sizes that are not positive integers, by name."""
     for name, size in sizes.items():
         if not isinstance(size, int | np.integer) or isinstance(size, bool):
             raise TypeError(f"{operation}: {name} is {size!r}, needs an integer")
         if size < 1:
             raise ValueError(f"{operation}: {name} is {size}, needs at least 1")
+
+
+def _positive_pair(operation: str, argument: str, value: IntPair) -> tuple[int, int]:
+    """Return the sizes for height and width."""
+    sizes = pair(operation, argument, value)
+    if min(sizes) < 1:
+        raise ValueError(f"{operation}: {argument} is {list(sizes)}, needs at least 1")
+    return sizes
 
 
 def _reset(weight: Parameter, bias: Parameter | None) -> None:
@@ -46,7 +54,7 @@ class Linear(Module):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
-        _sizes("Linear", in_features=in_features, out_features=out_features)
+        check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Parameter(np.empty((out_features, in_features), np.float32))
@@ -103,17 +111,18 @@ class Conv2d(Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        kernel = pair("Conv2d", "kernel_size", kernel_size)
-        _sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
-        _sizes("Conv2d", kernel_height=kernel[0], kernel_width=kernel[1])
+        kernel = _positive_pair("Conv2d", "kernel_size", kernel_size)
+        check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"Conv2d: {in_channels} -> {out_channels} channels do not divide into {groups} groups")
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = kernel
-        self.stride = pair("Conv2d", "stride", stride)
+        self.stride = _positive_pair("Conv2d", "stride", stride)
+        if isinstance(padding, str) and padding not in ("same", "valid"):
+            raise ValueError(f"Conv2d: padding is {padding!r}, needs integers, 'same' or 'valid'")
         self.padding = padding if isinstance(padding, str) else pair("Conv2d", "padding", padding)
-        self.dilation = pair("Conv2d", "dilation", dilation)
+        self.dilation = _positive_pair("Conv2d", "dilation", dilation)
         self.groups = groups
         self.weight = Parameter(np.empty((out_channels, in_channels // groups, *kernel), np.float32))
         self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
@@ -148,7 +157,7 @@ class Embedding(Module):
     """
 
     def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
-        _sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        check_sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.weight = Parameter(np.empty((num_embeddings, embedding_dim), np.float32))
@@ -186,10 +195,10 @@ class MaxPool2d(Module):
         dilation: IntPair = 1,
         ceil_mode: bool = False,
     ) -> None:
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
-        self.dilation = dilation
+        self.kernel_size = _positive_pair("MaxPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else _positive_pair("MaxPool2d", "stride", stride)
+        self.padding = pair("MaxPool2d", "padding", padding)
+        self.dilation = _positive_pair("MaxPool2d", "dilation", dilation)
         self.ceil_mode = ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -223,9 +232,9 @@ class AvgPool2d(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
+        self.kernel_size = _positive_pair("AvgPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else _positive_pair("AvgPool2d", "stride", stride)
+        self.padding = pair("AvgPool2d", "padding", padding)
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 
@@ -291,7 +300,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
+        if not 0 <= number("Dropout", "p", p) <= 1:
             raise ValueError(f"Dropout: p is {p}, needs 0 <= p <= 1")
         self.p = p
 

@@ -315,7 +315,11 @@ class Module:
         problems += [f"unexpected {name}" for name in result.unexpected_keys if strict]
         arrays: dict[str, Array] = {}
         for name in (name for name in own if name in state):
-            target, array = _array(own[name]), np.asarray(_array(state[name]))
+            try:
+                target, array = _array(own[name]), np.asarray(_array(state[name]))
+            except (TypeError, ValueError) as error:  # unequal lists, a dtype that NumPy lacks
+                problems.append(f"{name} is not an array: {error}")
+                continue
             if array.shape != target.shape:
                 problems.append(f"{name} has shape {list(array.shape)}, the model needs {list(target.shape)}")
             elif array.dtype.kind != target.dtype.kind:
@@ -333,7 +337,7 @@ class Module:
 
     # -- text ----------------------------------------------------------------------------------------------------------
 
-    def summary(self, input_shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Summary:
+    def summary(self, input_shape: int | tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Summary:
         """Return a table of layers, output shapes, parameters and multiply-adds; see `nn.summary`."""
         from pynn.nn._summary import summary
 

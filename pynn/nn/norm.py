@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import functional as F
+from pynn.nn.layers import check_sizes
 from pynn.nn.module import Module, Parameter
 from pynn.tensor import Tensor
 
@@ -34,8 +35,7 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
-        if num_features < 1:
-            raise ValueError(f"{type(self).__name__}: num_features is {num_features}, needs at least 1")
+        check_sizes(type(self).__name__, num_features=num_features)
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -147,9 +147,11 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
-        shape = tuple(int(size) for size in np.atleast_1d(normalized_shape))
-        if min(shape, default=0) < 1:
-            raise ValueError(f"LayerNorm: normalized_shape is {list(shape)}, needs sizes of at least 1")
+        shape = tuple(normalized_shape) if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        if not shape:
+            raise ValueError("LayerNorm: normalized_shape is [], needs sizes of at least 1")
+        for size in shape:
+            check_sizes("LayerNorm", normalized_shape=size)
         self.normalized_shape = shape
         self.eps = eps
         self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None

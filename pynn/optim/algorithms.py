@@ -58,7 +58,7 @@ class SGD(Optimizer):
         super().__init__(params, {**options, "nesterov": nesterov})
 
     def _check(self, options: Group) -> None:
-        check_range("SGD", 0, **{name: options[name] for name in ("lr", "momentum", "weight_decay")})
+        check_range("SGD", 0, **{name: options[name] for name in ("lr", "momentum", "dampening", "weight_decay")})
         if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
             raise ValueError("SGD: nesterov needs momentum > 0 and dampening 0")
 
@@ -129,7 +129,10 @@ class Adam(Optimizer):
 
     def _check(self, options: Group) -> None:
         check_range(self._name, 0, **{name: options[name] for name in ("lr", "eps", "weight_decay")})
-        beta1, beta2 = options["betas"]
+        try:
+            beta1, beta2 = options["betas"]
+        except (TypeError, ValueError):
+            raise TypeError(f"{self._name}: betas is {options['betas']!r}, needs a pair of numbers") from None
         check_range(self._name, 0, 1, beta1=beta1, beta2=beta2)
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pynn.optim.optimizer import Optimizer
+from pynn.optim.optimizer import Optimizer, check_range
 
 
 class LRScheduler:
@@ -88,7 +88,7 @@ class StepLR(LRScheduler):
         if step_size < 1:
             raise ValueError(f"StepLR: step_size is {step_size}, needs at least 1")
         self.step_size = step_size
-        self.gamma = gamma
+        self.gamma = _checked_gamma("StepLR", gamma)
         super().__init__(optimizer)
 
     def _factor(self) -> float:
@@ -108,7 +108,7 @@ class ExponentialLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
-        self.gamma = gamma
+        self.gamma = _checked_gamma("ExponentialLR", gamma)
         super().__init__(optimizer)
 
     def _factor(self) -> float:
@@ -348,6 +348,11 @@ class ReduceLROnPlateau(LRScheduler):
         if math.isinf(self.best):
             return not math.isnan(metric)
         return metric < self.best - margin if self.mode == "min" else metric > self.best + margin
+
+
+def _checked_gamma(scheduler: str, gamma: float) -> float:
+    check_range(scheduler, 0, gamma=gamma)
+    return gamma
 
 
 def _cosine(start: float, end: float, done: float) -> float:
