@@ -276,6 +276,46 @@ def test_nan_reaches_the_output(dtype):
     assert np.isnan(_core.clip(nan, -1.0, 1.0)[0])
     assert np.isnan(_core.max(nan, (0,), False))
     assert np.isnan(_core.min(nan, (0,), False))
+    loss, dx = _core.hinge_loss(nan, one, "none", True)  # relu's rule: the gradient stops at 0 or less, not at NaN
+    assert np.isnan(loss[0])
+    assert dx[0] == -1
+
+
+def test_rows_without_elements_take_no_time():
+    many = 2**40  # to count through them would take hours
+    rows = np.zeros((many, 0), np.float32)
+    for name in ("softmax", "log_softmax"):
+        assert getattr(_core, name)(rows).shape == rows.shape
+        assert getattr(_core, f"{name}_backward")(rows, rows).shape == rows.shape
+    assert _core.argmax(np.zeros((many, 3, 0), np.float32), 1).shape == (many, 0)
+    images, channels = np.zeros((many, 2, 0), np.float32), np.ones(2, np.float32)
+    y, mean, rstd = _core.batch_norm(images, None, None, channels, channels, False, 0.1, 0.0)
+    assert y.shape == images.shape
+    assert _core.batch_norm_backward(images, images, None, mean, rstd, True)[0].shape == images.shape
+
+
+def test_kernels_and_images_without_elements_take_no_memory():
+    long, pixel = 2**31 - 1, np.zeros((1, 0, 1, 1), np.float32)
+    weight, bias = np.zeros((2, 0, long, 1), np.float32), np.ones(2, np.float32)
+    how = (1, 1), (2**30, 2**30, 0, 0), (1, 1), 1
+    y = _core.conv2d(pixel, weight, bias, *how)
+    assert y.tolist() == np.ones((1, 2, 3, 1)).tolist()
+    dx, dweight, dbias = _core.conv2d_backward(y, pixel, weight, *how, True, True, True)
+    assert (dx.shape, dweight.shape, dbias.tolist()) == (pixel.shape, weight.shape, [3, 3])
+    nothing, one = np.zeros((0, 1, long, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    how = (long, 1), (0, 0, 0, 0), (1, 1), 1
+    dx, _, _ = _core.conv2d_backward(nothing[:, :, :1], nothing, one, *how, True, True, True)
+    assert dx.shape == nothing.shape
+
+
+def test_sizes_that_overflow_are_refused():
+    x = np.zeros((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"^slice: shape .* has more elements than memory can hold"):
+        _core.slice(x, (0, 0), (1, 1), (2**62, 2**62))
+    with pytest.raises(ValueError, match=r"^slice: shape .* has a negative size"):
+        _core.slice(x, (0, 0), (1, 1), (2, -(2**63)))
+    with pytest.raises(ValueError, match=r"^concatenate: .* axis 1"):  # 2**64 together
+        _core.concatenate([np.zeros((0, 2**60), np.float32)] * 16, 1)
 
 
 def test_info():

@@ -58,6 +58,15 @@ void require_writeable(const char* op, const char* name, const py::array& array)
   if (!array.writeable()) throw_value(op, std::string(name) + " is read-only, and this operation writes to it");
 }
 
+void require_range(const char* op, const char* name, const Shape& values, int64_t least) {
+  for (const int64_t value : values) {
+    if (value < least || value > INT32_MAX) {
+      throw_value(op, std::string(name) + " is " + to_string(values) + ", needs " + std::to_string(least) + " to " +
+                          std::to_string(INT32_MAX));
+    }
+  }
+}
+
 void require_shape(const char* op, const char* name, const Shape& got, const Shape& needed) {
   if (got != needed) throw_value(op, std::string(name) + " is " + to_string(got) + ", needs " + to_string(needed));
 }

@@ -29,10 +29,13 @@ int64_t checked_size(const char* op, const Shape& shape);
 
 Shape shape_of(const py::array& array);
 
-// TypeError unless the array is C-contiguous, aligned and of native byte order.
+// ValueError unless all values are between `least` and the largest int32: sums and products of two cannot overflow.
+void require_range(const char* op, const char* name, const Shape& values, int64_t least);
+
+// TypeError unless the array is C-contiguous and aligned.
 void require_layout(const char* op, const char* name, const py::array& array);
 
-// TypeError unless the array is writeable as well.
+// The same, and ValueError unless the array is writeable.
 void require_writeable(const char* op, const char* name, const py::array& array);
 
 // An argument that was checked: element type, layout, and (by the caller) shape.
@@ -57,6 +60,15 @@ View<T> view(const char* op, const char* name, const py::array& array) {
 
 // ValueError unless the view has this shape.
 void require_shape(const char* op, const char* name, const Shape& got, const Shape& needed);
+
+// The data of an argument of this shape, null if it is None.
+template <class T>
+const T* optional_data(const char* op, const char* name, const std::optional<py::array>& array, const Shape& needed) {
+  if (!array) return nullptr;
+  const View<T> v = view<T>(op, name, *array);
+  require_shape(op, name, v.shape, needed);
+  return v.data;
+}
 
 // Calls fn(T{}) with T = float or double by the array's dtype; TypeError for any other.
 template <class Function>

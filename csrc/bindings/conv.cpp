@@ -14,17 +14,6 @@ namespace {
 using Pair = std::pair<int64_t, int64_t>;
 using Pads = std::tuple<int64_t, int64_t, int64_t, int64_t>;  // top, bottom, left, right
 
-constexpr int64_t kMostOfAnArgument = INT32_MAX;  // so that sums and products of two cannot overflow
-
-void require_range(const char* op, const char* name, const Shape& values, int64_t least) {
-  for (const int64_t value : values) {
-    if (value < least || value > kMostOfAnArgument) {
-      throw_value(op, std::string(name) + " is " + to_string(values) + ", needs " + std::to_string(least) + " to " +
-                          std::to_string(kMostOfAnArgument));
-    }
-  }
-}
-
 // Sizes of x [N, C, H, W] and weight [O, C/groups, KH, KW], checked against each other and the other arguments.
 ops::ConvShape conv_shape(const char* op, const Shape& x, const Shape& weight, const Pair& stride, const Pads& padding,
                           const Pair& dilation, int64_t groups) {
@@ -53,14 +42,17 @@ ops::ConvShape conv_shape(const char* op, const Shape& x, const Shape& weight, c
                         to_string({dilation.first, dilation.second}) + " is larger than input " + to_string(x) +
                         " with padding " + to_string({top, bottom, left, right}));
   }
+  // A weight without elements has no taps, and its kernel may be larger than can be counted through.
+  const bool no_taps = weight[0] == 0 || weight[1] == 0;
+  const int64_t kernel_height = no_taps ? 0 : weight[2], kernel_width = no_taps ? 0 : weight[3];
   checked_size(op, {x[1], height, width});       // the scratch of the forward
   checked_size(op, {weight[0], height, width});  // and of the backward
   return {x[0],
           x[1],
           weight[0],
           groups,
-          {x[2], weight[2], (height - span_height) / stride.first + 1, stride.first, top, dilation.first},
-          {x[3], weight[3], (width - span_width) / stride.second + 1, stride.second, left, dilation.second}};
+          {x[2], kernel_height, (height - span_height) / stride.first + 1, stride.first, top, dilation.first},
+          {x[3], kernel_width, (width - span_width) / stride.second + 1, stride.second, left, dilation.second}};
 }
 
 Shape output_shape(const ops::ConvShape& s) { return {s.images, s.outputs, s.rows.out, s.columns.out}; }
@@ -72,16 +64,13 @@ py::array conv2d(const py::array& x_array, const py::array& weight_array, const 
     using T = decltype(zero);
     const View<T> x = view<T>(op, "input", x_array), weight = view<T>(op, "weight", weight_array);
     const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
-    const T* bias = nullptr;
-    if (bias_array) {
-      const View<T> b = view<T>(op, "bias", *bias_array);
-      require_shape(op, "bias", b.shape, {shape.outputs});
-      bias = b.data;
-    }
+    const T* bias = optional_data<T>(op, "bias", bias_array, {shape.outputs});
     py::array_t<T> y = empty<T>(op, output_shape(shape));
     T* y_data = data_of(y);
-    const py::gil_scoped_release nogil;
-    ops::conv2d(y_data, x.data, weight.data, bias, shape);
+    {
+      const py::gil_scoped_release nogil;
+      ops::conv2d(y_data, x.data, weight.data, bias, shape);
+    }
     return y;
   });
 }

@@ -24,8 +24,10 @@ py::array embedding(const py::array& weight_array, const py::array& indices_arra
     shape.push_back(weight.shape[1]);
     py::array_t<T> y = empty<T>("embedding", shape);
     T* y_data = data_of(y);
-    const py::gil_scoped_release nogil;
-    ops::embedding(y_data, weight.data, indices.data, indices.size, weight.shape[1]);
+    {
+      const py::gil_scoped_release nogil;
+      ops::embedding(y_data, weight.data, indices.data, indices.size, weight.shape[1]);
+    }
     return y;
   });
 }
@@ -46,8 +48,10 @@ py::array embedding_backward(const py::array& dy_array, const py::array& indices
     py::array_t<T> dweight = empty<T>(op, {num_embeddings, dim});
     require_indices(op, indices, num_embeddings);
     T* dweight_data = data_of(dweight);
-    const py::gil_scoped_release nogil;
-    ops::embedding_backward(dweight_data, dy.data, indices.data, indices.size, num_embeddings, dim);
+    {
+      const py::gil_scoped_release nogil;
+      ops::embedding_backward(dweight_data, dy.data, indices.data, indices.size, num_embeddings, dim);
+    }
     return dweight;
   });
 }

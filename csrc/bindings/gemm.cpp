@@ -71,8 +71,10 @@ py::array matmul(const py::array& a_array, const py::array& b_array, bool transp
     if (m * n == 0) return c;
     const std::vector<int64_t> a_offsets = batch_offsets(batch, count, a.shape),
                                b_offsets = batch_offsets(batch, count, b.shape);
-    const py::gil_scoped_release nogil;
-    ops::batched_gemm(g, count, a_offsets.data(), b_offsets.data(), m * n);
+    {
+      const py::gil_scoped_release nogil;
+      ops::batched_gemm(g, count, a_offsets.data(), b_offsets.data(), m * n);
+    }
     return c;
   });
 }
@@ -111,18 +113,15 @@ py::array linear(const py::array& x_array, const py::array& weight_array, const 
     const View<T> x = view<T>("linear", "x", x_array), weight = view<T>("linear", "weight", weight_array);
     const ops::Activation activation = activation_from_name("linear", activation_name);
     const LinearSizes size = linear_sizes("linear", x.shape, weight.shape);
-    const T* bias = nullptr;
-    if (bias_array) {
-      const View<T> b = view<T>("linear", "bias", *bias_array);
-      require_shape("linear", "bias", b.shape, {size.out});
-      bias = b.data;
-    }
+    const T* bias = optional_data<T>("linear", "bias", bias_array, {size.out});
     Shape shape = x.shape;
     shape.back() = size.out;
     py::array_t<T> y = empty<T>("linear", shape);
     T* y_data = data_of(y);
-    const py::gil_scoped_release nogil;
-    ops::linear(y_data, x.data, weight.data, bias, activation, size.rows, size.in, size.out);
+    {
+      const py::gil_scoped_release nogil;
+      ops::linear(y_data, x.data, weight.data, bias, activation, size.rows, size.in, size.out);
+    }
     return y;
   });
 }

@@ -51,8 +51,10 @@ py::array transpose(const py::array& x_array, const Shape& axes) {
       box.push_back({shape[a], y_strides[a], x_strides[static_cast<size_t>(axes[a])]});
     py::array_t<T> y = empty<T>("transpose", shape);
     T* y_data = data_of(y);
-    const py::gil_scoped_release nogil;
-    ops::strided_copy(y_data, x.data, box);
+    {
+      const py::gil_scoped_release nogil;
+      ops::strided_copy(y_data, x.data, box);
+    }
     return y;
   });
 }
@@ -79,19 +81,23 @@ py::array concatenate(const std::vector<py::array>& arrays, int64_t axis) {
         throw_value(op, "arrays[" + std::to_string(i) + "] is " + to_string(views[i].shape) + ", arrays[0] " +
                             to_string(views[0].shape) + "; they may differ only along axis " + std::to_string(axis));
       }
-      shape[along] += views[i].shape[along];
+      if (__builtin_add_overflow(shape[along], views[i].shape[along], &shape[along])) {
+        throw_value(op, "the arrays are together longer along axis " + std::to_string(axis) + " than an axis can be");
+      }
     }
     py::array_t<T> y = empty<T>(op, shape);
     T* y_data = data_of(y);
     const Shape y_strides = strides_of(shape);
-    const py::gil_scoped_release nogil;
-    int64_t start = 0;
-    for (const View<T>& x : views) {
-      const Shape x_strides = strides_of(x.shape);
-      std::vector<ops::CopyAxis> box;
-      for (size_t a = 0; a < shape.size(); ++a) box.push_back({x.shape[a], y_strides[a], x_strides[a]});
-      ops::strided_copy(y_data + start * y_strides[along], x.data, box);
-      start += x.shape[along];
+    {
+      const py::gil_scoped_release nogil;
+      int64_t start = 0;
+      for (const View<T>& x : views) {
+        const Shape x_strides = strides_of(x.shape);
+        std::vector<ops::CopyAxis> box;
+        for (size_t a = 0; a < shape.size(); ++a) box.push_back({x.shape[a], y_strides[a], x_strides[a]});
+        ops::strided_copy(y_data + start * y_strides[along], x.data, box);
+        start += x.shape[along];
+      }
     }
     return y;
   });
@@ -122,9 +128,11 @@ py::array pad(const py::array& x_array, const std::vector<Pair>& widths, double 
       first += widths[a].first * y_strides[a];
     }
     const int64_t y_size = y.size();
-    const py::gil_scoped_release nogil;
-    ops::fill(y_data, static_cast<T>(value), y_size);
-    if (x.size > 0) ops::strided_copy(y_data + first, x.data, box);
+    {
+      const py::gil_scoped_release nogil;
+      ops::fill(y_data, static_cast<T>(value), y_size);
+      if (x.size > 0) ops::strided_copy(y_data + first, x.data, box);
+    }
     return y;
   });
 }
@@ -139,6 +147,7 @@ Box checked_box(const char* op, const Shape& x, const Shape& starts, const Shape
   require_one_per_axis(op, "starts", starts.size(), x);
   require_one_per_axis(op, "steps", steps.size(), x);
   require_one_per_axis(op, "sizes", sizes.size(), x);
+  checked_size(op, sizes);
   const Shape x_strides = strides_of(x), dense = strides_of(sizes);
   Box box;
   for (size_t a = 0; a < x.size(); ++a) {
@@ -146,7 +155,7 @@ Box checked_box(const char* op, const Shape& x, const Shape& starts, const Shape
     const bool overflow =
         __builtin_mul_overflow(steps[a], sizes[a] - 1, &last) || __builtin_add_overflow(last, starts[a], &last);
     const auto inside = [&](int64_t i) { return i >= 0 && i < x[a]; };
-    if (sizes[a] < 0 || steps[a] == 0 || (sizes[a] > 0 && (overflow || !inside(starts[a]) || !inside(last)))) {
+    if (steps[a] == 0 || (sizes[a] > 0 && (overflow || !inside(starts[a]) || !inside(last)))) {
       throw_value(op, "start " + std::to_string(starts[a]) + ", step " + std::to_string(steps[a]) + ", size " +
                           std::to_string(sizes[a]) + " leave axis " + std::to_string(a) + " of x " + to_string(x));
     }
@@ -168,8 +177,10 @@ py::array slice(const py::array& x_array, const Shape& starts, const Shape& step
     py::array_t<T> y = empty<T>("slice", sizes);
     T* y_data = data_of(y);
     if (y.size() == 0) return y;
-    const py::gil_scoped_release nogil;
-    ops::strided_copy(y_data, x.data + box.first, axes);
+    {
+      const py::gil_scoped_release nogil;
+      ops::strided_copy(y_data, x.data + box.first, axes);
+    }
     return y;
   });
 }
@@ -188,9 +199,11 @@ py::array slice_backward(const py::array& dy_array, const Shape& x_shape, const 
     py::array_t<T> dx = empty<T>(op, x_shape);
     T* dx_data = data_of(dx);
     const int64_t dx_size = dx.size();
-    const py::gil_scoped_release nogil;
-    ops::fill(dx_data, T(0), dx_size);
-    if (dy.size > 0) ops::strided_copy(dx_data + box.first, dy.data, axes);
+    {
+      const py::gil_scoped_release nogil;
+      ops::fill(dx_data, T(0), dx_size);
+      if (dy.size > 0) ops::strided_copy(dx_data + box.first, dy.data, axes);
+    }
     return dx;
   });
 }

@@ -32,8 +32,10 @@ py::array apply_rows(const char* op, const py::array& x_array, Forward<T> forwar
   const Rows size = rows_of(op, "x", x.shape);
   py::array_t<T> y = empty<T>(op, x.shape);
   T* y_data = data_of(y);
-  const py::gil_scoped_release nogil;
-  forward(y_data, x.data, size.rows, size.cols);
+  {
+    const py::gil_scoped_release nogil;
+    forward(y_data, x.data, size.rows, size.cols);
+  }
   return y;
 }
 
@@ -45,8 +47,10 @@ py::array apply_rows_backward(const char* op, const py::array& dy_array, const p
   require_shape(op, "dy", dy.shape, y.shape);
   py::array_t<T> dx = empty<T>(op, y.shape);
   T* dx_data = data_of(dx);
-  const py::gil_scoped_release nogil;
-  backward(dx_data, dy.data, y.data, size.rows, size.cols);
+  {
+    const py::gil_scoped_release nogil;
+    backward(dx_data, dy.data, y.data, size.rows, size.cols);
+  }
   return dx;
 }
 

@@ -12,15 +12,6 @@ namespace {
 
 using Optional = std::optional<py::array>;
 
-// The data of an argument of this shape, null if it is None.
-template <class T>
-const T* optional_data(const char* op, const char* name, const Optional& array, const Shape& shape) {
-  if (!array) return nullptr;
-  const View<T> v = view<T>(op, name, *array);
-  require_shape(op, name, v.shape, shape);
-  return v.data;
-}
-
 void require_together(const char* op, const char* a_name, const Optional& a, const char* b_name, const Optional& b) {
   if (a.has_value() != b.has_value()) {
     throw_value(op, std::string(a_name) + " and " + b_name + " must both be given or both be None");

@@ -12,18 +12,7 @@ namespace {
 
 using Pair = std::pair<int64_t, int64_t>;
 
-constexpr int64_t kMostOfAnArgument = INT32_MAX;  // so that sums and products of two cannot overflow
-
 Shape to_shape(const Pair& pair) { return {pair.first, pair.second}; }
-
-void require_range(const char* op, const char* name, const Pair& pair, int64_t least) {
-  for (const int64_t value : {pair.first, pair.second}) {
-    if (value < least || value > kMostOfAnArgument) {
-      throw_value(op, std::string(name) + " is " + to_string(to_shape(pair)) + ", needs " + std::to_string(least) +
-                          " to " + std::to_string(kMostOfAnArgument));
-    }
-  }
-}
 
 int64_t pooled_size(const PoolAxis& axis, bool ceil_mode) {
   const int64_t span = axis.dilation * (axis.kernel - 1) + 1, room = axis.size + 2 * axis.padding - span;
@@ -40,10 +29,10 @@ PoolShape pool_axes(const char* op, const Shape& x, const Pair& kernel, const Pa
   if (x.size() != 4) throw_value(op, "input " + to_string(x) + " needs 4 axes, [N, C, H, W]");
   checked_size(op, x);
   if (x[2] == 0 || x[3] == 0) throw_value(op, "input " + to_string(x) + " has images without pixels");
-  require_range(op, "kernel", kernel, 1);
-  require_range(op, "stride", stride, 1);
-  require_range(op, "padding", padding, 0);
-  require_range(op, "dilation", dilation, 1);
+  require_range(op, "kernel", to_shape(kernel), 1);
+  require_range(op, "stride", to_shape(stride), 1);
+  require_range(op, "padding", to_shape(padding), 0);
+  require_range(op, "dilation", to_shape(dilation), 1);
   const PoolShape shape{{x[2], 0, kernel.first, stride.first, padding.first, dilation.first},
                         {x[3], 0, kernel.second, stride.second, padding.second, dilation.second}};
   for (const PoolAxis& axis : {shape.rows, shape.columns}) {
@@ -152,8 +141,10 @@ py::array avg_pool2d(const py::array& x_array, const Pair& kernel, const Pair& s
     const int64_t planes = x.shape[0] * x.shape[1];
     py::array_t<T> y = empty<T>(op, {x.shape[0], x.shape[1], shape.rows.out, shape.columns.out});
     T* y_data = data_of(y);
-    const py::gil_scoped_release nogil;
-    ops::avg_pool2d(y_data, x.data, shape, count_include_pad, planes);
+    {
+      const py::gil_scoped_release nogil;
+      ops::avg_pool2d(y_data, x.data, shape, count_include_pad, planes);
+    }
     return y;
   });
 }
@@ -167,8 +158,10 @@ py::array avg_pool2d_backward(const py::array& dy_array, const Shape& x_shape, c
     const PoolShape shape = pool_shape_of_output(op, x_shape, dy.shape, kernel, stride, padding, {1, 1});
     py::array_t<T> dx = empty<T>(op, x_shape);
     T* dx_data = data_of(dx);
-    const py::gil_scoped_release nogil;
-    ops::avg_pool2d_backward(dx_data, dy.data, shape, count_include_pad, x_shape[0] * x_shape[1]);
+    {
+      const py::gil_scoped_release nogil;
+      ops::avg_pool2d_backward(dx_data, dy.data, shape, count_include_pad, x_shape[0] * x_shape[1]);
+    }
     return dx;
   });
 }

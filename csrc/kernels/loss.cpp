@@ -166,7 +166,7 @@ struct Hinge {
   static PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) {
     const Vec<T> zero = Vec<T>::zero(), margin = Vec<T>(T(1)) - target * x;
     loss = select(margin <= zero, zero, margin);
-    dx = select(zero < margin, zero - target, zero);
+    dx = select(margin <= zero, zero, zero - target);
   }
 };
 

@@ -205,7 +205,7 @@ void conv2d(T* y, const T* x, const T* weight, const T* bias, const ConvShape& s
 template <class T>
 void conv2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* x, const T* weight, const ConvShape& s) {
   static Counter data_path("conv2d_backward.data"), weight_path("conv2d_backward.weight");
-  if (dx != nullptr) {
+  if (dx != nullptr && s.images > 0 && s.channels > 0 && s.rows.size > 0 && s.columns.size > 0) {
     data_path.add();
     const int64_t channels = s.channels / s.groups, outputs = s.outputs / s.groups;
     const int64_t kernel_size = s.rows.kernel * s.columns.kernel;

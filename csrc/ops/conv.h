@@ -6,7 +6,7 @@
 namespace pynn::ops {
 
 struct ConvAxis {
-  int64_t size, kernel, out;
+  int64_t size, kernel, out;          // kernel: 0 if the weight has no elements
   int64_t stride, padding, dilation;  // padding before; what is behind follows from `out`
 };
 

@@ -14,6 +14,13 @@ constexpr int64_t kChunk = 8192;  // elements, so that a second thread pays
 // As many whole rows as make a chunk; the shape alone decides.
 int64_t rows_of_chunk(int64_t cols) { return std::max<int64_t>(1, kChunk / std::max<int64_t>(1, cols)); }
 
+// Calls fn(first element, rows) for parts of x [rows, cols].
+template <class Function>
+void for_rows(int64_t rows, int64_t cols, const Function& fn) {
+  if (cols == 0) return;  // of nothing there can be more rows than can be counted through
+  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) { fn(begin * cols, end - begin); });
+}
+
 // The sum of chunk(begin, end) over 0..size-1, in chunks of `grain`, added in their order.
 template <class Chunk>
 double sum_chunks(int64_t size, int64_t grain, const Chunk& chunk) {
@@ -29,32 +36,24 @@ double sum_chunks(int64_t size, int64_t grain, const Chunk& chunk) {
 
 template <class T>
 void softmax(T* y, const T* x, int64_t rows, int64_t cols) {
-  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
-    kernels<T>().loss.softmax(y + begin * cols, x + begin * cols, end - begin, cols);
-  });
+  for_rows(rows, cols, [&](int64_t at, int64_t n) { kernels<T>().loss.softmax(y + at, x + at, n, cols); });
 }
 
 template <class T>
 void softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols) {
-  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
-    const int64_t at = begin * cols;
-    kernels<T>().loss.softmax_backward(dx + at, dy + at, y + at, end - begin, cols);
-  });
+  for_rows(rows, cols,
+           [&](int64_t at, int64_t n) { kernels<T>().loss.softmax_backward(dx + at, dy + at, y + at, n, cols); });
 }
 
 template <class T>
 void log_softmax(T* y, const T* x, int64_t rows, int64_t cols) {
-  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
-    kernels<T>().loss.log_softmax(y + begin * cols, x + begin * cols, end - begin, cols);
-  });
+  for_rows(rows, cols, [&](int64_t at, int64_t n) { kernels<T>().loss.log_softmax(y + at, x + at, n, cols); });
 }
 
 template <class T>
 void log_softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols) {
-  parallel_ranges(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
-    const int64_t at = begin * cols;
-    kernels<T>().loss.log_softmax_backward(dx + at, dy + at, y + at, end - begin, cols);
-  });
+  for_rows(rows, cols,
+           [&](int64_t at, int64_t n) { kernels<T>().loss.log_softmax_backward(dx + at, dy + at, y + at, n, cols); });
 }
 
 template <class T>

@@ -42,7 +42,7 @@ struct Channels {
   Channels(BatchNormSizes sizes, int64_t channels)
       : columns(sizes.length == 1),
         stride(sizes.channels * sizes.length),
-        rows(sizes.batch),
+        rows(sizes.length == 0 ? 0 : sizes.batch),  // of nothing, there can be more than can be counted through
         length(columns ? channels : sizes.length) {}
 
   void moments(double* sum, double* product, const T* x, const T* shift) const {

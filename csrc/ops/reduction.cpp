@@ -193,6 +193,7 @@ void var(T* y, const T* x, int64_t correction, const Axes& axes) {
 
 template <class T>
 void argmax(int64_t* y, const T* x, Middle size) {
+  if (size.inner == 0) return;  // of nothing there can be more slabs than can be counted through
   const ReductionKernels<T>& kernel = kernels<T>().reduction;
   const arena::Buffer<T> best(size.outer * size.inner);
   reduce<T>(kernel.max, kernel.max, best.get(), x, nullptr, size);

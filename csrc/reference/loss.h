@@ -65,7 +65,7 @@ inline void bce_with_logits(double& loss, double& dx, double x, double target) {
 }
 inline void hinge(double& loss, double& dx, double x, double target) {
   loss = std::max(1 - target * x, 0.0);
-  dx = 1 - target * x > 0 ? -target : 0;
+  dx = 1 - target * x <= 0 ? 0 : -target;
 }
 
 }  // namespace pynn::reference

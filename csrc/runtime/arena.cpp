@@ -11,6 +11,11 @@
 #if defined(__linux__)
 #include <pthread.h>
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+
+#include <cstring>
+#endif
 
 namespace pynn::arena {
 namespace {
@@ -40,6 +45,16 @@ size_t size_of_class(uint32_t size_class) {
   return (size_t(1) << exponent) + (step + 1) * (size_t(1) << (exponent - 2));
 }
 
+// AddressSanitizer takes a block of `size` bytes for as long as was asked, and the content it begins with is NaN: what
+// reads beyond it, after its release, or before it writes fails a test.
+void only_usable([[maybe_unused]] void* block, [[maybe_unused]] size_t bytes, [[maybe_unused]] size_t size) {
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(block, bytes);
+  std::memset(block, 0xff, bytes);
+  __asan_poison_memory_region(static_cast<char*>(block) + bytes, size - bytes);
+#endif
+}
+
 class Arena {
  public:
   void* allocate(size_t bytes) {
@@ -57,11 +72,13 @@ class Arena {
     const std::lock_guard<std::mutex> lock(mutex);
     stats.bytes_in_use += static_cast<int64_t>(size);
     ++stats.blocks_in_use;
+    only_usable(header + 1, bytes, size);
     return header + 1;
   }
 
   void release(void* block) noexcept {
     Header* header = static_cast<Header*>(block) - 1;
+    only_usable(block, 0, size_of_class(header->size_class));
     const std::lock_guard<std::mutex> lock(mutex);
     header->next = free_[header->size_class];
     free_[header->size_class] = header;
@@ -132,6 +149,7 @@ class ThreadScratch {
       piece.data = arena().allocate(bytes);
       piece.bytes = bytes;
     }
+    only_usable(piece.data, bytes, piece.bytes);
     return piece.data;
   }
 

@@ -10,6 +10,10 @@
 #include "runtime/counters.h"
 #include "runtime/threads.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>  // after doctest, which it breaks
+#endif
+
 using namespace pynn;
 using namespace pynn::test;
 
@@ -99,6 +103,19 @@ TEST_CASE("arena blocks are aligned, disjoint, reused and accounted for") {
   arena::release(again);
   CHECK_THROWS_AS(arena::allocate(size_t(1) << 60), std::bad_alloc);
 }
+
+#if defined(__SANITIZE_ADDRESS__)
+TEST_CASE("AddressSanitizer knows what of a block is usable") {
+  char* block = static_cast<char*>(arena::allocate(1000));
+  CHECK(__asan_address_is_poisoned(block + 999) == 0);
+  CHECK(__asan_address_is_poisoned(block + 1000) == 1);
+  arena::release(block);
+  CHECK(__asan_address_is_poisoned(block) == 1);
+  char* scratch = arena::scratch<char>(arena::Slot::tile, 2000);
+  CHECK(arena::scratch<char>(arena::Slot::tile, 1000) == scratch);
+  CHECK(__asan_address_is_poisoned(scratch + 1000) == 1);
+}
+#endif
 
 TEST_CASE("a size class wastes at most a quarter") {
   for (size_t bytes = 65; bytes < (size_t(1) << 22); bytes = bytes * 17 / 16 + 1) {

@@ -57,4 +57,4 @@ def bce_with_logits(x, target, reduction, need_grad):
 
 def hinge_loss(x, target, reduction, need_grad):
     margin = 1 - target * x
-    return _reduce(np.maximum(margin, 0), np.where(margin > 0, -target, 0), x, reduction, x.size, need_grad)
+    return _reduce(np.maximum(margin, 0), np.where(margin <= 0, 0, -target), x, reduction, x.size, need_grad)
