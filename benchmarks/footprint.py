@@ -17,12 +17,26 @@ from pathlib import Path
 
 def import_milliseconds(module: str) -> float:
     code = f"import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
-    return 1e3 * float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    return 1e3 * float(
+        subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
+    )
 
 
 def training_peak_megabytes() -> float:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pynn", "train", "mnist", "--epochs", "1", "--quiet", "--out", f"{folder}/run"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "pynn",
+            "train",
+            "mnist",
+            "--epochs",
+            "1",
+            "--quiet",
+            "--out",
+            f"{folder}/run",
+        ]
         subprocess.run(command, check=True)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 

@@ -10,7 +10,14 @@ array([2., 4., 6.], dtype=float32)
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
+
+if importlib.util.find_spec("pynn._core") is None:
+    raise ImportError(
+        f"pynn: {__path__[0]} holds sources without a compiled core, and hides an installed pynn; run Python from "
+        "another folder or as `python -P`, or compile in place with `pip install -e .`"
+    )
 
 from pynn import _core, functional, tape
 from pynn._core import num_threads, set_num_threads

@@ -132,6 +132,8 @@ def backward(output: Tensor, grad_output: object = None, retain_graph: bool = Fa
     for source, dx in _gradients(output, dy, retain_graph).items():
         x = source.retained and source.retained() if type(source) is Node else source
         if isinstance(x, Tensor):
+            if x.grad is not None and x.grad.shape != dx.shape:
+                raise ValueError(f"backward: .grad {list(x.grad.shape)} of a tensor {list(x.shape)} has another shape")
             updates.append((x, dx if x.grad is None else _core.add(x.grad, dx)))
     for x, dx in updates:
         x.grad = dx

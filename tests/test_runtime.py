@@ -1,9 +1,11 @@
 """Instruction sets, threads, fork and memory of the core, as a process sees them."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,11 @@ from pynn import _core
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -36,6 +42,13 @@ def test_wrong_environment_is_an_import_error_that_says_why(variable: str, value
     result = run_python("import pynn", **{variable: value})
     assert result.returncode == 1
     assert message in result.stderr
+
+
+def test_sources_without_the_core_say_what_to_do(tmp_path: Path) -> None:
+    shutil.copytree(Path(pynn.__file__).parent, tmp_path / "pynn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    result = run_python("import pynn", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "holds sources without a compiled core" in result.stderr
 
 
 def test_thread_setting() -> None:

@@ -556,3 +556,10 @@ def test_a_gradient_cannot_be_lost_in_a_write():
     c, x = pynn.zeros(2), leaf(3)
     with pytest.raises(RuntimeError, match=r"^setitem"):
         c[0] = x
+
+
+def test_a_grad_of_another_shape_is_refused():
+    x = pynn.tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    x.grad = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match=r"backward: \.grad \[3\] of a tensor \[2, 3\] has another shape"):
+        x.sum().backward()

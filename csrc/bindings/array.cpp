@@ -67,6 +67,10 @@ void require_range(const char* op, const char* name, const Shape& values, int64_
   }
 }
 
+std::vector<int64_t> copy_of(const View<int64_t>& indices) {
+  return std::vector<int64_t>(indices.data, indices.data + indices.size);
+}
+
 void require_shape(const char* op, const char* name, const Shape& got, const Shape& needed) {
   if (got != needed) throw_value(op, std::string(name) + " is " + to_string(got) + ", needs " + to_string(needed));
 }

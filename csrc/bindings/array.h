@@ -58,6 +58,10 @@ View<T> view(const char* op, const char* name, const py::array& array) {
   return {static_cast<const T*>(array.data()), shape_of(array), static_cast<int64_t>(array.size())};
 }
 
+// The elements of indices that are to be checked and then used: a copy, which no other Python thread can change in
+// between.
+std::vector<int64_t> copy_of(const View<int64_t>& indices);
+
 // ValueError unless the view has this shape.
 void require_shape(const char* op, const char* name, const Shape& got, const Shape& needed);
 

@@ -4,10 +4,10 @@
 namespace pynn::bindings {
 namespace {
 
-void require_indices(const char* op, const View<int64_t>& indices, int64_t rows) {
-  for (int64_t i = 0; i < indices.size; ++i) {
-    if (indices.data[i] < 0 || indices.data[i] >= rows) {
-      throw_index(op, "index " + std::to_string(indices.data[i]) + " at flat position " + std::to_string(i) +
+void require_indices(const char* op, const std::vector<int64_t>& indices, int64_t rows) {
+  for (size_t i = 0; i < indices.size(); ++i) {
+    if (indices[i] < 0 || indices[i] >= rows) {
+      throw_index(op, "index " + std::to_string(indices[i]) + " at flat position " + std::to_string(i) +
                           " is not one of the " + std::to_string(rows) + " rows of the table");
     }
   }
@@ -19,14 +19,15 @@ py::array embedding(const py::array& weight_array, const py::array& indices_arra
     const View<T> weight = view<T>("embedding", "weight", weight_array);
     const View<int64_t> indices = view<int64_t>("embedding", "indices", indices_array);
     if (weight.ndim() != 2) throw_value("embedding", "weight " + to_string(weight.shape) + " needs 2 axes, [V, D]");
-    require_indices("embedding", indices, weight.shape[0]);
+    const std::vector<int64_t> checked = copy_of(indices);
+    require_indices("embedding", checked, weight.shape[0]);
     Shape shape = indices.shape;
     shape.push_back(weight.shape[1]);
     py::array_t<T> y = empty<T>("embedding", shape);
     T* y_data = data_of(y);
     {
       const py::gil_scoped_release nogil;
-      ops::embedding(y_data, weight.data, indices.data, indices.size, weight.shape[1]);
+      ops::embedding(y_data, weight.data, checked.data(), indices.size, weight.shape[1]);
     }
     return y;
   });
@@ -46,11 +47,12 @@ py::array embedding_backward(const py::array& dy_array, const py::array& indices
     }
     const int64_t dim = dy.shape.back();
     py::array_t<T> dweight = empty<T>(op, {num_embeddings, dim});
-    require_indices(op, indices, num_embeddings);
+    const std::vector<int64_t> checked = copy_of(indices);
+    require_indices(op, checked, num_embeddings);
     T* dweight_data = data_of(dweight);
     {
       const py::gil_scoped_release nogil;
-      ops::embedding_backward(dweight_data, dy.data, indices.data, indices.size, num_embeddings, dim);
+      ops::embedding_backward(dweight_data, dy.data, checked.data(), indices.size, num_embeddings, dim);
     }
     return dweight;
   });

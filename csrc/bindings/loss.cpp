@@ -89,9 +89,9 @@ ops::Reduction reduction_from_name(const char* op, const std::string& name) {
   throw_value(op, "reduction \"" + name + "\" is not one of none, mean, sum");
 }
 
-void require_targets(const char* op, const View<int64_t>& target, int64_t classes, int64_t ignore_index) {
-  for (int64_t i = 0; i < target.size; ++i) {
-    const int64_t label = target.data[i];
+void require_targets(const char* op, const std::vector<int64_t>& target, int64_t classes, int64_t ignore_index) {
+  for (size_t i = 0; i < target.size(); ++i) {
+    const int64_t label = target[i];
     if ((label < 0 || label >= classes) && label != ignore_index) {
       throw_index(op, "target[" + std::to_string(i) + "] is " + std::to_string(label) + ", needs 0.." +
                           std::to_string(classes - 1) + " or ignore_index " + std::to_string(ignore_index));
@@ -116,7 +116,8 @@ py::tuple cross_entropy(const py::array& logits_array, const py::array& target_a
     if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
       throw_value(op, "label_smoothing is " + std::to_string(label_smoothing) + ", needs 0..1");
     }
-    require_targets(op, target, classes, ignore_index);
+    const std::vector<int64_t> labels = copy_of(target);
+    require_targets(op, labels, classes, ignore_index);
     py::array_t<T> loss = empty<T>(op, reduction == ops::Reduction::none ? Shape{rows} : Shape{});
     std::optional<py::array_t<T>> dlogits;
     if (need_grad) dlogits = empty<T>(op, logits.shape);
@@ -124,7 +125,7 @@ py::tuple cross_entropy(const py::array& logits_array, const py::array& target_a
     T* dlogits_data = dlogits ? data_of(*dlogits) : nullptr;
     {
       const py::gil_scoped_release nogil;
-      ops::cross_entropy(loss_data, dlogits_data, logits.data, target.data, ignore_index, label_smoothing, reduction,
+      ops::cross_entropy(loss_data, dlogits_data, logits.data, labels.data(), ignore_index, label_smoothing, reduction,
                          rows, classes);
     }
     return py::make_tuple(loss, dlogits);

@@ -17,6 +17,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #endif
 
@@ -155,9 +156,11 @@ class Pool {
   }
 
  private:
+  // Where the system refuses a thread, the others do its tasks.
   void grow(int workers) {
-    for (; workers_ < workers; ++workers_) {
-      std::thread([this, id = workers_ + 1] { serve(id); }).detach();
+    try {
+      for (; workers_ < workers; ++workers_) std::thread([this, id = workers_ + 1] { serve(id); }).detach();
+    } catch (const std::system_error&) {
     }
   }
 
