@@ -79,12 +79,12 @@ def mnist_like(picture: Grey, name: str = "the picture") -> Images:
     background = float(np.median(border))
     if background > 127:
         picture, background = 255 - picture, 255 - background
-    if picture.shape == (SIDE, SIDE):
-        return picture.round().astype(np.uint8)
     ink = np.clip(picture - background, 0, None)
     strongest = float(ink.max())
     if strongest < 16:
         raise ValueError(f"read_digits: {name} holds no digit, it is of one colour")
+    if picture.shape == (SIDE, SIDE):
+        return picture.round().astype(np.uint8)
     ink *= 255 / strongest
     rows, columns = (np.flatnonzero((ink > INK_THRESHOLD * 255).any(axis)) for axis in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

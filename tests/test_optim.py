@@ -189,6 +189,7 @@ BAD = {
     "empty": (lambda: optim.SGD([]), ValueError, "SGD: params is empty"),
     "empty group": (lambda: optim.SGD([{"params": []}]), ValueError, "SGD: a parameter group is empty"),
     "one tensor": (lambda: optim.Adam(P), TypeError, "Adam: params is one tensor"),
+    "a module": (lambda: optim.SGD(nn.Linear(1, 1)), TypeError, r"SGD: params is a Linear, .*model\.parameters\(\)"),
     "not a tensor": (lambda: optim.Adam([np.ones(1)]), TypeError, "Adam: got a ndarray"),
     "mixed": (lambda: optim.Adam([{"params": [P]}, P]), TypeError, "Adam: a parameter group needs to be a dict"),
     "integer": (lambda: optim.SGD([nn.Parameter([1.0]).astype(np.int64)]), TypeError, "SGD: got a int64 tensor"),

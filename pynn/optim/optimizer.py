@@ -35,6 +35,11 @@ class Optimizer:
         self.state: dict[Tensor, State] = {}
         if isinstance(params, Tensor):
             raise TypeError(f"{self._name}: params is one tensor, needs an iterable of tensors or of groups")
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                f"{self._name}: params is a {type(params).__name__}, needs an iterable of tensors or of groups, "
+                "such as model.parameters()"
+            )
         entries: list[Any] = list(params)
         if not entries:
             raise ValueError(f"{self._name}: params is empty, needs at least one parameter")
