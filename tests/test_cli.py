@@ -262,7 +262,7 @@ def test_bad_data_exit_with_2_and_one_line(capsys, tmp_path, data_dir):
 def test_python_m_pynn(argument):
     root = Path(pynn.__file__).parents[1]  # where "-m" finds pynn, whatever PYTHONPATH says
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "pynn", argument], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "pynn", argument], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
     assert ("num_threads: " if argument == "info" else "usage: pynn") in done.stdout

@@ -13,10 +13,13 @@ import pytest
 import pynn
 from pynn import _core
 
+ROOT = Path(pynn.__file__).parents[1]  # `-c` imports from its folder first: from here, the pynn of this process
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+
+def run_python(code: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-c", code],
+        [sys.executable, "-c", code],
+        cwd=cwd,
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -46,7 +49,7 @@ def test_wrong_environment_is_an_import_error_that_says_why(variable: str, value
 
 def test_sources_without_the_core_say_what_to_do(tmp_path: Path) -> None:
     shutil.copytree(Path(pynn.__file__).parent, tmp_path / "pynn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    result = run_python("import pynn", PYTHONPATH=str(tmp_path))
+    result = run_python("import pynn", cwd=tmp_path)
     assert result.returncode == 1
     assert "holds sources without a compiled core" in result.stderr
 
