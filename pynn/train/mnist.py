@@ -30,8 +30,8 @@ SYNTHETIC_PREFIX = "[synthetic digits] "
 TEST_BATCH = 250  # of the cnn, the activations of 500 would take more memory than its training
 MISTAKES = 25
 
-# Epochs, batch size, and peak learning rate of Adam with a one-cycle schedule.
-RECIPES = {"mlp": (8, 128, 4e-3), "lenet": (6, 128, 4e-3), "cnn": (3, 64, 1e-3)}
+# Epochs, batch size, peak learning rate of Adam with a one-cycle schedule, and pixels of random shift.
+RECIPES = {"mlp": (8, 128, 4e-3, 0), "lenet": (6, 128, 4e-3, 0), "cnn": (3, 64, 2e-3, 1)}
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Settings:
     lr: float
     seed: int
     val: int
+    shift: int  # training images move by up to this many pixels, each anew in each epoch
 
     @classmethod
     def of(
@@ -55,7 +56,7 @@ class Settings:
         seed: int = 0,
         val: int = 0,
     ) -> Self:
-        """Fill in the model's own epochs, batch size and learning rate where None.
+        """Fill in the model's own epochs, batch size and learning rate where None; the shift is the model's.
 
         >>> Settings.of("lenet", epochs=1).lr
         0.004
@@ -70,6 +71,7 @@ class Settings:
             recipe[2] if lr is None else lr,
             seed,
             val,
+            recipe[3],
         )
 
 
@@ -110,7 +112,12 @@ def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, 
     log(f"data: {data.name}, {len(train[0]):,} training and {len(data.test[0]):,} test images, from {data.source}")
 
     model = build(settings.model)
-    loader = DataLoader(*train, batch_size=settings.batch_size, shuffle=True, seed=settings.seed, transform=_normalized)
+    generator = np.random.default_rng(settings.seed)
+
+    def shifted(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+        return _normalized(shift_images(images, settings.shift, generator), labels)
+
+    loader = DataLoader(*train, batch_size=settings.batch_size, shuffle=True, seed=settings.seed, transform=shifted)
     optimizer = optim.Adam(model.parameters(), lr=settings.lr)
     scheduler = optim.OneCycleLR(optimizer, settings.lr, total_steps=settings.epochs * len(loader))
     trainer = Trainer(
@@ -153,6 +160,21 @@ def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, 
 
 def _normalized(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
     return normalize_images(images), labels
+
+
+def shift_images(images: npt.NDArray[np.uint8], pixels: int, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
+    """Move each image of [N, H, W] by up to `pixels` in both directions, at random; 0 comes in from the border.
+
+    >>> shift_images(np.ones((5, 28, 28), np.uint8), 2, np.random.default_rng(0)).shape
+    (5, 28, 28)
+    """
+    if pixels == 0:
+        return images
+    padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=(1, 2))
+    down, right = generator.integers(0, 2 * pixels + 1, (2, len(images)))
+    moved: npt.NDArray[np.uint8] = windows[np.arange(len(images)), down, right]
+    return moved
 
 
 def _split(data: MNIST, settings: Settings) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
