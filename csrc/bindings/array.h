@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "runtime/arena.h"
@@ -51,8 +52,11 @@ struct View {
 template <class T>
 View<T> view(const char* op, const char* name, const py::array& array) {
   if (!py::isinstance<py::array_t<T>>(array)) {
-    throw_type(op, std::string(name) + " is " + dtype_name(array) + ", needs " + dtype_name(py::array_t<T>(0)) +
-                       "; convert it with .astype");
+    const std::string needed = dtype_name(py::array_t<T>(0));
+    throw_type(op,
+               std::string(name) + " is " + dtype_name(array) + ", needs " + needed +
+                   (std::is_floating_point<T>::value ? " as the first array is; convert one of them" : "; convert it") +
+                   " with .astype");
   }
   require_layout(op, name, array);
   return {static_cast<const T*>(array.data()), shape_of(array), static_cast<int64_t>(array.size())};
