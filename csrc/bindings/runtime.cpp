@@ -15,7 +15,6 @@ py::dict info() {
   facts["isa"] = isa_name(active_isa());
   facts["isas"] = usable;
   facts["compiler"] = PYNN_COMPILER;
-  facts["threading"] = threading_name();
   facts["num_threads"] = num_threads();
   facts["max_threads"] = max_threads();
   return facts;

@@ -1,5 +1,7 @@
 #include "runtime/threads.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -9,17 +11,11 @@
 
 #include "runtime/cpu.h"
 
-#if defined(PYNN_USE_OPENMP)
-#include <omp.h>
-#else
-#include <pthread.h>
-
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
 #include <thread>
-#endif
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -48,14 +44,6 @@ std::atomic<int>& thread_setting() {
     return checked_threads(n, "PYNN_NUM_THREADS");
   }();
   return setting;
-}
-
-void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  __asm__ volatile("yield");
-#endif
 }
 
 // Set while a thread runs tasks: a nested parallel_for runs inline.
@@ -120,14 +108,13 @@ class Job {
   std::exception_ptr error_;
 };
 
-#if defined(PYNN_USE_OPENMP)
-
-void run_job(Job& job, int participants) {
-#pragma omp parallel num_threads(participants)
-  job.work(omp_get_thread_num());
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
 }
-
-#else
 
 // Threads that wait for a job: first spinning for a bounded time, so that the many short jobs of a training step start
 // in under a microsecond, then asleep. A job ends as soon as its tasks are done: a worker that never woke, because
@@ -223,8 +210,6 @@ Pool& the_pool() {
 
 void run_job(Job& job, int participants) { the_pool().run(job, participants); }
 
-#endif
-
 }  // namespace
 
 int max_threads() {
@@ -235,14 +220,6 @@ int max_threads() {
 int num_threads() { return thread_setting().load(std::memory_order_relaxed); }
 
 void set_num_threads(int n) { thread_setting().store(checked_threads(n, "set_num_threads")); }
-
-const char* threading_name() {
-#if defined(PYNN_USE_OPENMP)
-  return "openmp";
-#else
-  return "pool";
-#endif
-}
 
 namespace detail {
 

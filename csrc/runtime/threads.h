@@ -11,7 +11,6 @@ namespace pynn {
 int num_threads();
 int max_threads();            // the cores this process may use
 void set_num_threads(int n);  // throws std::invalid_argument unless 1 <= n <= 256
-const char* threading_name();
 
 namespace detail {
 using Task = void (*)(void* context, int64_t task);

@@ -10,7 +10,6 @@ def info():
         "isa": "numpy",
         "isas": ["numpy"],
         "compiler": "",
-        "threading": "none",
         "num_threads": _threads,
         "max_threads": 1,
     }
