@@ -37,16 +37,52 @@ def linear_backward(
 
 # -- conv: x [N, C, H, W], weight [O, C/groups, KH, KW], bias [O] -> [N, O, OH, OW] ----------------------------------
 def conv2d(
-    x: Array, weight: Array, bias: Array | None, stride: Pair, padding: Pads, dilation: Pair, groups: int
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    groups: int,
+    activation: str,
 ) -> Array: ...
 def conv2d_backward(
     dy: Array,
+    y: Array | None,
     x: Array,
     weight: Array,
     stride: Pair,
     padding: Pads,
     dilation: Pair,
     groups: int,
+    activation: str,
+    need_dx: bool,
+    need_dweight: bool,
+    need_dbias: bool,
+) -> tuple[Array | None, Array | None, Array | None]: ...
+
+# Of windows [2, 2] of the convolution: y and indices [N, O, OH // 2, OW // 2], uint8: 2 * row + column of the maximum.
+def conv2d_max_pool2d(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    groups: int,
+    activation: str,
+) -> tuple[Array, Array]: ...
+def conv2d_max_pool2d_backward(
+    dy: Array,
+    y: Array,
+    indices: Array,
+    x: Array,
+    weight: Array,
+    stride: Pair,
+    padding: Pads,
+    dilation: Pair,
+    groups: int,
+    activation: str,
     need_dx: bool,
     need_dweight: bool,
     need_dbias: bool,

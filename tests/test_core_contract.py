@@ -297,14 +297,14 @@ def test_rows_without_elements_take_no_time():
 def test_kernels_and_images_without_elements_take_no_memory():
     long, pixel = 2**31 - 1, np.zeros((1, 0, 1, 1), np.float32)
     weight, bias = np.zeros((2, 0, long, 1), np.float32), np.ones(2, np.float32)
-    how = (1, 1), (2**30, 2**30, 0, 0), (1, 1), 1
+    how = (1, 1), (2**30, 2**30, 0, 0), (1, 1), 1, "none"
     y = _core.conv2d(pixel, weight, bias, *how)
     assert y.tolist() == np.ones((1, 2, 3, 1)).tolist()
-    dx, dweight, dbias = _core.conv2d_backward(y, pixel, weight, *how, True, True, True)
+    dx, dweight, dbias = _core.conv2d_backward(y, None, pixel, weight, *how, True, True, True)
     assert (dx.shape, dweight.shape, dbias.tolist()) == (pixel.shape, weight.shape, [3, 3])
     nothing, one = np.zeros((0, 1, long, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32)
-    how = (long, 1), (0, 0, 0, 0), (1, 1), 1
-    dx, _, _ = _core.conv2d_backward(nothing[:, :, :1], nothing, one, *how, True, True, True)
+    how = (long, 1), (0, 0, 0, 0), (1, 1), 1, "none"
+    dx, _, _ = _core.conv2d_backward(nothing[:, :, :1], None, nothing, one, *how, True, True, True)
     assert dx.shape == nothing.shape
 
 

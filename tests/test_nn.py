@@ -275,6 +275,67 @@ def test_a_hooked_layer_is_not_fused(monkeypatch, hooked):
     assert activations_of(monkeypatch, model, np.ones((2, 4), np.float32)) == ["none"]
 
 
+POOLS = [
+    nn.MaxPool2d(2),
+    nn.MaxPool2d(2, ceil_mode=True),
+    nn.MaxPool2d(3),
+    nn.MaxPool2d(2, 1),
+    nn.MaxPool2d(2, padding=1),
+    nn.AvgPool2d(2),
+]
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=repr)
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh(), nn.Identity()], ids=repr)
+def test_fused_convolutions_give_what_the_layers_give(rng, pool, activation):
+    conv = nn.Conv2d(3, 5, 3, padding=1)
+    x = rng.normal(size=(4, 3, 9, 12)).astype(np.float32)
+    chains = nn.Sequential(conv, activation, pool), lambda x: pool(activation(conv(x)))
+    dy = rng.normal(size=chains[0](x).shape).astype(np.float32)
+    results = []
+    for model in chains:
+        conv.zero_grad()
+        tx = pynn.Tensor(x, requires_grad=True)
+        y = model(tx)
+        y.backward(dy)
+        results.append([y.numpy(), tx.grad, *(p.grad for p in conv.parameters())])
+    for fused, plain in zip(*results, strict=True):
+        np.testing.assert_allclose(fused, plain, rtol=1e-5, atol=1e-5 * np.abs(plain).max())
+
+
+def kernels_of(monkeypatch, model):
+    """Run the model on images and return the names of the functional operations that it called."""
+    seen = []
+
+    def spy(name, op):
+        return lambda *args, **kwargs: (seen.append(name), op(*args, **kwargs))[1]
+
+    for name in ("conv2d", "conv2d_max_pool2d", "max_pool2d", "relu"):
+        monkeypatch.setattr(F, name, spy(name, getattr(F, name)))
+    model(np.ones((2, 3, 8, 8), np.float32))
+    return seen
+
+
+def test_which_convolutions_are_fused(monkeypatch):
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.MaxPool2d(2), nn.Conv2d(3, 3, 1)),
+        *(nn.MaxPool2d(3, 1), nn.Conv2d(3, 3, 1), nn.ReLU(), nn.MaxPool2d(2)),
+    )
+    assert kernels_of(monkeypatch, model) == [
+        *("conv2d", "conv2d_max_pool2d", "conv2d", "max_pool2d", "conv2d_max_pool2d"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("hooked", "expected"),
+    [(0, ["conv2d", "relu", "max_pool2d"]), (1, ["conv2d", "relu", "max_pool2d"]), (2, ["conv2d", "max_pool2d"])],
+)
+def test_hooked_convolutions_are_fused_up_to_the_hook(monkeypatch, hooked, expected):
+    model = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.MaxPool2d(2))
+    model[hooked].register_forward_hook(lambda module, args, y: None)
+    assert kernels_of(monkeypatch, model) == expected
+
+
 # -- layers against PyTorch --------------------------------------------------------------------------------------------
 
 

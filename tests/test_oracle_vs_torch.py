@@ -46,7 +46,7 @@ def test_conv2d(rng, shape, out, kernel, stride, padding, dilation, groups):
     assert_same(y, ty)
     dy = rng.normal(size=y.shape)
     ty.backward(torch.from_numpy(dy))
-    grads = oracle.conv2d_backward(dy, x, weight, stride, pads, dilation, groups, True, True, True)
+    grads = oracle.conv2d_backward(dy, None, x, weight, stride, pads, dilation, groups, "none", True, True, True)
     for actual, expected in zip(grads, (tx.grad, tw.grad, tb.grad), strict=True):
         assert_same(actual, expected)
 

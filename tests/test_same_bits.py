@@ -16,6 +16,9 @@ def normal(*shape):
 def cases():
     """Return calls large enough to be split over threads, in sizes that three threads do not divide evenly."""
     big, rows, image = normal(700, 1501), normal(20_011, 10), normal(37, 16, 29, 31)
+    wide, pooled = normal(37, 32, 29, 31), normal(37, 32, 14, 15)
+    digits, digits_dy, pooled_digits = normal(257, 1, 28, 28), normal(257, 8, 24, 24), normal(257, 8, 12, 12)
+    all_three = True, True, True
     table = {
         "matmul": [
             (normal(513, 385), normal(385, 641)),
@@ -33,24 +36,38 @@ def cases():
             (normal(20_011, 10), normal(20_011, 10), normal(20_011, 64), normal(10, 64), "none", True, True, True),
         ],
         "conv2d": [
-            (image, normal(32, 16, 3, 3), normal(32), (1, 1), (1, 1, 1, 1), (1, 1), 1),
-            (image, normal(16, 1, 5, 5), None, (2, 2), (2, 2, 2, 2), (1, 1), 16),
-            (normal(1, 64, 57, 57), normal(64, 64, 3, 3), None, (1, 1), (1, 1, 1, 1), (1, 1), 1),
+            (image, normal(32, 16, 3, 3), normal(32), (1, 1), (1,) * 4, (1, 1), 1, "relu"),
+            (image, normal(16, 1, 5, 5), None, (2, 2), (2,) * 4, (1, 1), 16, "none"),
+            (normal(1, 64, 57, 57), normal(64, 64, 3, 3), None, (1, 1), (1,) * 4, (1, 1), 1, "none"),
         ],
         "conv2d_backward": [
-            (normal(37, 32, 29, 31), image, normal(32, 16, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, True, True, True),
-            (normal(37, 16, 15, 16), image, normal(16, 1, 5, 5), (2, 2), (2, 2, 2, 2), (1, 1), 16, True, True, True),
+            (wide, wide, image, normal(32, 16, 3, 3), (1, 1), (1,) * 4, (1, 1), 1, "relu", *all_three),
             (
-                normal(257, 8, 24, 24),
-                normal(257, 1, 28, 28),
-                normal(8, 1, 5, 5),
+                normal(37, 16, 15, 16),
+                None,
+                image,
+                normal(16, 1, 5, 5),
+                (2, 2),
+                (2,) * 4,
                 (1, 1),
-                (0,) * 4,
-                (1, 1),
-                1,
-                True,
-                True,
-                True,
+                16,
+                "none",
+                *all_three,
+            ),
+            (digits_dy, None, digits, normal(8, 1, 5, 5), (1, 1), (0,) * 4, (1, 1), 1, "none", *all_three),
+        ],
+        "conv2d_max_pool2d": [
+            (image, normal(32, 16, 3, 3), normal(32), (1, 1), (1,) * 4, (1, 1), 1, "relu"),
+            (digits, normal(8, 1, 5, 5), None, (1, 1), (0,) * 4, (1, 1), 1, "none"),
+        ],
+        "conv2d_max_pool2d_backward": [
+            (
+                *(pooled, pooled, np.arange(pooled.size, dtype=np.uint8).reshape(pooled.shape) % 4),
+                *(image, normal(32, 16, 3, 3), (1, 1), (1,) * 4, (1, 1), 1, "relu", *all_three),
+            ),
+            (
+                *(pooled_digits, pooled_digits, np.zeros(pooled_digits.shape, np.uint8)),
+                *(digits, normal(8, 1, 5, 5), (1, 1), (0,) * 4, (1, 1), 1, "none", *all_three),
             ),
         ],
         "max_pool2d": [(image, (3, 3), (2, 2), (1, 1), (1, 1), True)],

@@ -65,7 +65,7 @@ void expect_outer_images(const Array<float>& got, int64_t image, const std::vect
 
 Work make_forward(const Layer& layer) {
   const Arrays a(layer);
-  const auto run = [=] { ops::conv2d(a.y.get(), a.x.get(), a.weight.get(), a.bias.get(), a.shape); };
+  const auto run = [=] { ops::conv2d(a.y.get(), a.x.get(), a.weight.get(), a.bias.get(), false, a.shape); };
   const auto check = [=] {
     std::vector<double> y(static_cast<size_t>(2 * a.image_y));
     reference::conv2d(y.data(), outer_images(a.x, a.image_x).data(), a.weight.get(), a.bias.get(), shape_of(layer, 2));
@@ -81,7 +81,8 @@ Work make_backward(const Layer& layer, bool of_data) {
   std::fill(a.dy.get() + a.image_y, a.dy.get() + (kBatch - 1) * a.image_y, 0.0f);
   const auto run = [=] {
     ops::conv2d_backward(of_data ? a.dx.get() : nullptr, of_data ? nullptr : a.dweight.get(),
-                         of_data ? nullptr : a.dbias.get(), a.dy.get(), a.x.get(), a.weight.get(), a.shape);
+                         of_data ? nullptr : a.dbias.get(), a.dy.get(), nullptr, a.x.get(), a.weight.get(), false,
+                         a.shape);
   };
   const auto check = [=] {
     std::vector<double> dx(static_cast<size_t>(2 * a.image_x)), dbias(static_cast<size_t>(a.shape.outputs));

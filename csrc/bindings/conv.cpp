@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bindings/array.h"
+#include "ops/conv_pool.h"
 
 namespace pynn::bindings {
 namespace {
@@ -57,27 +58,80 @@ ops::ConvShape conv_shape(const char* op, const Shape& x, const Shape& weight, c
 
 Shape output_shape(const ops::ConvShape& s) { return {s.images, s.outputs, s.rows.out, s.columns.out}; }
 
+Shape pooled_shape(const char* op, const ops::ConvShape& s) {
+  if (s.rows.out < 2 || s.columns.out < 2) {
+    throw_value(op, "the convolution's output " + to_string(output_shape(s)) + " has no window of [2, 2]");
+  }
+  return {s.images, s.outputs, s.rows.out / 2, s.columns.out / 2};
+}
+
+bool is_relu(const char* op, const std::string& activation) {
+  if (activation != "none" && activation != "relu") {
+    throw_value(op, "activation \"" + activation + "\" is not one of none, relu");
+  }
+  return activation == "relu";
+}
+
 py::array conv2d(const py::array& x_array, const py::array& weight_array, const std::optional<py::array>& bias_array,
-                 const Pair& stride, const Pads& padding, const Pair& dilation, int64_t groups) {
+                 const Pair& stride, const Pads& padding, const Pair& dilation, int64_t groups,
+                 const std::string& activation) {
   constexpr const char* op = "conv2d";
   return by_dtype(op, "input", x_array, [&](auto zero) -> py::array {
     using T = decltype(zero);
     const View<T> x = view<T>(op, "input", x_array), weight = view<T>(op, "weight", weight_array);
     const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
     const T* bias = optional_data<T>(op, "bias", bias_array, {shape.outputs});
+    const bool relu = is_relu(op, activation);
     py::array_t<T> y = empty<T>(op, output_shape(shape));
     T* y_data = data_of(y);
     {
       const py::gil_scoped_release nogil;
-      ops::conv2d(y_data, x.data, weight.data, bias, shape);
+      ops::conv2d(y_data, x.data, weight.data, bias, relu, shape);
     }
     return y;
   });
 }
 
-py::tuple conv2d_backward(const py::array& dy_array, const py::array& x_array, const py::array& weight_array,
-                          const Pair& stride, const Pads& padding, const Pair& dilation, int64_t groups, bool need_dx,
-                          bool need_dweight, bool need_dbias) {
+py::tuple conv2d_max_pool2d(const py::array& x_array, const py::array& weight_array,
+                            const std::optional<py::array>& bias_array, const Pair& stride, const Pads& padding,
+                            const Pair& dilation, int64_t groups, const std::string& activation) {
+  constexpr const char* op = "conv2d_max_pool2d";
+  return by_dtype(op, "input", x_array, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    const View<T> x = view<T>(op, "input", x_array), weight = view<T>(op, "weight", weight_array);
+    const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
+    const T* bias = optional_data<T>(op, "bias", bias_array, {shape.outputs});
+    const bool relu = is_relu(op, activation);
+    const Shape y_shape = pooled_shape(op, shape);
+    py::array_t<T> y = empty<T>(op, y_shape);
+    py::array_t<uint8_t> indices = empty<uint8_t>(op, y_shape);
+    T* y_data = data_of(y);
+    uint8_t* index_data = data_of(indices);
+    {
+      const py::gil_scoped_release nogil;
+      ops::conv2d_max_pool2d(y_data, index_data, x.data, weight.data, bias, relu, shape);
+    }
+    return py::make_tuple(y, indices);
+  });
+}
+
+// The gradients that are asked for, as new arrays.
+template <class T>
+struct Gradients {
+  std::optional<py::array_t<T>> dx, dweight, dbias;
+
+  Gradients(const char* op, const Shape& x, const Shape& weight, bool need_dx, bool need_dweight, bool need_dbias) {
+    if (need_dx) dx = empty<T>(op, x);
+    if (need_dweight) dweight = empty<T>(op, weight);
+    if (need_dbias) dbias = empty<T>(op, {weight[0]});
+  }
+  static T* data(std::optional<py::array_t<T>>& array) { return array ? data_of(*array) : nullptr; }
+};
+
+py::tuple conv2d_backward(const py::array& dy_array, const std::optional<py::array>& y_array, const py::array& x_array,
+                          const py::array& weight_array, const Pair& stride, const Pads& padding, const Pair& dilation,
+                          int64_t groups, const std::string& activation, bool need_dx, bool need_dweight,
+                          bool need_dbias) {
   constexpr const char* op = "conv2d_backward";
   return by_dtype(op, "dy", dy_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
@@ -85,18 +139,47 @@ py::tuple conv2d_backward(const py::array& dy_array, const py::array& x_array, c
     const View<T> weight = view<T>(op, "weight", weight_array);
     const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
     require_shape(op, "dy", dy.shape, output_shape(shape));
-    std::optional<py::array_t<T>> dx, dweight, dbias;
-    if (need_dx) dx = empty<T>(op, x.shape);
-    if (need_dweight) dweight = empty<T>(op, weight.shape);
-    if (need_dbias) dbias = empty<T>(op, {shape.outputs});
-    T* dx_data = dx ? data_of(*dx) : nullptr;
-    T* dweight_data = dweight ? data_of(*dweight) : nullptr;
-    T* dbias_data = dbias ? data_of(*dbias) : nullptr;
+    const bool relu = is_relu(op, activation);
+    const T* y = optional_data<T>(op, "y", y_array, dy.shape);
+    if (relu && y == nullptr) throw_value(op, "y is None, activation \"relu\" needs it");
+    Gradients<T> gradients(op, x.shape, weight.shape, need_dx, need_dweight, need_dbias);
+    T *dx = gradients.data(gradients.dx), *dweight = gradients.data(gradients.dweight);
+    T* dbias = gradients.data(gradients.dbias);
     {
       const py::gil_scoped_release nogil;
-      ops::conv2d_backward(dx_data, dweight_data, dbias_data, dy.data, x.data, weight.data, shape);
+      ops::conv2d_backward(dx, dweight, dbias, dy.data, y, x.data, weight.data, relu, shape);
     }
-    return py::make_tuple(dx, dweight, dbias);
+    return py::make_tuple(gradients.dx, gradients.dweight, gradients.dbias);
+  });
+}
+
+py::tuple conv2d_max_pool2d_backward(const py::array& dy_array, const py::array& y_array,
+                                     const py::array& indices_array, const py::array& x_array,
+                                     const py::array& weight_array, const Pair& stride, const Pads& padding,
+                                     const Pair& dilation, int64_t groups, const std::string& activation, bool need_dx,
+                                     bool need_dweight, bool need_dbias) {
+  constexpr const char* op = "conv2d_max_pool2d_backward";
+  return by_dtype(op, "dy", dy_array, [&](auto zero) -> py::tuple {
+    using T = decltype(zero);
+    const View<T> dy = view<T>(op, "dy", dy_array), y = view<T>(op, "y", y_array);
+    const View<T> x = view<T>(op, "input", x_array), weight = view<T>(op, "weight", weight_array);
+    const View<uint8_t> indices = view<uint8_t>(op, "indices", indices_array);
+    const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
+    const bool relu = is_relu(op, activation);
+    require_shape(op, "dy", dy.shape, pooled_shape(op, shape));
+    require_shape(op, "y", y.shape, dy.shape);
+    require_shape(op, "indices", indices.shape, dy.shape);
+    Gradients<T> gradients(op, x.shape, weight.shape, need_dx, need_dweight, need_dbias);
+    T *dx = gradients.data(gradients.dx), *dweight = gradients.data(gradients.dweight);
+    T* dbias = gradients.data(gradients.dbias);
+    bool inside;
+    {
+      const py::gil_scoped_release nogil;
+      inside = ops::conv2d_max_pool2d_backward(dx, dweight, dbias, dy.data, y.data, indices.data, x.data, weight.data,
+                                               relu, shape);
+    }
+    if (!inside) throw_index(op, "indices holds an index outside 0..3");
+    return py::make_tuple(gradients.dx, gradients.dweight, gradients.dbias);
   });
 }
 
@@ -104,10 +187,15 @@ py::tuple conv2d_backward(const py::array& dy_array, const py::array& x_array, c
 
 void bind_conv(py::module_& m) {
   m.def("conv2d", conv2d, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("stride"), py::arg("padding"),
-        py::arg("dilation"), py::arg("groups"));
-  m.def("conv2d_backward", conv2d_backward, py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("stride"),
-        py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("need_dx"), py::arg("need_dweight"),
-        py::arg("need_dbias"));
+        py::arg("dilation"), py::arg("groups"), py::arg("activation"));
+  m.def("conv2d_backward", conv2d_backward, py::arg("dy"), py::arg("y"), py::arg("x"), py::arg("weight"),
+        py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("activation"),
+        py::arg("need_dx"), py::arg("need_dweight"), py::arg("need_dbias"));
+  m.def("conv2d_max_pool2d", conv2d_max_pool2d, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("stride"),
+        py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("activation"));
+  m.def("conv2d_max_pool2d_backward", conv2d_max_pool2d_backward, py::arg("dy"), py::arg("y"), py::arg("indices"),
+        py::arg("x"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+        py::arg("activation"), py::arg("need_dx"), py::arg("need_dweight"), py::arg("need_dbias"));
 }
 
 }  // namespace pynn::bindings

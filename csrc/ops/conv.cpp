@@ -182,7 +182,7 @@ void correlate(T* y, const T* x, const T* weight, const T* bias, const Job& job)
 }  // namespace
 
 template <class T>
-void conv2d(T* y, const T* x, const T* weight, const T* bias, const ConvShape& s) {
+void conv2d(T* y, const T* x, const T* weight, const T* bias, bool relu, const ConvShape& s) {
   static Counter path("conv2d.direct");
   path.add();
   const int64_t channels = s.channels / s.groups, outputs = s.outputs / s.groups;
@@ -200,10 +200,24 @@ void conv2d(T* y, const T* x, const T* weight, const T* bias, const ConvShape& s
                 s.rows.out,
                 s.columns.out,
                 {channels * kernel_size, kernel_size, s.columns.kernel, outputs * channels * kernel_size}});
+  if (relu) {
+    parallel_ranges(s.images * s.outputs * s.rows.out * s.columns.out, 16384, [&](int64_t begin, int64_t end) {
+      kernels<T>().elementwise.relu(y + begin, y + begin, end - begin);
+    });
+  }
 }
 
 template <class T>
-void conv2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* x, const T* weight, const ConvShape& s) {
+void conv2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const T* x, const T* weight, bool relu,
+                     const ConvShape& s) {
+  const int64_t y_size = s.images * s.outputs * s.rows.out * s.columns.out;
+  const arena::Buffer<T> dz(relu ? y_size : 0);
+  if (relu) {
+    parallel_ranges(y_size, 16384, [&](int64_t begin, int64_t end) {
+      kernels<T>().elementwise.relu_backward(dz.get() + begin, dy + begin, y + begin, end - begin);
+    });
+    dy = dz.get();
+  }
   static Counter data_path("conv2d_backward.data"), weight_path("conv2d_backward.weight");
   if (dx != nullptr && s.images > 0 && s.channels > 0 && s.rows.size > 0 && s.columns.size > 0) {
     data_path.add();
@@ -229,9 +243,9 @@ void conv2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* x, const
   }
 }
 
-#define PYNN_INSTANTIATE(T)                                                 \
-  template void conv2d(T*, const T*, const T*, const T*, const ConvShape&); \
-  template void conv2d_backward(T*, T*, T*, const T*, const T*, const T*, const ConvShape&);
+#define PYNN_INSTANTIATE(T)                                                       \
+  template void conv2d(T*, const T*, const T*, const T*, bool, const ConvShape&); \
+  template void conv2d_backward(T*, T*, T*, const T*, const T*, const T*, const T*, bool, const ConvShape&);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)
 

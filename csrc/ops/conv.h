@@ -18,10 +18,11 @@ struct ConvShape {
 };
 
 template <class T>
-void conv2d(T* y, const T* x, const T* weight, const T* bias, const ConvShape& shape);
+void conv2d(T* y, const T* x, const T* weight, const T* bias, bool relu, const ConvShape& shape);
 
-// The gradients whose pointer is not null; x and weight are only read for those that need them.
+// The gradients whose pointer is not null; x and weight are only read for those that need them, y only with relu.
 template <class T>
-void conv2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* x, const T* weight, const ConvShape& shape);
+void conv2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const T* x, const T* weight, bool relu,
+                     const ConvShape& shape);
 
 }  // namespace pynn::ops

@@ -1,6 +1,9 @@
 #include "harness.h"
 #include "ops/conv.h"
+#include "ops/conv_pool.h"
+#include "ops/pool.h"
 #include "reference/conv.h"
+#include "reference/elementwise.h"
 #include "runtime/threads.h"
 
 using namespace pynn;
@@ -78,16 +81,18 @@ TEST_CASE_TEMPLATE("conv2d and its backward equal the naive ones", T, float, dou
     for (const T* b : {bias.data(), static_cast<const T*>(nullptr)}) {
       Guarded<T> y(y_size(s), T(7));
       Guarded<double> want_y(y_size(s));
-      ops::conv2d(y.data(), x.data(), weight.data(), b, s);
+      ops::conv2d(y.data(), x.data(), weight.data(), b, false, s);
       reference::conv2d(want_y.data(), x.data(), weight.data(), b, s);
       check_close(y, want_y, rounding<T>(taps + 1), "conv2d of " + name(s));
     }
+    const T* const none = nullptr;
     Gradients<T> got(s);
     Gradients<double> want(s);
     for (Guarded<double>* zeros : {&want.dx, &want.dweight, &want.dbias}) {
       for (int64_t i = 0; i < zeros->size(); ++i) (*zeros)[i] = 0;
     }
-    ops::conv2d_backward(got.dx.data(), got.dweight.data(), got.dbias.data(), dy.data(), x.data(), weight.data(), s);
+    ops::conv2d_backward(got.dx.data(), got.dweight.data(), got.dbias.data(), dy.data(), none, x.data(), weight.data(),
+                         false, s);
     reference::conv2d_backward(want.dx.data(), want.dweight.data(), want.dbias.data(), dy.data(), x.data(),
                                weight.data(), s);
     const double pixels = double(s.images * s.rows.out * s.columns.out);
@@ -103,10 +108,11 @@ TEST_CASE_TEMPLATE("conv2d_backward computes any one of its gradients alone", T,
   const Guarded<T> dy = random_array<T>(y_size(s));
   T* const none = nullptr;
   Gradients<T> all(s), alone(s);
-  ops::conv2d_backward(all.dx.data(), all.dweight.data(), all.dbias.data(), dy.data(), x.data(), weight.data(), s);
-  ops::conv2d_backward<T>(alone.dx.data(), none, none, dy.data(), nullptr, weight.data(), s);
-  ops::conv2d_backward<T>(none, alone.dweight.data(), none, dy.data(), x.data(), nullptr, s);
-  ops::conv2d_backward<T>(none, none, alone.dbias.data(), dy.data(), nullptr, nullptr, s);
+  ops::conv2d_backward(all.dx.data(), all.dweight.data(), all.dbias.data(), dy.data(), none, x.data(), weight.data(),
+                       false, s);
+  ops::conv2d_backward<T>(alone.dx.data(), none, none, dy.data(), none, nullptr, weight.data(), false, s);
+  ops::conv2d_backward<T>(none, alone.dweight.data(), none, dy.data(), none, x.data(), nullptr, false, s);
+  ops::conv2d_backward<T>(none, none, alone.dbias.data(), dy.data(), none, nullptr, nullptr, false, s);
   check_close(alone.dx, all.dx, 0, "dx alone");
   check_close(alone.dweight, all.dweight, 0, "dweight alone");
   check_close(alone.dbias, all.dbias, 0, "dbias alone");
@@ -125,8 +131,9 @@ TEST_CASE_TEMPLATE("conv2d gives the same bits for any number of threads", T, fl
       set_num_threads(n);
       Guarded<T> y(y_size(s));
       Gradients<T> got(s);
-      ops::conv2d(y.data(), x.data(), weight.data(), bias.data(), s);
-      ops::conv2d_backward(got.dx.data(), got.dweight.data(), got.dbias.data(), dy.data(), x.data(), weight.data(), s);
+      ops::conv2d(y.data(), x.data(), weight.data(), bias.data(), false, s);
+      ops::conv2d_backward(got.dx.data(), got.dweight.data(), got.dbias.data(), dy.data(), y.data(), x.data(),
+                           weight.data(), false, s);
       if (n > 1) {
         check_close(y, first_y, 0, "y of " + name(s));
         check_close(got.dx, first.dx, 0, "dx of " + name(s));
@@ -141,4 +148,60 @@ TEST_CASE_TEMPLATE("conv2d gives the same bits for any number of threads", T, fl
     }
   }
   set_num_threads(threads);
+}
+
+// The fused operations against the chain that they stand for, whose parts are tested above and in test_pool.cpp.
+TEST_CASE_TEMPLATE("conv2d with relu equals conv2d, then relu", T, float, double) {
+  for (const ops::ConvShape& s : shapes()) {
+    const Guarded<T> x = random_array<T>(x_size(s)), weight = random_array<T>(weight_size(s));
+    const Guarded<T> bias = random_array<T>(s.outputs), dy = random_array<T>(y_size(s));
+    Guarded<T> y(y_size(s)), want_y(y_size(s)), dz(y_size(s));
+    ops::conv2d(y.data(), x.data(), weight.data(), bias.data(), true, s);
+    ops::conv2d(want_y.data(), x.data(), weight.data(), bias.data(), false, s);
+    for (int64_t i = 0; i < y.size(); ++i) {
+      want_y[i] = static_cast<T>(reference::relu(want_y[i]));
+      dz[i] = static_cast<T>(reference::relu_backward(dy[i], want_y[i]));
+    }
+    check_close(y, want_y, 0, "conv2d with relu of " + name(s));
+    Gradients<T> got(s), want(s);
+    const T* const none = nullptr;
+    ops::conv2d_backward(got.dx.data(), got.dweight.data(), got.dbias.data(), dy.data(), y.data(), x.data(),
+                         weight.data(), true, s);
+    ops::conv2d_backward(want.dx.data(), want.dweight.data(), want.dbias.data(), dz.data(), none, x.data(),
+                         weight.data(), false, s);
+    check_close(got.dx, want.dx, 0, "dx with relu of " + name(s));
+    check_close(got.dweight, want.dweight, 0, "dweight with relu of " + name(s));
+    check_close(got.dbias, want.dbias, 0, "dbias with relu of " + name(s));
+  }
+}
+
+TEST_CASE_TEMPLATE("conv2d_max_pool2d equals conv2d, then max_pool2d", T, float, double) {
+  for (const ops::ConvShape& s : shapes()) {
+    if (s.rows.out < 2 || s.columns.out < 2) continue;
+    const PoolShape pool{{s.rows.out, s.rows.out / 2, 2, 2, 0, 1}, {s.columns.out, s.columns.out / 2, 2, 2, 0, 1}};
+    const int64_t planes = s.images * s.outputs, pooled = planes * pool.rows.out * pool.columns.out;
+    const double taps = double(s.channels / s.groups * s.rows.kernel * s.columns.kernel);
+    const double pixels = double(s.images * s.rows.out * s.columns.out);
+    for (const bool relu : {false, true}) {
+      const Guarded<T> x = random_array<T>(x_size(s)), weight = random_array<T>(weight_size(s));
+      const Guarded<T> bias = random_array<T>(s.outputs), dy = random_array<T>(pooled);
+      Guarded<T> y(pooled), want_y(pooled), convolved(y_size(s)), dconvolved(y_size(s));
+      Guarded<uint8_t> indices(pooled), want_indices(pooled);
+      ops::conv2d_max_pool2d(y.data(), indices.data(), x.data(), weight.data(), bias.data(), relu, s);
+      ops::conv2d(convolved.data(), x.data(), weight.data(), bias.data(), relu, s);
+      ops::max_pool2d(want_y.data(), want_indices.data(), convolved.data(), pool, planes);
+      check_close(y, want_y, rounding<T>(taps + 1), "conv2d_max_pool2d of " + name(s));
+
+      // From one set of winners, since rounding may decide between two that are nearly equal.
+      Gradients<T> got(s), want(s);
+      REQUIRE(ops::conv2d_max_pool2d_backward(got.dx.data(), got.dweight.data(), got.dbias.data(), dy.data(),
+                                              want_y.data(), want_indices.data(), x.data(), weight.data(), relu, s));
+      REQUIRE(ops::max_pool2d_backward(dconvolved.data(), dy.data(), want_indices.data(), pool, planes));
+      ops::conv2d_backward(want.dx.data(), want.dweight.data(), want.dbias.data(), dconvolved.data(), convolved.data(),
+                           x.data(), weight.data(), relu, s);
+      check_close(got.dx, want.dx, rounding<T>(taps * double(s.outputs)), "dx with pool of " + name(s));
+      check_close(got.dweight, want.dweight, rounding<T>(pixels), "dweight with pool of " + name(s));
+      check_close(got.dbias, want.dbias, rounding<T>(pixels), "dbias with pool of " + name(s));
+    }
+  }
 }

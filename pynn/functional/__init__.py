@@ -4,7 +4,7 @@ All take tensors or NumPy arrays, float32 or float64, one dtype per call (TypeEr
 shapes that do not fit.
 """
 
-from pynn.functional.conv import avg_pool2d, conv2d, global_avg_pool2d, max_pool2d
+from pynn.functional.conv import avg_pool2d, conv2d, conv2d_max_pool2d, global_avg_pool2d, max_pool2d
 from pynn.functional.elementwise import (
     abs,
     add,
@@ -61,6 +61,7 @@ __all__ = [
     "clip",
     "concatenate",
     "conv2d",
+    "conv2d_max_pool2d",
     "cross_entropy",
     "div",
     "dropout",

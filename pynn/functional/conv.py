@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, pair
+from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, one_of, pair
 from pynn.functional.reduction import mean
 from pynn.tape import record
 from pynn.tensor import Tensor
 
-__all__ = ["avg_pool2d", "conv2d", "global_avg_pool2d", "max_pool2d"]
+__all__ = ["avg_pool2d", "conv2d", "conv2d_max_pool2d", "global_avg_pool2d", "max_pool2d"]
 
 Size = int | Sequence[int]  # of height and width, or a pair of them
+
+
+ACTIVATIONS = ("none", "relu")
 
 
 def conv2d(
@@ -23,6 +26,7 @@ def conv2d(
     padding: Size | str = 0,
     dilation: Size = 1,
     groups: int = 1,
+    activation: str = "none",
 ) -> Tensor:
     """Cross-correlate images with filters.
 
@@ -37,6 +41,8 @@ def conv2d(
         where the zeros do not split evenly, the extra one is at the bottom or right).
     groups
         Number of groups of channels that do not see each other.
+    activation
+        "none" or "relu", applied in the same pass.
 
     Returns
     -------
@@ -49,38 +55,87 @@ def conv2d(
     >>> pynn.functional.conv2d(pynn.ones(2, 3, 8, 8), pynn.ones(4, 3, 3, 3), padding="same").shape
     (2, 4, 8, 8)
     """
+    one_of("conv2d", "activation", activation, ACTIVATIONS)
     x, weight = as_tensor(x), as_tensor(weight)
     offset = None if bias is None else as_tensor(bias)
     parents = (x, weight) if offset is None else (x, weight, offset)
     value, w = x.data, weight.data
-    b = None if offset is None else offset.data
-    strides, dilations = pair("conv2d", "stride", stride), pair("conv2d", "dilation", dilation)
-    pads = _pads(padding, w.shape, strides, dilations)
-    groups = integer("conv2d", "groups", groups)
+    how = (*_geometry("conv2d", w, stride, padding, dilation, groups), activation)
     needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
-    y = _core.conv2d(value, w, b, strides, pads, dilations, groups)
+    y = _core.conv2d(value, w, None if offset is None else offset.data, *how)
+    has_relu = activation == "relu"
 
     def backward(dy: Array) -> Gradients:
-        return _core.conv2d_backward(dy, value, w, strides, pads, dilations, groups, *needs)[: len(parents)]
+        return _core.conv2d_backward(dy, y if has_relu else None, value, w, *how, *needs)[: len(parents)]
 
-    return record("conv2d", y, parents, backward, (x, weight))
+    return record("conv2d", y, parents, backward, (x, weight), saves_output=has_relu)
+
+
+def conv2d_max_pool2d(
+    x: Input,
+    weight: Input,
+    bias: Input | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    activation: str = "none",
+) -> Tensor:
+    """Return `max_pool2d(conv2d(...), 2)` in one pass, whose backward never makes the gradient between the two.
+
+    At most one element in four of that gradient differs from zero: only these are multiplied. Parameters are those of
+    `conv2d`; the result differs from the two calls by rounding. `nn.Sequential` chooses this for Conv2d, (ReLU,)
+    MaxPool2d(2).
+
+    Returns
+    -------
+    Tensor
+        Shape [N, O, OH // 2, OW // 2] with OH and OW as in `conv2d`; ValueError if one of them is below 2.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> images, weight = pynn.ones(2, 1, 28, 28), pynn.ones(6, 1, 5, 5)
+    >>> pynn.functional.conv2d_max_pool2d(images, weight, padding=2, activation="relu").shape
+    (2, 6, 14, 14)
+    """
+    one_of("conv2d_max_pool2d", "activation", activation, ACTIVATIONS)
+    x, weight = as_tensor(x), as_tensor(weight)
+    offset = None if bias is None else as_tensor(bias)
+    parents = (x, weight) if offset is None else (x, weight, offset)
+    value, w = x.data, weight.data
+    how = (*_geometry("conv2d_max_pool2d", w, stride, padding, dilation, groups), activation)
+    needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
+    y, indices = _core.conv2d_max_pool2d(value, w, None if offset is None else offset.data, *how)
+
+    def backward(dy: Array) -> Gradients:
+        return _core.conv2d_max_pool2d_backward(dy, y, indices, value, w, *how, *needs)[: len(parents)]
+
+    return record("conv2d_max_pool2d", y, parents, backward, (x, weight), saves_output=activation != "none")
+
+
+def _geometry(
+    op: str, weight: Array, stride: Size, padding: Size | str, dilation: Size, groups: int
+) -> tuple[tuple[int, int], tuple[int, int, int, int], tuple[int, int], int]:
+    """Stride, zeros at top, bottom, left and right, dilation, and groups, as the core takes them."""
+    strides, dilations = pair(op, "stride", stride), pair(op, "dilation", dilation)
+    return strides, _pads(op, padding, weight.shape, strides, dilations), dilations, integer(op, "groups", groups)
 
 
 def _pads(
-    padding: Size | str, weight_shape: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
+    op: str, padding: Size | str, weight_shape: tuple[int, ...], stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Zeros at top, bottom, left, right."""
     if not isinstance(padding, str):
-        vertical, horizontal = pair("conv2d", "padding", padding)
+        vertical, horizontal = pair(op, "padding", padding)
         return vertical, vertical, horizontal, horizontal
     if padding == "valid":
         return 0, 0, 0, 0
     if padding != "same":
-        raise ValueError(f"conv2d: padding must be integers, 'same' or 'valid', got {padding!r}")
+        raise ValueError(f"{op}: padding must be integers, 'same' or 'valid', got {padding!r}")
     if stride != (1, 1):
-        raise ValueError(f"conv2d: padding='same' needs stride 1, got {list(stride)}")
+        raise ValueError(f"{op}: padding='same' needs stride 1, got {list(stride)}")
     if len(weight_shape) != 4:
-        raise ValueError(f"conv2d: weight {list(weight_shape)} needs 4 axes [O, C/groups, KH, KW]")
+        raise ValueError(f"{op}: weight {list(weight_shape)} needs 4 axes [O, C/groups, KH, KW]")
     height, width = (d * (k - 1) for d, k in zip(dilation, weight_shape[2:], strict=True))
     return height // 2, height - height // 2, width // 2, width - width // 2
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import count
+from itertools import count, takewhile
 from typing import Any, Self, overload
 
 from pynn import functional as F
 from pynn.nn.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from pynn.nn.layers import Linear
+from pynn.nn.layers import Conv2d, Linear, MaxPool2d
 from pynn.nn.module import Module
 from pynn.tensor import Tensor
 
@@ -58,7 +58,8 @@ class _List(Module):
 class Sequential(_List):
     """Call the modules one after another.
 
-    `Linear` followed by ReLU, LeakyReLU(0.01), Sigmoid or Tanh is computed by one kernel, with the same bits.
+    `Linear` followed by ReLU, LeakyReLU(0.01), Sigmoid or Tanh is computed by one kernel, and so is `Conv2d` followed
+    by ReLU, MaxPool2d(2), or both. Results are those of the separate layers; with a pool their rounding may differ.
 
     Parameters
     ----------
@@ -87,31 +88,53 @@ class Sequential(_List):
 
     def forward(self, x: Any) -> Any:
         """Return the output of the last module, or `x` if there is none."""
-        modules = iter(self.children())
-        layer = next(modules, None)
-        while layer is not None:
-            after = next(modules, None)
-            activation = _fusable(layer, after)
-            if activation and isinstance(x, Tensor):
-                x = F.linear(x, layer.weight, layer.bias, activation=activation)  # type: ignore[attr-defined]
-                after = next(modules, None)
-            else:
-                x = layer(x)
-            layer = after
+        layers = list(self.children())
+        i = 0
+        while i < len(layers):
+            layer = layers[i]
+            used = 0
+            if isinstance(x, Tensor):
+                if type(layer) is Linear:
+                    x, used = _linear(layer, layers[i + 1 : i + 2], x)
+                elif type(layer) is Conv2d:
+                    x, used = _conv2d(layer, layers[i + 1 : i + 3], x)
+            if used == 0:
+                x, used = layer(x), 1
+            i += used
         return x
 
+
+# Patterns that one kernel computes: what follows a layer decides. Exact types, since a subclass may define its own
+# forward; a hook wants to see every output. Each returns the result and how many modules it stands for, 0 if none.
 
 _ACTIVATIONS: dict[type[Module], str] = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh"}
 
 
-def _fusable(layer: Module, after: Module | None) -> str | None:
-    """Return the activation that `F.linear` can compute for `layer` followed by `after`, if it can."""
-    # Exact types, since a subclass may define its own forward; a hook wants to see both outputs.
-    if type(layer) is not Linear or layer._forward_hooks or after is None or after._forward_hooks:
-        return None
-    if type(after) is LeakyReLU and after.negative_slope != 0.01:  # the slope of the kernel
-        return None
-    return _ACTIVATIONS.get(type(after))
+def _linear(layer: Linear, after: list[Module], x: Tensor) -> tuple[Tensor, int]:
+    if layer._forward_hooks or not after or after[0]._forward_hooks or type(after[0]) not in _ACTIVATIONS:
+        return x, 0
+    if type(after[0]) is LeakyReLU and after[0].negative_slope != 0.01:  # the slope of the kernel
+        return x, 0
+    return F.linear(x, layer.weight, layer.bias, _ACTIVATIONS[type(after[0])]), 2
+
+
+def _conv2d(layer: Conv2d, after: list[Module], x: Tensor) -> tuple[Tensor, int]:
+    seen = list(takewhile(lambda module: not module._forward_hooks, (layer, *after)))
+    relu = len(seen) > 1 and type(seen[1]) is ReLU
+    pool = len(seen) > 1 + relu and _is_halving(seen[1 + relu])
+    if not relu and not pool:
+        return x, 0
+    op = F.conv2d_max_pool2d if pool else F.conv2d
+    how = layer.stride, layer.padding, layer.dilation, layer.groups
+    return op(x, layer.weight, layer.bias, *how, "relu" if relu else "none"), 1 + relu + pool
+
+
+def _is_halving(module: Module) -> bool:
+    """Whether it is a max-pool of windows [2, 2] side by side."""
+    if type(module) is not MaxPool2d or module.ceil_mode:
+        return False
+    window = module.kernel_size, module.stride, module.padding, module.dilation
+    return window == ((2, 2), (2, 2), (0, 0), (1, 1))
 
 
 class ModuleList(_List):

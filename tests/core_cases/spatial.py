@@ -28,47 +28,55 @@ CONVOLUTIONS = [
 ]
 
 
+def _backward(*args, ulps):
+    case("conv2d_backward", *args, ulps=ulps, scale=absolute("conv2d_backward"))
+
+
+def _pool_backward(*args, ulps):
+    case("conv2d_max_pool2d_backward", *args, ulps=ulps, scale=absolute("conv2d_max_pool2d_backward"))
+
+
+def _largest(x, weight, bias, *how):
+    """Scale of conv2d_max_pool2d: what was rounded where the window's largest value may have come from."""
+    return oracle.conv2d_max_pool2d(np.abs(x), np.abs(weight), None if bias is None else np.abs(bias), *how)[0]
+
+
 @family
 def convolutions() -> None:
     for shape, out, kernel, stride, pads, dilation, groups in CONVOLUTIONS:
         x, weight = normal(*shape), normal(out, shape[1] // groups, *kernel)
-        taps = weight[0].size
-        for bias in (normal(out), None):
-            case(
-                "conv2d", x, weight, bias, stride, pads, dilation, groups, ulps=sum_ulps(taps), scale=absolute("conv2d")
-            )
-        y = oracle.conv2d(x, weight, None, stride, pads, dilation, groups)
-        terms = max(y.size // out, out // groups * kernel[0] * kernel[1])
-        case(
-            "conv2d_backward",
-            normal(*y.shape),
-            x,
-            weight,
-            stride,
-            pads,
-            dilation,
-            groups,
-            True,
-            True,
-            True,
-            ulps=sum_ulps(terms),
-            scale=absolute("conv2d_backward"),
-        )
+        how = (stride, pads, dilation, groups)
+        ulps = sum_ulps(weight[0].size)
+        for bias, activation in ((normal(out), "none"), (None, "none"), (normal(out), "relu")):
+            case("conv2d", x, weight, bias, *how, activation, ulps=ulps, scale=absolute("conv2d"))
+        y = oracle.conv2d(x, weight, None, *how)
+        ulps = sum_ulps(max(y.size // out, out // groups * kernel[0] * kernel[1]))
+        _backward(normal(*y.shape), None, x, weight, *how, "none", True, True, True, ulps=ulps)
+        _backward(normal(*y.shape), y, x, weight, *how, "relu", True, True, True, ulps=ulps)
     dy, x, weight = normal(2, 4, 5, 5), normal(2, 3, 5, 5), normal(4, 3, 3, 3)
     for need in ((False, True, True), (True, False, False), (False, False, True), (False, True, False)):
-        case(
-            "conv2d_backward",
-            dy,
-            x,
-            weight,
-            (1, 1),
-            (1, 1, 1, 1),
-            (1, 1),
-            1,
-            *need,
-            ulps=sum_ulps(50),
-            scale=absolute("conv2d_backward"),
-        )
+        _backward(dy, None, x, weight, (1, 1), (1, 1, 1, 1), (1, 1), 1, "none", *need, ulps=sum_ulps(50))
+
+
+@family
+def pooled_convolutions() -> None:
+    for shape, out, kernel, stride, pads, dilation, groups in CONVOLUTIONS:
+        x, weight, bias = normal(*shape), normal(out, shape[1] // groups, *kernel), normal(out)
+        how = (stride, pads, dilation, groups)
+        before = oracle.conv2d(x, weight, bias, *how)
+        if min(before.shape[2:]) < 2:
+            continue
+        for activation, b in (("none", None), ("relu", bias)):
+            y, indices = oracle.conv2d_max_pool2d(x, weight, b, *how, activation)
+            case(
+                *("conv2d_max_pool2d", x, weight, b, *how, activation),
+                ulps=sum_ulps(weight[0].size),
+                scale=lambda *args: (_largest(*args), None),
+            )
+            ulps = sum_ulps(max(before.size // out, out // groups * kernel[0] * kernel[1]))
+            args = (normal(*y.shape), y, indices, x, weight, *how, activation)
+            for need in ((True, True, True), (False, True, True), (True, False, False)):
+                _pool_backward(*args, *need, ulps=ulps)
 
 
 POOLS = [

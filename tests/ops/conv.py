@@ -10,17 +10,47 @@ def _pair(n):
     return n if isinstance(n, tuple | list) else (n, n)
 
 
-def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def _conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation="none"):
     if padding == "same":
         spans = [d * (k - 1) for d, k in zip(_pair(dilation), weight.shape[2:], strict=True)]
         pads = tuple(n for span in spans for n in (span // 2, span - span // 2))
     else:
         vertical, horizontal = _pair(0 if padding == "valid" else padding)
         pads = (vertical, vertical, horizontal, horizontal)
-    return oracle.conv2d(x, weight, bias, _pair(stride), pads, _pair(dilation), groups)
+    return oracle.conv2d(x, weight, bias, _pair(stride), pads, _pair(dilation), groups, activation)
 
 
-conv2d = Op("conv2d", _conv2d, cancels=True, terms=lambda x, weight, *rest, **options: weight[0].size)
+def _conv2d_max_pool2d(*args, **options):
+    return oracle.max_pool2d(_conv2d(*args, **options), (2, 2), (2, 2), (0, 0), (1, 1), False)[0]
+
+
+def _terms(x, weight, *rest, **options):
+    return weight[0].size
+
+
+conv2d = Op("conv2d", _conv2d, cancels=True, terms=_terms)
+conv2d_max_pool2d = Op("conv2d_max_pool2d", _conv2d_max_pool2d, cancels=True, terms=_terms)
+for op in (conv2d, conv2d_max_pool2d):
+    op.sample(normal(2, 3, 6, 5), normal(2, 3, 3, 2), normal(2), activation="relu")
+    op.sample(normal(1, 2, 5, 6), normal(2, 2, 3, 3), padding=1, activation="relu")
+    op.sample(normal(2, 2, 4, 5), normal(3, 2, 2, 3), normal(3), padding="same")
+    op.sample(normal(2, 4, 9, 7), normal(4, 2, 3, 3), normal(4), stride=(2, 1), padding=(1, 2), groups=2)
+    op.sample(normal(0, 3, 5, 5), normal(2, 3, 2, 2), normal(2), activation="relu")
+    # Few outputs: each has a kink, which central differences must not step over.
+    op.sample(normal(1, 16, 6, 7), normal(20, 16, 3, 3), normal(20), padding=1, activation="relu")
+    op.sample(normal(1, 1, 12, 12), normal(6, 1, 5, 5), normal(6), padding=2, activation="relu")
+    op.sample(normal(1, 6, 10, 9), normal(16, 6, 5, 5), normal(16), activation="relu")
+    op.refuses(
+        ValueError, rf"^{op.name}: activation .*'tanh'", normal(1, 1, 4, 4), normal(1, 1, 3, 3), activation="tanh"
+    )
+    op.refuses(ValueError, rf"^{op.name}: .*3 channels.*expects 1", normal(2, 3, 8, 8), normal(4, 1, 3, 3))
+    op.refuses(TypeError, rf"^{op.name}: stride", normal(2, 3, 8, 8), normal(4, 3, 3, 3), stride=1.5)
+    op.refuses(
+        ValueError, rf"^{op.name}: padding='same'", normal(2, 3, 8, 8), normal(4, 3, 3, 3), padding="same", stride=2
+    )
+conv2d_max_pool2d.refuses(
+    ValueError, r"^conv2d_max_pool2d: .*\[2, 4, 1, 6\] has no window", normal(2, 3, 3, 8), normal(4, 3, 3, 3)
+)
 conv2d.sample(normal(1, 1, 1, 1), normal(1, 1, 1, 1))
 conv2d.sample(normal(2, 3, 5, 4), normal(2, 3, 3, 2), normal(2))
 conv2d.sample(normal(1, 2, 5, 6), normal(2, 2, 3, 3), padding=1)

@@ -36,7 +36,7 @@ def _grouped(x, groups):
     return x.reshape(x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])  # [N, G, C/G, H, W]
 
 
-def conv2d(x, weight, bias, stride, padding, dilation, groups):
+def conv2d(x, weight, bias, stride, padding, dilation, groups, activation="none"):
     kernel, (top, bottom, left, right) = weight.shape[2:], padding
     out = (
         (x.shape[2] + top + bottom - dilation[0] * (kernel[0] - 1) - 1) // stride[0] + 1,
@@ -48,10 +48,12 @@ def conv2d(x, weight, bias, stride, padding, dilation, groups):
     for i, j, tap in _taps(padded, out, kernel, stride, dilation):
         y += np.einsum("goc,ngchw->ngohw", w[:, :, :, i, j], _grouped(tap, groups))
     y = y.reshape(x.shape[0], weight.shape[0], *out)
-    return like(y if bias is None else y + bias[:, None, None], x)
+    y = y if bias is None else y + bias[:, None, None]
+    return like(np.where(y < 0, 0, y) if activation == "relu" else y, x)
 
 
-def conv2d_backward(dy, x, weight, stride, padding, dilation, groups, need_dx, need_dweight, need_dbias):
+def conv2d_backward(dy, y, x, weight, stride, padding, dilation, groups, activation, need_dx, need_dweight, need_dbias):
+    dy = np.where(y <= 0, 0, dy) if activation == "relu" else dy
     kernel, out = weight.shape[2:], dy.shape[2:]
     w = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     dy_grouped = _grouped(dy, groups)
@@ -100,6 +102,21 @@ def max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
         y[better], indices[better] = tap[better], i * kernel[1] + j
         found |= valid
     return y, indices
+
+
+def conv2d_max_pool2d(x, weight, bias, stride, padding, dilation, groups, activation):
+    y = conv2d(x, weight, bias, stride, padding, dilation, groups, activation)
+    return max_pool2d(y, (2, 2), (2, 2), (0, 0), (1, 1), False)
+
+
+def conv2d_max_pool2d_backward(
+    dy, y, indices, x, weight, stride, padding, dilation, groups, activation, need_dx, need_dweight, need_dbias
+):
+    dy = np.where(y <= 0, 0, dy) if activation == "relu" else dy
+    before = conv2d(x, weight, None, stride, padding, dilation, groups).shape
+    dy = max_pool2d_backward(dy, indices, before, (2, 2), (2, 2), (0, 0), (1, 1))
+    needs = need_dx, need_dweight, need_dbias
+    return conv2d_backward(dy, None, x, weight, stride, padding, dilation, groups, "none", *needs)
 
 
 def max_pool2d_backward(dy, indices, x_shape, kernel, stride, padding, dilation):
