@@ -1,47 +1,39 @@
 #include "bench/peak.h"
 
-#include "simd/vec.h"
+#include <map>
+#include <tuple>
 
-namespace pynn::PYNN_ISA {
+#include "ops/peak.h"
+#include "runtime/dispatch.h"
+#include "runtime/threads.h"
+
+namespace pynn::bench {
 namespace {
 
-constexpr int kSums = 12;  // enough to hide the latency; with the operands they fit into 16 registers
+constexpr int64_t kLeast = 1 << 14, kMost = int64_t(1) << 27;  // bytes of working sets that are told apart
 
-// Hides from the compiler that x stays the same, so that no product is taken out of the loop.
-PYNN_INLINE void opaque(Vec<float>& x) {
-#if defined(__x86_64__)
-  asm volatile("" : "+x"(x.v));
-#elif defined(__aarch64__)
-  asm volatile("" : "+w"(x.v));
-#else
-  asm volatile("" : "+m"(x.v));
-#endif
-}
-
-int64_t multiply_add(float* sink, int64_t rounds) {
-  Vec<float> sum[kSums], x(1.0f), y(1e-9f);
-#pragma GCC unroll 12
-  for (int i = 0; i < kSums; ++i) sum[i] = Vec<float>::zero();
-  for (int64_t r = 0; r < rounds; ++r) {
-#pragma GCC unroll 12
-    for (int i = 0; i < kSums; ++i) {
-      opaque(x);
-      sum[i] = fma(x, y, sum[i]);
-    }
-  }
-  Vec<float> total = sum[0];
-#pragma GCC unroll 12
-  for (int i = 1; i < kSums; ++i) total = total + sum[i];
-  *sink = reduce_add(total);
-  return rounds * kSums * 2 * Vec<float>::lanes;
-}
-
-void copy(float* y, const float* x, int64_t size) {
-  for_lanes<float>(size, [&](int64_t i, auto n) { store(y + i, load(x + i, n), n); });
+// Each key's value, made on its first use.
+template <class Key, class Measure>
+double once(std::map<Key, double>& known, const Key& key, Isa isa, int threads, const Measure& measure) {
+  const auto found = known.find(key);
+  if (found != known.end()) return found->second;
+  set_active_isa(isa);
+  set_num_threads(threads);
+  return known[key] = measure();
 }
 
 }  // namespace
 
-void register_peak(bench::PeakLoops& loops) { loops = {multiply_add, copy}; }
+double peak_flops(Isa isa, int threads) {
+  static std::map<std::tuple<Isa, int>, double> known;
+  return once(known, {isa, threads}, isa, threads, [] { return ops::peak_flops(); });
+}
 
-}  // namespace pynn::PYNN_ISA
+double copy_rate(Isa isa, int threads, int64_t bytes) {
+  static std::map<std::tuple<Isa, int, int64_t>, double> known;
+  int64_t rounded = kLeast;
+  while (rounded < bytes && rounded < kMost) rounded *= 2;
+  return once(known, {isa, threads, rounded}, isa, threads, [=] { return ops::copy_rate(rounded); });
+}
+
+}  // namespace pynn::bench

@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/array.h"
+#include "ops/peak.h"
 #include "runtime/counters.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
@@ -43,6 +44,17 @@ py::array empty_by_dtype(const Shape& shape, const py::object& dtype) {
                   [&](auto zero) -> py::array { return empty<decltype(zero)>("empty", shape); });
 }
 
+double peak_flops() {
+  const py::gil_scoped_release release;
+  return ops::peak_flops();
+}
+
+double copy_rate(int64_t nbytes) {
+  if (nbytes < 1) throw std::invalid_argument("copy_rate: nbytes is " + std::to_string(nbytes) + ", needs at least 1");
+  const py::gil_scoped_release release;
+  return ops::copy_rate(nbytes);
+}
+
 }  // namespace
 
 void bind_runtime(py::module_& m) {
@@ -54,6 +66,8 @@ void bind_runtime(py::module_& m) {
   m.def("kernel_counts", kernel_counts);
   m.def("reset_kernel_counts", reset_kernel_counts);
   m.def("arena_stats", arena_stats);
+  m.def("peak_flops", peak_flops);
+  m.def("copy_rate", copy_rate, py::arg("nbytes"));
   m.def("empty", empty_by_dtype, py::arg("shape"), py::arg("dtype"));
 }
 

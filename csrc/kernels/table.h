@@ -11,6 +11,7 @@
 #include "kernels/loss.h"
 #include "kernels/norm.h"
 #include "kernels/optim.h"
+#include "kernels/peak.h"
 #include "kernels/pool.h"
 #include "kernels/reduction.h"
 
@@ -25,6 +26,7 @@
   X(loss)                       \
   X(norm)                       \
   X(optim)                      \
+  X(peak)                       \
   X(pool)                       \
   X(reduction)
 
@@ -41,6 +43,7 @@ struct KernelTable {
   LossKernels<T> loss;
   NormKernels<T> norm;
   OptimKernels<T> optim;
+  PeakKernels<T> peak;
   PoolKernels<T> pool;
   ReductionKernels<T> reduction;
 };

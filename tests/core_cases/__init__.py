@@ -22,4 +22,7 @@ __all__ = [
 ]
 
 # Functions without array arguments have tests of their own.
-RUNTIME = {"info", "num_threads", "set_num_threads", "kernel_counts", "reset_kernel_counts", "arena_stats", "empty"}
+RUNTIME = {
+    *("info", "num_threads", "set_num_threads", "kernel_counts", "reset_kernel_counts", "arena_stats"),
+    *("peak_flops", "copy_rate", "empty"),
+}

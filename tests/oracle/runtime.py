@@ -38,5 +38,15 @@ def arena_stats():
     return {"bytes_reserved": 0, "bytes_in_use": 0, "blocks_in_use": 0}
 
 
+def peak_flops():
+    return 1.0
+
+
+def copy_rate(nbytes):
+    if nbytes < 1:
+        raise ValueError(f"copy_rate: nbytes is {nbytes}, needs at least 1")
+    return 1.0
+
+
 def empty(shape, dtype):
     return np.empty(shape, dtype)
