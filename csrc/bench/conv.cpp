@@ -81,8 +81,8 @@ Work make_backward(const Layer& layer, bool of_data) {
   std::fill(a.dy.get() + a.image_y, a.dy.get() + (kBatch - 1) * a.image_y, 0.0f);
   const auto run = [=] {
     ops::conv2d_backward(of_data ? a.dx.get() : nullptr, of_data ? nullptr : a.dweight.get(),
-                         of_data ? nullptr : a.dbias.get(), a.dy.get(), nullptr, a.x.get(), a.weight.get(), false,
-                         a.shape);
+                         of_data ? nullptr : a.dbias.get(), a.dy.get(), static_cast<const float*>(nullptr), a.x.get(),
+                         a.weight.get(), false, a.shape);
   };
   const auto check = [=] {
     std::vector<double> dx(static_cast<size_t>(2 * a.image_x)), dbias(static_cast<size_t>(a.shape.outputs));
