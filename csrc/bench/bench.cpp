@@ -110,6 +110,7 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   add_conv_cases();
+  add_conv_pool_cases();
   add_elementwise_cases();
   add_gemm_cases();
   add_loss_cases();

@@ -63,6 +63,7 @@ void add_case(const std::string& name, Cost cost, std::function<Work()> make);
 
 // One for each file of cases.
 void add_conv_cases();
+void add_conv_pool_cases();
 void add_elementwise_cases();
 void add_gemm_cases();
 void add_loss_cases();

@@ -14,6 +14,7 @@
 #include "kernels/peak.h"
 #include "kernels/pool.h"
 #include "kernels/reduction.h"
+#include "kernels/sparse_conv.h"
 
 // Every family has one file kernels/<family>.cpp that defines register_<family> and exports nothing else.
 #define PYNN_FOR_EACH_FAMILY(X) \
@@ -28,7 +29,8 @@
   X(optim)                      \
   X(peak)                       \
   X(pool)                       \
-  X(reduction)
+  X(reduction)                  \
+  X(sparse_conv)
 
 namespace pynn {
 
@@ -46,6 +48,7 @@ struct KernelTable {
   PeakKernels<T> peak;
   PoolKernels<T> pool;
   ReductionKernels<T> reduction;
+  SparseConvKernels<T> sparse_conv;
 };
 
 struct KernelSet {

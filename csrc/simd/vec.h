@@ -12,6 +12,7 @@
 //   exponent(a), mantissa(a)           float, a normal and positive: a = mantissa * 2^exponent with 1 <= mantissa < 2
 //   exp2i(n)                           2^n for integral n; float: -126..127, double: -1022..1023
 //   reduce_add, reduce_max             over the lanes, in a fixed order
+//   compress_store(p, m, a)            the lanes in m, one after the other; writes a whole vector, returns how many
 //   gemm_rows                          rows of gemm's block of accumulators, by the number of registers
 #pragma once
 
@@ -89,6 +90,20 @@ PYNN_INLINE void transpose_block(T* dst, int64_t dst_stride, const T* src, int64
   for (int i = 0; i < Vec<T>::lanes; ++i) {
     for (int j = 0; j < Vec<T>::lanes; ++j) dst[i * dst_stride + j] = src[j * src_stride + i];
   }
+}
+
+// The lanes in the mask, one after the other; the face says more. Bits may be those of another type.
+template <class T>
+PYNN_INLINE int compress_store(T* p, Mask<T> m, Vec<T> a) {
+  T lanes[Vec<T>::lanes], in_mask[Vec<T>::lanes];
+  a.store(lanes);
+  select(m, Vec<T>(T(1)), Vec<T>::zero()).store(in_mask);
+  int count = 0;
+  for (int i = 0; i < Vec<T>::lanes; ++i) {
+    std::memcpy(p + count, lanes + i, sizeof(T));
+    count += in_mask[i] != T(0);
+  }
+  return count;
 }
 
 }  // namespace

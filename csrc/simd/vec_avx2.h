@@ -102,6 +102,27 @@ PYNN_INLINE float reduce_max(F a) {
   return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
 }
 
+// Of every mask of 8 lanes the lanes that are set, in order, 4 bits each.
+struct CompressTable {
+  uint32_t lanes[256];
+  constexpr CompressTable() : lanes() {
+    for (uint32_t mask = 0; mask < 256; ++mask) {
+      int count = 0;
+      for (uint32_t lane = 0; lane < 8; ++lane) {
+        if ((mask >> lane & 1) != 0) lanes[mask] |= lane << (4 * count++);
+      }
+    }
+  }
+};
+constexpr CompressTable kCompress;
+PYNN_INLINE int compress_store(float* p, Mask<float> m, F a) {
+  const int mask = _mm256_movemask_ps(m.m);
+  const __m256i packed = _mm256_set1_epi32(static_cast<int>(kCompress.lanes[mask]));
+  const __m256i lanes = _mm256_srlv_epi32(packed, _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28));
+  _mm256_storeu_ps(p, _mm256_permutevar8x32_ps(a.v, lanes));
+  return __builtin_popcount(static_cast<unsigned>(mask));
+}
+
 using D = Vec<double>;
 PYNN_INLINE D operator+(D a, D b) { return _mm256_add_pd(a.v, b.v); }
 PYNN_INLINE D operator-(D a, D b) { return _mm256_sub_pd(a.v, b.v); }

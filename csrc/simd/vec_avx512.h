@@ -85,6 +85,11 @@ PYNN_INLINE F exponent(F a) { return _mm512_getexp_ps(a.v); }
 PYNN_INLINE F mantissa(F a) { return _mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
 PYNN_INLINE float reduce_add(F a) { return _mm512_reduce_add_ps(a.v); }
 PYNN_INLINE float reduce_max(F a) { return _mm512_reduce_max_ps(a.v); }
+// In a register, then stored whole: the instruction that compresses into memory is slow on AMD.
+PYNN_INLINE int compress_store(float* p, Mask<float> m, F a) {
+  _mm512_storeu_ps(p, _mm512_maskz_compress_ps(m.m, a.v));
+  return __builtin_popcount(m.m);
+}
 
 using D = Vec<double>;
 PYNN_INLINE D operator+(D a, D b) { return _mm512_add_pd(a.v, b.v); }
@@ -107,6 +112,10 @@ PYNN_INLINE D exp2i(D n) {
 }
 PYNN_INLINE double reduce_add(D a) { return _mm512_reduce_add_pd(a.v); }
 PYNN_INLINE double reduce_max(D a) { return _mm512_reduce_max_pd(a.v); }
+PYNN_INLINE int compress_store(double* p, Mask<double> m, D a) {
+  _mm512_storeu_pd(p, _mm512_maskz_compress_pd(m.m, a.v));
+  return __builtin_popcount(m.m);
+}
 
 // gemm keeps gemm_rows x 2 vectors of accumulators in the 32 registers.
 constexpr int gemm_rows = 14;

@@ -1,0 +1,167 @@
+#include "kernels/sparse_conv.h"
+
+#include "kernels/sparse_conv_dweight.h"
+#include "kernels/table.h"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+template <class T>
+using Int = typename SparsePosition<T>::Int;
+
+PYNN_INLINE int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x < high ? x : high; }
+
+template <class T>
+PYNN_INLINE void clear(T* p, int64_t n) {
+  for_lanes<T>(n, [&](int64_t i, auto lanes) { store(p + i, Vec<T>::zero(), lanes); });
+}
+
+// dst[cols, rows] = src[rows, cols] transposed, in blocks of which the last ones overlap those before them.
+template <class T>
+PYNN_INLINE void transpose(T* dst, int64_t dst_stride, const T* src, int64_t src_stride, int64_t rows, int64_t cols) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  if (rows < lanes || cols < lanes) {
+    for (int64_t j = 0; j < cols; ++j) {
+      for (int64_t i = 0; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
+    }
+    return;
+  }
+  for (int64_t i = 0; i < rows; i += lanes) {
+    const int64_t row = i < rows - lanes ? i : rows - lanes;
+    for (int64_t j = 0; j < cols; j += lanes) {
+      const int64_t col = j < cols - lanes ? j : cols - lanes;
+      transpose_block(dst + col * dst_stride + row, dst_stride, src + row * src_stride + col, src_stride);
+    }
+  }
+}
+
+// The rows and columns of an image that lie on x.
+struct OnImage {
+  int64_t row, row_end, column, column_end;
+
+  PYNN_INLINE OnImage(int64_t rows, int64_t columns, const ConvWindow& window)
+      : row(clamp(-window.top, 0, rows)),
+        row_end(clamp(window.height - window.top, row, rows)),
+        column(clamp(-window.left, 0, columns)),
+        column_end(clamp(window.width - window.left, column, columns)) {}
+};
+
+template <class T>
+void pack_image(T* image, int64_t rows, int64_t columns, int64_t channels, const T* x, const ConvWindow& window) {
+  const OnImage on(rows, columns, window);
+  const int64_t row_size = columns * channels, plane = window.height * window.width;
+  clear(image, on.row * row_size);
+  for (int64_t r = on.row; r < on.row_end; ++r) {
+    T* to = image + r * row_size;
+    const T* from = x + (window.top + r) * window.width + window.left + on.column;
+    clear(to, on.column * channels);
+    if (channels == 1) {
+      for_lanes<T>(on.column_end - on.column,
+                   [&](int64_t i, auto lanes) { store(to + on.column + i, load(from + i, lanes), lanes); });
+    } else {
+      transpose(to + on.column * channels, channels, from, plane, channels, on.column_end - on.column);
+    }
+    clear(to + on.column_end * channels, (columns - on.column_end) * channels);
+  }
+  clear(image + on.row_end * row_size, (rows - on.row_end) * row_size);
+}
+
+template <class T>
+struct Integers;
+template <>
+struct Integers<float> {
+  using Lanes __attribute__((vector_size(4 * Vec<float>::lanes))) = int32_t;
+  using Bytes __attribute__((vector_size(Vec<float>::lanes))) = uint8_t;
+};
+template <>
+struct Integers<double> {
+  using Lanes __attribute__((vector_size(8 * Vec<double>::lanes))) = int64_t;
+  using Bytes __attribute__((vector_size(Vec<double>::lanes))) = uint8_t;
+};
+
+// 0..3, whatever the memory holds; 0 in the lanes that are not loaded.
+template <class T>
+PYNN_INLINE typename Integers<T>::Lanes load_indices(const uint8_t* p, AllLanes) {
+  typename Integers<T>::Bytes bytes;
+  std::memcpy(&bytes, p, sizeof(bytes));
+  return __builtin_convertvector(bytes, typename Integers<T>::Lanes) & 3;
+}
+template <class T>
+PYNN_INLINE typename Integers<T>::Lanes load_indices(const uint8_t* p, int n) {
+  uint8_t bytes[Vec<T>::lanes] = {};
+  for (int i = 0; i < n; ++i) bytes[i] = p[i];
+  return load_indices<T>(bytes, AllLanes{});
+}
+
+template <class T, class Lanes>
+PYNN_INLINE Vec<T> load_gradient(const PooledGradient<T>& gradient, int64_t i, Lanes lanes) {
+  const Vec<T> dy = load(gradient.dy + i, lanes);
+  if (gradient.y == nullptr) return dy;
+  return select(load(gradient.y + i, lanes) <= Vec<T>::zero(), Vec<T>::zero(), dy);
+}
+
+template <class T>
+int64_t list_live(T* g, Int<T>* at, T* sum, const PooledGradient<T>& gradient, const Int<T>* corners, Int<T> row_step,
+                  Int<T> column_step, int64_t windows) {
+  int64_t count = 0;
+  Vec<T> all = Vec<T>::load(sum);
+  for_lanes<T>(windows, [&](int64_t i, auto lanes) {
+    const Vec<T> d = load_gradient(gradient, i, lanes);
+    const typename Integers<T>::Lanes index = load_indices<T>(gradient.indices + i, lanes);
+    typename Integers<T>::Lanes position;
+    std::memcpy(&position, corners + i, sizeof(position));
+    position += (index >> 1) * row_step + (index & 1) * column_step;
+    all = all + d;
+    const Mask<T> live = !(d == Vec<T>::zero());
+    compress_store(reinterpret_cast<T*>(at) + count, live, Vec<T>((decltype(Vec<T>::v))position));
+    count += compress_store(g + count, live, d);
+  });
+  all.store(sum);
+  return count;
+}
+
+// -- gradient of the weights
+// ---------------------------------------------------------------------------------------------
+
+template <class T>
+int64_t dweight_row(int64_t run) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  if (has_half_vectors<T> && run <= HalfVec::lanes) return HalfVec::lanes;
+  return (run + lanes - 1) / lanes * lanes;
+}
+
+template <class T>
+void dweight(T* sums, int64_t kernel_rows, int64_t row, const T* image, int64_t image_row, const T* g, const Int<T>* at,
+             int64_t count) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  const int64_t row_blocks = (kernel_rows + dweight_most_rows - 1) / dweight_most_rows;
+  for (int64_t b = 0; b < row_blocks; ++b) {
+    const int64_t i = kernel_rows * b / row_blocks, rows = kernel_rows * (b + 1) / row_blocks - i;
+    const auto& kernels = sparse_dweight_micro_kernels<T>;
+    if (row < lanes) {
+      kernels.half[rows - 1](sums + i * row, row, image + i * image_row, image_row, g, at, count);
+      continue;
+    }
+    const int64_t vectors = row / lanes, most = dweight_most_vectors<T>(static_cast<int>(rows));
+    const int64_t blocks = (vectors + most - 1) / most;
+    for (int64_t c = 0; c < blocks; ++c) {
+      const int64_t v = vectors * c / blocks, count_v = vectors * (c + 1) / blocks - v;
+      kernels.of[rows - 1][count_v - 1](sums + i * row + v * lanes, row, image + i * image_row + v * lanes, image_row,
+                                        g, at, count);
+    }
+  }
+}
+
+template <class T>
+SparseConvKernels<T> table() {
+  return {Vec<T>::lanes, pack_image<T>, list_live<T>, dweight_row<T>, dweight<T>};
+}
+
+}  // namespace
+
+void register_sparse_conv(KernelSet& set) {
+  set.f32.sparse_conv = table<float>();
+  set.f64.sparse_conv = table<double>();
+}
+
+}  // namespace pynn::PYNN_ISA

@@ -1,0 +1,158 @@
+#include "ops/sparse_conv.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "ops/conv_source.h"
+#include "runtime/arena.h"
+#include "runtime/dispatch.h"
+#include "runtime/threads.h"
+
+namespace pynn::ops {
+namespace {
+
+constexpr int64_t kMostChunks = 16;
+constexpr int64_t kPartialBytes = int64_t(1) << 24;
+constexpr int64_t kMostElements = INT32_MAX / 2;  // of an image, so that positions fit into integers of 32 bits
+constexpr int64_t kStripBytes = 28 << 10;         // of images, to stay in the first cache
+
+// An image with its channels last, zeros around it, and of its rows and columns those that windows read.
+struct Image {
+  int64_t pooled_rows, pooled_columns;  // windows
+  int64_t rows, columns, channels;
+
+  explicit Image(const ConvShape& s)
+      : pooled_rows(s.rows.out / 2),
+        pooled_columns(s.columns.out / 2),
+        rows(2 * pooled_rows + s.rows.kernel - 1),
+        columns(2 * pooled_columns + s.columns.kernel - 1),
+        channels(s.channels) {}
+
+  int64_t windows() const { return pooled_rows * pooled_columns; }
+  int64_t row_size() const { return columns * channels; }
+  int64_t corner(int64_t row, int64_t column) const { return 2 * (row * columns + column) * channels; }
+};
+
+// What is worked on at a time: some rows of windows of one image, or several images.
+struct Strips {
+  int64_t pooled_rows, count, images;
+  int64_t rows;  // of each image
+};
+
+template <class T>
+Strips choose_strips(const Image& image, int64_t images, int64_t kernel_rows) {
+  const int64_t row_bytes = image.row_size() * static_cast<int64_t>(sizeof(T));
+  const int64_t most = std::max<int64_t>(1, (kStripBytes / row_bytes - kernel_rows + 1) / 2);
+  const int64_t count = ceil_div(image.pooled_rows, std::min(most, image.pooled_rows));
+  const int64_t pooled_rows = ceil_div(image.pooled_rows, count), rows = 2 * pooled_rows + kernel_rows - 1;
+  const int64_t fit = count > 1 ? 1 : std::max<int64_t>(1, kStripBytes / (rows * row_bytes));
+  return {pooled_rows, ceil_div(image.pooled_rows, pooled_rows), ceil_div(images, ceil_div(images, fit)), rows};
+}
+
+}  // namespace
+
+template <class T>
+bool sparse_dweight_pays(const ConvShape& s) {
+  if (s.groups != 1 || s.rows.stride != 1 || s.columns.stride != 1 || s.rows.dilation != 1 || s.columns.dilation != 1) {
+    return false;
+  }
+  const Image image(s);
+  if (s.images * s.channels * s.outputs * s.rows.kernel * s.columns.kernel * image.windows() == 0) return false;
+  return image.rows * image.row_size() <= kMostElements;
+}
+
+template <class T>
+void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>& gradient, const T* x,
+                                   const ConvShape& s) {
+  using Int = typename SparsePosition<T>::Int;
+  const SparseConvKernels<T>& kernel = kernels<T>().sparse_conv;
+  const Image image(s);
+  const int64_t row = kernel.dweight_row(s.columns.kernel * s.channels), filter = s.rows.kernel * row;
+  const int64_t size = s.outputs * (filter + kernel.lanes);  // sums of dweight, and of dbias lane by lane
+  const int64_t chunks =
+      std::max<int64_t>(1, std::min({s.images, kMostChunks, kPartialBytes / (size * static_cast<int64_t>(sizeof(T)))}));
+  const Strips strips = choose_strips<T>(image, ceil_div(s.images, chunks), s.rows.kernel);
+  const arena::Buffer<T> partial(chunks * size);
+
+  std::vector<Int> corners;
+  for (int64_t n = 0; n < strips.images; ++n) {
+    for (int64_t r = 0; r < strips.pooled_rows; ++r) {
+      for (int64_t c = 0; c < image.pooled_columns; ++c) {
+        corners.push_back(static_cast<Int>(n * strips.rows * image.row_size() + image.corner(r, c)));
+      }
+    }
+  }
+  const int64_t listed = static_cast<int64_t>(corners.size());
+  corners.resize(corners.size() + static_cast<size_t>(kernel.lanes));
+
+  const auto chunk_task = [&](int64_t chunk) {
+    T* sums = partial.get() + chunk * size;
+    T* bias_sums = sums + s.outputs * filter;
+    std::fill(sums, sums + size, T(0));
+    const int64_t strip_size = strips.rows * image.row_size();
+    T* images = arena::scratch<T>(arena::Slot::tile, strips.images * strip_size + kernel.lanes);
+    T* g = arena::scratch<T>(arena::Slot::columns, listed + kernel.lanes);
+    Int* at = arena::scratch<Int>(arena::Slot::pack_a, listed + kernel.lanes);
+    const int64_t end = s.images * (chunk + 1) / chunks;
+    for (int64_t first = s.images * chunk / chunks; first < end; first += strips.images) {
+      const int64_t count = std::min(strips.images, end - first);
+      for (int64_t strip = 0; strip < strips.count; ++strip) {
+        const int64_t pooled_row = strip * strips.pooled_rows;
+        const int64_t windows = std::min(strips.pooled_rows, image.pooled_rows - pooled_row) * image.pooled_columns;
+        for (int64_t n = 0; n < count && dweight != nullptr; ++n) {
+          const int64_t rows = std::min(strips.rows, image.rows - 2 * pooled_row);
+          kernel.pack_image(images + n * strip_size, rows, image.columns, s.channels,
+                            x + (first + n) * s.channels * s.rows.size * s.columns.size,
+                            {s.rows.size, s.columns.size, 2 * pooled_row - s.rows.padding, -s.columns.padding, 1, 1});
+        }
+        for (int64_t o = 0; o < s.outputs; ++o) {
+          int64_t live = 0;
+          for (int64_t n = 0; n < count; ++n) {
+            const int64_t window = ((first + n) * s.outputs + o) * image.windows() + pooled_row * image.pooled_columns;
+            live += kernel.list_live(g + live, at + live, bias_sums + o * kernel.lanes, gradient.from(window),
+                                     corners.data() + n * image.windows(), static_cast<Int>(image.row_size()),
+                                     static_cast<Int>(s.channels), windows);
+          }
+          if (dweight == nullptr) continue;
+          kernel.dweight(sums + o * filter, s.rows.kernel, row, images, image.row_size(), g, at, live);
+        }
+      }
+    }
+  };
+  const int64_t work = s.images * s.outputs * image.windows() * filter;
+  if (work < kConvSerialWork) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) chunk_task(chunk);
+  } else {
+    parallel_for(chunks, chunk_task);
+  }
+
+  for (int64_t o = 0; o < s.outputs && dbias != nullptr; ++o) {
+    dbias[o] = T(0);
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const T* lanes = partial.get() + chunk * size + s.outputs * filter + o * kernel.lanes;
+      for (int64_t i = 0; i < kernel.lanes; ++i) dbias[o] += lanes[i];
+    }
+  }
+  if (dweight == nullptr) return;
+  parallel_ranges(s.outputs, ceil_div(4096, filter), [&](int64_t begin, int64_t end) {
+    // The sum of the chunks, [row tap, column tap, channel], then turned to [channel, row tap, column tap].
+    T* sum = arena::scratch<T>(arena::Slot::tile, (end - begin) * filter);
+    kernels<T>().gemm.column_sums(sum, partial.get() + begin * filter, size, chunks, (end - begin) * filter);
+    T* to = dweight + begin * s.channels * s.rows.kernel * s.columns.kernel;
+    for (int64_t o = begin; o < end; ++o, sum += filter) {
+      for (int64_t c = 0; c < s.channels; ++c) {
+        for (int64_t i = 0; i < s.rows.kernel; ++i) {
+          for (int64_t j = 0; j < s.columns.kernel; ++j) *to++ = sum[i * row + j * s.channels + c];
+        }
+      }
+    }
+  });
+}
+
+#define PYNN_INSTANTIATE(T)                               \
+  template bool sparse_dweight_pays<T>(const ConvShape&); \
+  template void sparse_conv2d_backward_weight(T*, T*, const PooledGradient<T>&, const T*, const ConvShape&);
+PYNN_INSTANTIATE(float)
+PYNN_INSTANTIATE(double)
+
+}  // namespace pynn::ops
