@@ -12,6 +12,7 @@ away, so does the graph, without the garbage collector. Nothing here recurses, s
 from __future__ import annotations
 
 import itertools
+import operator
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
@@ -31,6 +32,12 @@ Gradients: TypeAlias = Sequence[Array | None]  # one for each parent; None where
 
 _clock = itertools.count(1)  # orders nodes by age, and writes in place by when they happened
 _new = object.__new__
+_age = operator.attrgetter("order")
+
+# The gradients that `loss.backward()` starts with: the same arrays every time, so that a loss can see that there is
+# nothing to multiply its gradient by (`is_one`).
+_one32, _one64 = np.ones((), np.float32), np.ones((), np.float64)
+_one32.flags.writeable = _one64.flags.writeable = False
 
 
 class Node:
@@ -41,7 +48,7 @@ class Node:
     def __init__(
         self,
         name: str,
-        parents: list[Node | Tensor | None],
+        parents: Sequence[Node | Tensor | None],
         backward: Callable[[Array], Gradients],
         saved: Sequence[Tensor],
         output_version: list[int] | None,
@@ -61,10 +68,11 @@ class Node:
                 f"backward: the graph through {self.name} was already freed by an earlier backward; "
                 "pass retain_graph=True to the earlier one, or compute the output again"
             )
+        order = self.order
         for i, tensor in enumerate(self.saved):
-            if tensor._version[0] > self.order:
+            if tensor._version[0] > order:
                 self._refuse(f"its saved tensor {i}, {list(tensor.shape)},")
-        if self.output_version is not None and self.output_version[0] > self.order:
+        if self.output_version is not None and self.output_version[0] > order:
             self._refuse("its output")
 
     def _refuse(self, what: str) -> None:
@@ -76,7 +84,7 @@ class Node:
     def release(self) -> None:
         """Drop everything that the node keeps alive."""
         self.backward = self.output_version = None
-        self.parents, self.saved = [], ()
+        self.parents = self.saved = ()
 
 
 def record(
@@ -120,6 +128,11 @@ def record(
     return out
 
 
+def is_one(dy: Array) -> bool:
+    """Whether `dy` is known to be 1 without a look at its value: the gradient that `loss.backward()` starts with."""
+    return dy is _one32 or dy is _one64
+
+
 def constant(y: Array) -> Tensor:
     """Wrap an array that needs no conversion, outside of any graph."""
     return record("constant", y, (), lambda dy: ())
@@ -130,11 +143,18 @@ def backward(output: Tensor, grad_output: object = None, retain_graph: bool = Fa
     updates = []
     dy = _start_gradient("backward", output, grad_output)
     for source, dx in _gradients(output, dy, retain_graph).items():
-        x = source.retained and source.retained() if type(source) is Node else source
-        if isinstance(x, Tensor):
-            if x.grad is not None and x.grad.shape != dx.shape:
+        x: Tensor | None
+        if isinstance(source, Node):
+            x = source.retained() if source.retained is not None else None
+            if x is None:  # a tensor under retain_grad that nobody has any more
+                continue
+        else:
+            x = source
+        if x.grad is not None:
+            if x.grad.shape != dx.shape:
                 raise ValueError(f"backward: .grad {list(x.grad.shape)} of a tensor {list(x.shape)} has another shape")
-            updates.append((x, dx if x.grad is None else _core.add(x.grad, dx)))
+            dx = _core.add(x.grad, dx)
+        updates.append((x, dx))
     for x, dx in updates:
         x.grad = dx
 
@@ -167,7 +187,7 @@ def grad(
 
 
 def _start_gradient(name: str, output: Tensor, grad_output: object) -> Array:
-    """The dy that the walk starts with: a new array."""
+    """The dy that the walk starts with: a new array, or the shared 1."""
     if not output.requires_grad:
         raise RuntimeError(
             f"{name}: nothing that the tensor was computed from requires a gradient (or it was detached)"
@@ -177,6 +197,8 @@ def _start_gradient(name: str, output: Tensor, grad_output: object) -> Array:
             raise ValueError(
                 f"{name}: needs a scalar such as a loss, got shape {list(output.shape)}; reduce it or pass its gradient"
             )
+        if output.data.ndim == 0 and output._node is not None:  # a leaf's gradient will be its own
+            return _one32 if output.dtype == np.float32 else _one64
         return np.ones(output.shape, output.dtype)
     given = grad_output.data if isinstance(grad_output, Tensor) else grad_output
     dy = as_array(name, given, None if isinstance(given, np.ndarray) else output.dtype).copy()
@@ -191,19 +213,24 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
     """Gradients of the leaves of `y` and of the nodes in `keep` or under `retain_grad`; no array appears twice."""
     start = y._node or y
     grads: dict[Node | Tensor, Array] = {start: dy}
+    given: set[int] = set()  # which arrays went to leaves
     for node in _history(start):
         dy = grads.pop(node, None)  # type: ignore[arg-type]
         if dy is not None:
             if node.retained is not None or node in keep:
                 grads[node] = dy.copy()
             dxs = node.backward(dy)  # type: ignore[misc]
-            for parent, dx in zip(node.parents, dxs, strict=True):
+            if len(dxs) != len(node.parents):
+                raise ValueError(f"backward: {node.name} has {len(node.parents)} parents, got {len(dxs)} gradients")
+            for parent, dx in zip(node.parents, dxs):  # noqa: B905 - strict costs as much as the rest of the line
                 if parent is None or dx is None:
                     continue
                 if parent in grads:
                     dx = _core.add(grads[parent], dx)  # not in place: the sum so far may be someone's dy
-                elif type(parent) is not Node and _is_shared(dx, dy, dxs):
-                    dx = dx.copy()  # a leaf's gradient will be its own
+                elif type(parent) is not Node:
+                    if dx is dy or isinstance(dx.base, np.ndarray) or id(dx) in given:
+                        dx = dx.copy()  # a leaf's gradient will be its own
+                    given.add(id(dx))
                 grads[parent] = dx
         if not retain_graph:
             node.release()
@@ -220,9 +247,5 @@ def _history(start: Node | Tensor) -> list[Node]:
             if type(parent) is Node and parent not in seen:
                 seen.add(parent)
                 nodes.append(parent)
-    nodes.sort(key=lambda node: node.order, reverse=True)
+    nodes.sort(key=_age, reverse=True)
     return nodes
-
-
-def _is_shared(dx: Array, dy: Array, dxs: Gradients) -> bool:
-    return dx is dy or isinstance(dx.base, np.ndarray) or sum(other is dx for other in dxs) > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -422,6 +422,13 @@ class Tensor:
     def astype(self, dtype: npt.DTypeLike) -> Tensor:
         """See `pynn.functional.astype`."""
         return F.astype(self, dtype)
+
+
+def bump_versions(tensors: Iterable[Tensor]) -> None:
+    """Note that the data of all of them was written in place."""
+    now = next(tape._clock)
+    for tensor in tensors:
+        tensor._version[0] = now
 
 
 def _raw(value: object) -> Any:

@@ -16,14 +16,36 @@ void throw_type(const char* op, const std::string& text) { throw py::type_error(
 void throw_value(const char* op, const std::string& text) { throw py::value_error(std::string(op) + ": " + text); }
 void throw_index(const char* op, const std::string& text) { throw py::index_error(std::string(op) + ": " + text); }
 
-void* allocate(const char* op, const Shape& shape, size_t bytes) {
+py::array empty_of(const char* op, const Shape& shape, py::dtype dtype) {
+  const int64_t size = checked_size(op, shape);
+  void* block = nullptr;
   try {
-    return arena::allocate(bytes);
+    block = arena::allocate(static_cast<size_t>(size) * static_cast<size_t>(dtype.itemsize()));
   } catch (const std::bad_alloc&) {
     const std::string text = std::string(op) + ": no memory for a result of shape " + to_string(shape);
     py::set_error(PyExc_MemoryError, text.c_str());
     throw py::error_already_set();
   }
+  // Through the C interfaces: py::capsule and py::array would cost as much as the rest of a small operation.
+  PyObject* owner =
+      PyCapsule_New(block, nullptr, [](PyObject* c) { arena::release(PyCapsule_GetPointer(c, nullptr)); });
+  if (owner == nullptr) {
+    arena::release(block);
+    throw py::error_already_set();
+  }
+  using Api = py::detail::npy_api;
+  static const Api& api = Api::get();
+  constexpr int kFlags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_;
+  static_assert(sizeof(Py_intptr_t) == sizeof(int64_t));
+  const auto* dims = reinterpret_cast<const Py_intptr_t*>(shape.data());
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, dtype.release().ptr(), static_cast<int>(shape.size()),
+                                              dims, nullptr, block, kFlags, nullptr);
+  if (array == nullptr || api.PyArray_SetBaseObject_(array, owner) != 0) {  // it takes the owner in any case
+    if (array == nullptr) Py_DECREF(owner);
+    Py_XDECREF(array);
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::array>(array);
 }
 
 int64_t checked_size(const char* op, const Shape& shape) {
@@ -44,10 +66,14 @@ int64_t checked_size(const char* op, const Shape& shape) {
 
 Shape shape_of(const py::array& array) { return Shape(array.shape(), array.shape() + array.ndim()); }
 
+bool is_plain(const py::array& array, bool written) {
+  using Api = py::detail::npy_api;
+  const int needed = Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_C_CONTIGUOUS_ | (written ? Api::NPY_ARRAY_WRITEABLE_ : 0);
+  return (array.flags() & needed) == needed;
+}
+
 void require_layout(const char* op, const char* name, const py::array& array) {
-  namespace detail = py::detail;
-  const int flags = array.flags();
-  if (!(flags & detail::npy_api::NPY_ARRAY_ALIGNED_) || !(flags & detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_)) {
+  if (!is_plain(array, false)) {
     throw_type(op, std::string(name) + " " + to_string(shape_of(array)) +
                        " is not C-contiguous and aligned; pass it through numpy.ascontiguousarray");
   }

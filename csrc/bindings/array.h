@@ -33,6 +33,9 @@ Shape shape_of(const py::array& array);
 // ValueError unless all values are between `least` and the largest int32: sums and products of two cannot overflow.
 void require_range(const char* op, const char* name, const Shape& values, int64_t least);
 
+// Whether the array is C-contiguous, aligned and, if `written`, writeable.
+bool is_plain(const py::array& array, bool written);
+
 // TypeError unless the array is C-contiguous and aligned.
 void require_layout(const char* op, const char* name, const py::array& array);
 
@@ -49,9 +52,17 @@ struct View {
   int64_t ndim() const { return static_cast<int64_t>(shape.size()); }
 };
 
+// Whether the elements are native T. NumPy has one descriptor for each of its types, so that comparing pointers, which
+// costs nothing, answers for all arrays but those with a descriptor of their own.
+template <class T>
+bool holds(const py::array& array) {
+  static PyObject* const descriptor = py::dtype::of<T>().release().ptr();
+  return py::detail::array_proxy(array.ptr())->descr == descriptor || py::isinstance<py::array_t<T>>(array);
+}
+
 template <class T>
 View<T> view(const char* op, const char* name, const py::array& array) {
-  if (!py::isinstance<py::array_t<T>>(array)) {
+  if (!holds<T>(array)) {
     const std::string needed = dtype_name(py::array_t<T>(0));
     throw_type(op,
                std::string(name) + " is " + dtype_name(array) + ", needs " + needed +
@@ -81,26 +92,22 @@ const T* optional_data(const char* op, const char* name, const std::optional<py:
 // Calls fn(T{}) with T = float or double by the array's dtype; TypeError for any other.
 template <class Function>
 auto by_dtype(const char* op, const char* name, const py::array& array, const Function& fn) {
-  if (py::isinstance<py::array_t<float>>(array)) return fn(float{});
-  if (py::isinstance<py::array_t<double>>(array)) return fn(double{});
+  if (holds<float>(array)) return fn(float{});
+  if (holds<double>(array)) return fn(double{});
   throw_type(op, std::string(name) + " is " + dtype_name(array) + ", needs float32 or float64");
 }
 
-// A block of the arena for a result of this shape; MemoryError that names the operation if there is none.
-void* allocate(const char* op, const Shape& shape, size_t bytes);
+// A new array in the arena, contents undefined; MemoryError that names the operation if there is no room.
+py::array empty_of(const char* op, const Shape& shape, py::dtype dtype);
 
-// A new array in the arena, contents undefined.
 template <class T>
 py::array_t<T> empty(const char* op, const Shape& shape) {
-  const int64_t size = checked_size(op, shape);
-  void* block = allocate(op, shape, static_cast<size_t>(size) * sizeof(T));
-  const py::capsule owner(block, [](void* p) { arena::release(p); });
-  return py::array_t<T>(shape, static_cast<const T*>(block), owner);
+  return py::reinterpret_steal<py::array_t<T>>(empty_of(op, shape, py::dtype::of<T>()).release());
 }
 
 template <class T>
 T* data_of(py::array_t<T>& array) {
-  return array.mutable_data();
+  return static_cast<T*>(static_cast<void*>(py::detail::array_proxy(array.ptr())->data));
 }
 
 // Every family adds its functions to the module.

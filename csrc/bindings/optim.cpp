@@ -36,13 +36,15 @@ class Arrays {
     list.sizes.reserve(size());
     for (size_t i = 0; i < size(); ++i) {
       const py::array& array = arrays_[i];
-      if (!py::isinstance<py::array_t<T>>(array)) {
+      if (!holds<T>(array)) {
         throw_type(op_, element(i) + " is " + dtype_name(array) + ", needs " + dtype_name(py::array_t<T>(0)));
       }
-      if (written) {
-        require_writeable(op_, element(i).c_str(), array);
-      } else {
-        require_layout(op_, element(i).c_str(), array);
+      if (!is_plain(array, written)) {  // asked first, because it takes time to put the name together
+        if (written) {
+          require_writeable(op_, element(i).c_str(), array);
+        } else {
+          require_layout(op_, element(i).c_str(), array);
+        }
       }
       list.data.push_back(static_cast<T*>(const_cast<void*>(array.data())));
       list.sizes.push_back(static_cast<int64_t>(array.size()));

@@ -65,13 +65,15 @@ class Arena {
     {
       const std::lock_guard<std::mutex> lock(mutex);
       header = free_[size_class];
-      if (header != nullptr) free_[size_class] = header->next;
+      if (header != nullptr) {
+        free_[size_class] = header->next;
+        count(size, 1);
+      }
     }
-    if (header == nullptr) header = from_system(size);
-    header->size_class = size_class;
-    const std::lock_guard<std::mutex> lock(mutex);
-    stats.bytes_in_use += static_cast<int64_t>(size);
-    ++stats.blocks_in_use;
+    if (header == nullptr) {
+      header = from_system(size);
+      header->size_class = size_class;
+    }
     only_usable(header + 1, bytes, size);
     return header + 1;
   }
@@ -82,14 +84,18 @@ class Arena {
     const std::lock_guard<std::mutex> lock(mutex);
     header->next = free_[header->size_class];
     free_[header->size_class] = header;
-    stats.bytes_in_use -= static_cast<int64_t>(size_of_class(header->size_class));
-    --stats.blocks_in_use;
+    count(size_of_class(header->size_class), -1);
   }
 
   std::mutex mutex;
   Stats stats{};
 
  private:
+  void count(size_t size, int blocks) {  // with the lock held
+    stats.bytes_in_use += blocks * static_cast<int64_t>(size);
+    stats.blocks_in_use += blocks;
+  }
+
   Header* from_system(size_t size) {
     const size_t bytes = size + sizeof(Header);
     const bool huge = bytes >= kHugePage;
@@ -103,6 +109,7 @@ class Arena {
 #endif
     const std::lock_guard<std::mutex> lock(mutex);
     stats.bytes_reserved += static_cast<int64_t>(size);
+    count(size, 1);
     return static_cast<Header*>(memory);
   }
 

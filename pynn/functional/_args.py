@@ -18,6 +18,8 @@ Input: TypeAlias = Tensor | Array  # every operation takes NumPy arrays, too
 Operand: TypeAlias = Tensor | npt.ArrayLike
 Axes: TypeAlias = int | Sequence[int] | None
 
+INT64 = np.dtype(np.int64)
+
 
 def as_tensor(x: Input) -> Tensor:
     """`x`, or a tensor around the array `x`."""
@@ -72,6 +74,8 @@ def axes_tuple(name: str, axes: Axes, ndim: int) -> tuple[int, ...]:
 
 def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
     """Return an integer twice, or a pair of integers as it is."""
+    if type(value) is int:
+        return value, value
     try:
         if isinstance(value, (tuple, list)):
             first, second = value
@@ -107,6 +111,8 @@ def one_of(name: str, argument: str, value: str, allowed: Sequence[str]) -> None
 def int64(name: str, argument: str, indices: Input) -> npt.NDArray[np.int64]:
     """Return an array of any integer dtype as contiguous int64; TypeError for others."""
     array = np.asarray(indices.data if isinstance(indices, Tensor) else indices)
+    if array.dtype == INT64 and array.flags.carray:  # the usual case, faster than asking NumPy to convert
+        return array
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: {argument} must hold integers, got {array.dtype}")
     return np.asarray(array, np.int64, order="C")

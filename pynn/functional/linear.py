@@ -88,14 +88,18 @@ def linear(x: Input, weight: Input, bias: Input | None = None, activation: str =
     """
     one_of("linear", "activation", activation, ACTIVATIONS)
     x, weight = as_tensor(x), as_tensor(weight)
-    offset = None if bias is None else as_tensor(bias)
-    parents = (x, weight) if offset is None else (x, weight, offset)
     value, w = x.data, weight.data
-    b = None if offset is None else offset.data
-    needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
+    parents: tuple[Tensor, ...] = (x, weight)
+    b, need_bias = None, False
+    if bias is not None:
+        bias = as_tensor(bias)
+        parents = (x, weight, bias)
+        b, need_bias = bias.data, bias.requires_grad
     y = _core.linear(value, w, b, activation)
+    need_x, need_weight = x.requires_grad, weight.requires_grad
 
     def backward(dy: Array) -> Gradients:
-        return _core.linear_backward(dy, y, value, w, activation, *needs)[: len(parents)]
+        dxs = _core.linear_backward(dy, y, value, w, activation, need_x, need_weight, need_bias)
+        return dxs if b is not None else dxs[:2]
 
     return record("linear", y, parents, backward, (x, weight), saves_output=activation != "none")

@@ -8,7 +8,7 @@ from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, int64, integer, number, one_of
 from pynn.functional.shape import reshape, transpose
 from pynn.grad_mode import is_grad_enabled
-from pynn.tape import record
+from pynn.tape import is_one, record
 from pynn.tensor import Tensor
 
 __all__ = [
@@ -21,6 +21,12 @@ __all__ = [
 ]
 
 REDUCTIONS = ("mean", "sum", "none")
+
+
+def _scaled(dx1: Array | None, dloss: Array) -> Array:
+    """`dx1`, the gradient of the loss itself, times that of what followed the loss."""
+    assert dx1 is not None  # the forward computed it, since a backward comes
+    return dx1.view() if is_one(dloss) else _core.mul(dx1, dloss)
 
 
 def _along(rows: Callable[[Tensor], Tensor], name: str, x: Input, dim: int) -> Tensor:
@@ -112,23 +118,24 @@ def cross_entropy(
     ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
     label_smoothing = number("cross_entropy", "label_smoothing", label_smoothing)
     x, classes = as_tensor(logits), int64("cross_entropy", "target", target)
-    if x.ndim == 0 or classes.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
+    shape = x.data.shape
+    ndim = len(shape)
+    if ndim == 0 or classes.shape != shape[: ndim > 1] + shape[2:]:
         raise ValueError(
             f"cross_entropy: logits {list(x.shape)} and target {list(classes.shape)} do not fit; "
             "needs [N, C] and [N], or [N, C, d1, ...] and [N, d1, ...]"
         )
-    if x.ndim != 2:  # one row for each target
-        if x.ndim > 2:
-            x = transpose(x, (0, *range(2, x.ndim), 1))
-        x = reshape(x, (classes.size, x.shape[-1]))
+    labels = classes
+    if ndim != 2:  # one row for each target
+        if ndim > 2:
+            x = transpose(x, (0, *range(2, ndim), 1))
+        x, labels = reshape(x, (classes.size, x.shape[-1])), classes.reshape(-1)
     need_grad = x.requires_grad and is_grad_enabled()
-    loss, dlogits = _core.cross_entropy(
-        x.data, classes.reshape(-1), ignore_index, label_smoothing, reduction, need_grad
-    )
+    loss, dlogits = _core.cross_entropy(x.data, labels, ignore_index, label_smoothing, reduction, need_grad)
     rows = reduction == "none"
 
     def backward(dloss: Array) -> Gradients:
-        return (_core.mul(dlogits, dloss.reshape(-1, 1) if rows else dloss),)  # type: ignore[arg-type]
+        return (_scaled(dlogits, dloss.reshape(-1, 1) if rows else dloss),)
 
     y = record("cross_entropy", loss, (x,), backward)
     return reshape(y, classes.shape) if rows and classes.ndim != 1 else y
@@ -147,7 +154,7 @@ def mse_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
     loss, dx1 = _core.mse_loss(x.data, target.data, reduction, (need_x or need_target) and is_grad_enabled())
 
     def backward(dloss: Array) -> Gradients:
-        dx = _core.mul(dx1, dloss)  # type: ignore[arg-type]
+        dx = _scaled(dx1, dloss)
         return dx if need_x else None, _core.neg(dx) if need_target else None
 
     return record("mse_loss", loss, (x, target), backward)
@@ -186,6 +193,6 @@ def _loss(
     loss, dx1 = forward(x.data, target.data, reduction, x.requires_grad and is_grad_enabled())
 
     def backward(dloss: Array) -> Gradients:
-        return (_core.mul(dx1, dloss),)  # type: ignore[arg-type]
+        return (_scaled(dx1, dloss),)
 
     return record(name, loss, (x,), backward)

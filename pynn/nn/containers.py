@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count, takewhile
 from typing import Any, Self, overload
 
@@ -88,42 +88,42 @@ class Sequential(_List):
 
     def forward(self, x: Any) -> Any:
         """Return the output of the last module, or `x` if there is none."""
-        layers = list(self.children())
+        layers = [layer for layer in vars(self).values() if isinstance(layer, Module)]
         i = 0
         while i < len(layers):
             layer = layers[i]
-            used = 0
-            if isinstance(x, Tensor):
-                if type(layer) is Linear:
-                    x, used = _linear(layer, layers[i + 1 : i + 2], x)
-                elif type(layer) is Conv2d:
-                    x, used = _conv2d(layer, layers[i + 1 : i + 3], x)
-            if used == 0:
-                x, used = layer(x), 1
-            i += used
+            fused = _FUSED.get(type(layer))
+            if fused is None or layer._forward_hooks or not isinstance(x, Tensor):
+                x = layer(x)
+                i += 1
+            else:
+                x, used = fused(layer, layers, i + 1, x)
+                i += used
         return x
 
 
 # Patterns that one kernel computes: what follows a layer decides. Exact types, since a subclass may define its own
-# forward; a hook wants to see every output. Each returns the result and how many modules it stands for, 0 if none.
+# forward; a hook wants to see every output. Each returns the result and how many modules it stands for.
 
 _ACTIVATIONS: dict[type[Module], str] = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh"}
 
 
-def _linear(layer: Linear, after: list[Module], x: Tensor) -> tuple[Tensor, int]:
-    if layer._forward_hooks or not after or after[0]._forward_hooks or type(after[0]) not in _ACTIVATIONS:
-        return x, 0
-    if type(after[0]) is LeakyReLU and after[0].negative_slope != 0.01:  # the slope of the kernel
-        return x, 0
-    return F.linear(x, layer.weight, layer.bias, _ACTIVATIONS[type(after[0])]), 2
+def _linear(layer: Linear, layers: list[Module], after: int, x: Tensor) -> tuple[Tensor, int]:
+    activation = None
+    if after < len(layers) and not layers[after]._forward_hooks:
+        follower = layers[after]
+        activation = _ACTIVATIONS.get(type(follower))
+        if isinstance(follower, LeakyReLU) and follower.negative_slope != 0.01:  # the slope of the kernel
+            activation = None
+    if activation is None:
+        return F.linear(x, layer.weight, layer.bias), 1
+    return F.linear(x, layer.weight, layer.bias, activation), 2
 
 
-def _conv2d(layer: Conv2d, after: list[Module], x: Tensor) -> tuple[Tensor, int]:
-    seen = list(takewhile(lambda module: not module._forward_hooks, (layer, *after)))
-    relu = len(seen) > 1 and type(seen[1]) is ReLU
-    pool = len(seen) > 1 + relu and _is_halving(seen[1 + relu])
-    if not relu and not pool:
-        return x, 0
+def _conv2d(layer: Conv2d, layers: list[Module], after: int, x: Tensor) -> tuple[Tensor, int]:
+    seen = list(takewhile(lambda module: not module._forward_hooks, layers[after : after + 2]))
+    relu = len(seen) > 0 and type(seen[0]) is ReLU
+    pool = len(seen) > relu and _is_halving(seen[relu])
     op = F.conv2d_max_pool2d if pool else F.conv2d
     how = layer.stride, layer.padding, layer.dilation, layer.groups
     return op(x, layer.weight, layer.bias, *how, "relu" if relu else "none"), 1 + relu + pool
@@ -135,6 +135,12 @@ def _is_halving(module: Module) -> bool:
         return False
     window = module.kernel_size, module.stride, module.padding, module.dilation
     return window == ((2, 2), (2, 2), (0, 0), (1, 1))
+
+
+_FUSED: dict[type[Module], Callable[[Any, list[Module], int, Tensor], tuple[Tensor, int]]] = {
+    Linear: _linear,
+    Conv2d: _conv2d,
+}
 
 
 class ModuleList(_List):

@@ -81,7 +81,10 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute `forward`; NumPy arrays among the positional arguments are wrapped as tensors."""
-        args = tuple(Tensor(arg) if isinstance(arg, np.ndarray) else arg for arg in args)
+        for arg in args:
+            if isinstance(arg, np.ndarray):
+                args = tuple([Tensor(arg) if isinstance(arg, np.ndarray) else arg for arg in args])
+                break
         y = self.forward(*args, **kwargs)
         for hook in self._forward_hooks:
             hook(self, args, y)
@@ -147,11 +150,11 @@ class Module:
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Yield the modules that are attributes of this one, with their names."""
-        yield from ((name, value) for name, value in vars(self).items() if isinstance(value, Module))
+        yield from [(name, value) for name, value in vars(self).items() if isinstance(value, Module)]
 
     def children(self) -> Iterator[Module]:
         """Yield the modules that are attributes of this one."""
-        yield from (module for _, module in self.named_children())
+        yield from [value for value in vars(self).values() if isinstance(value, Module)]
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield this module and all below it, parents first, each once, with their dotted names."""

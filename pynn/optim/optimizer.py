@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
-from pynn.tensor import Tensor
+from pynn.tensor import Tensor, bump_versions
 
 Array = npt.NDArray[Any]
 Group = dict[str, Any]  # "params": the tensors; the other keys are the options, such as "lr"
@@ -95,19 +95,23 @@ class Optimizer:
     def step(self) -> None:
         """Update, in place, every parameter that has a gradient."""
         for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            states = [self.state.get(p) or {} for p in params]
             # The core takes one dtype and one step count per call; as a rule that is one call for the whole group.
-            batches: dict[Any, list[tuple[Tensor, State]]] = defaultdict(list)
-            for p in group["params"]:
-                if p.grad is not None:
-                    state = self.state.get(p, {})
-                    batches[p.dtype, bool(state), state.get("step")].append((p, state))
-            for batch in batches.values():
-                params, states = zip(*batch, strict=True)
-                self._update(group, params, states)
-                for p, state in batch:
-                    p._bump_version()
-                    if state:
-                        self.state[p] = state  # only now, so that a failed first step leaves none behind
+            kinds = [_kind(p, state) for p, state in zip(params, states)]  # noqa: B905 - of one length, and often
+            if params and kinds.count(kinds[0]) == len(kinds):
+                self._step(group, params, states)
+            else:
+                for kind in dict.fromkeys(kinds):
+                    chosen = [i for i, other in enumerate(kinds) if other == kind]
+                    self._step(group, [params[i] for i in chosen], [states[i] for i in chosen])
+
+    def _step(self, group: Group, params: list[Tensor], states: list[State]) -> None:
+        is_first = not states[0]
+        self._update(group, params, states)
+        bump_versions(params)
+        if is_first and states[0]:
+            self.state.update(zip(params, states, strict=True))  # only now: a failed first step leaves none behind
 
     def _check(self, options: Group) -> None:
         """Raise ValueError if an option is out of range."""
@@ -192,6 +196,11 @@ class Optimizer:
         return f"{self._name}(\n  " + "\n  ".join(lines) + "\n)"
 
 
+def _kind(p: Tensor, state: State) -> tuple[str, int]:
+    """What parameters must share to be updated in one call: dtype, and step count (0 if the state is still empty)."""
+    return p.data.dtype.char, state.get("step", len(state))
+
+
 def gradients(params: Sequence[Tensor]) -> list[Array]:
     """Return the gradients of parameters that have one."""
     return [p.grad for p in params if p.grad is not None]
@@ -199,9 +208,10 @@ def gradients(params: Sequence[Tensor]) -> list[Array]:
 
 def buffers(params: Sequence[Tensor], states: Sequence[State], name: str) -> list[Array]:
     """Return the state arrays `name` of parameters; new ones are zeros."""
-    return [
-        s[name] if name in s else s.setdefault(name, np.zeros_like(p.data)) for p, s in zip(params, states, strict=True)
-    ]
+    if name not in states[0]:
+        for p, state in zip(params, states, strict=True):
+            state[name] = np.zeros_like(p.data)
+    return [state[name] for state in states]
 
 
 def check_range(optimizer: str, low: float, below: float = math.inf, **options: Any) -> None:
