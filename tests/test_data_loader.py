@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import pynn
-from pynn.data import MNIST_MEAN, MNIST_STD, DataLoader, normalize_images, random_split
+from pynn import _core
+from pynn.data import MNIST_MEAN, MNIST_STD, DataLoader, normalize_images, random_split, take
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 64])
@@ -218,3 +219,64 @@ def test_normalize_images_refuses_types(bad: Any) -> None:
 def test_normalize_images_refuses_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="normalize_images: got"):
         normalize_images(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, np.bool_, "S3", ">f4", "f4,u1"])
+@pytest.mark.parametrize("shape", [(5,), (1, 3), (7, 2, 0), (300, 131), (33, 5, 5)])
+def test_take_equals_numpys_indexing(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> None:
+    array = rng.integers(0, 2, shape).astype(dtype)
+    for count in (0, 1, 400):
+        rows = rng.integers(-shape[0], shape[0], count)
+        for threads in (1, 2, 3):
+            got = with_threads(threads, lambda rows=rows: take(array, rows))
+            np.testing.assert_array_equal(got, array[rows], strict=True)
+            assert got.flags.c_contiguous
+            assert got.flags.writeable
+            assert not np.may_share_memory(got, array)
+
+
+def with_threads(threads: int, function: Any) -> Any:
+    before = pynn.num_threads()
+    pynn.set_num_threads(threads)
+    try:
+        return function()
+    finally:
+        pynn.set_num_threads(before)
+
+
+def test_take_of_any_layout_and_index_type(rng: np.random.Generator) -> None:
+    array = rng.integers(0, 9, (6, 5))
+    for rows in ([1, -1], np.array([1, 5], np.uint8), np.arange(10)[::2][:3], []):
+        for x in (array, array.T.copy().T, array[:, ::2], np.array(array, object)):
+            np.testing.assert_array_equal(take(x, rows), x[np.array(rows, np.int64)], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "error", "message"),
+    [
+        ((3, 2), [0, 3], IndexError, "row 3 at position 1 is not one of the 3 rows"),
+        ((3, 2), [-4], IndexError, "row -4 at position 0"),
+        ((0, 2), [0], IndexError, "not one of the 0 rows"),
+        ((3, 2), [[0]], ValueError, r"got \[3, 2\] and \[1, 1\]"),
+        ((), [0], ValueError, r"got \[\] and \[1\]"),
+        ((3, 2), [0.5], TypeError, "must hold integers, got float64"),
+        ((3, 2), [True, False, True], TypeError, "must hold integers, got bool"),
+    ],
+)
+def test_take_refuses(shape: tuple[int, ...], rows: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^take: .*{message}"):
+        take(np.zeros(shape), rows)
+
+
+def test_take_rows_of_the_core_refuses_what_it_cannot_copy() -> None:
+    rows = np.zeros(1, np.int64)
+    with pytest.raises(TypeError, match="needs plain elements"):
+        _core.take_rows(np.zeros(2, object), rows)
+    with pytest.raises(TypeError, match="not C-contiguous"):
+        _core.take_rows(np.zeros((2, 4))[:, ::2], rows)
+    with pytest.raises(TypeError, match="rows is int32, needs int64"):
+        _core.take_rows(np.zeros(2), rows.astype(np.int32))
+    with pytest.raises(ValueError, match=r"rows \[1, 1\] needs 1 axis"):
+        _core.take_rows(np.zeros(2), rows[None])
+    with pytest.raises(ValueError, match=r"x \[\] needs at least 1 axis"):
+        _core.take_rows(np.zeros(()), rows)

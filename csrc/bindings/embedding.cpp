@@ -27,7 +27,7 @@ py::array embedding(const py::array& weight_array, const py::array& indices_arra
     T* y_data = data_of(y);
     {
       const py::gil_scoped_release nogil;
-      ops::embedding(y_data, weight.data, checked.data(), indices.size, weight.shape[1]);
+      ops::take_rows(y_data, weight.data, checked.data(), indices.size, weight.shape[1] * int64_t(sizeof(T)));
     }
     return y;
   });
@@ -58,9 +58,40 @@ py::array embedding_backward(const py::array& dy_array, const py::array& indices
   });
 }
 
+// As x[rows], with rows counted from the end where they are negative.
+py::array take_rows(const py::array& x, const py::array& rows_array) {
+  constexpr const char* op = "take";  // what pynn.data calls it
+  const View<int64_t> rows = view<int64_t>(op, "rows", rows_array);
+  if (rows.ndim() != 1) throw_value(op, "rows " + to_string(rows.shape) + " needs 1 axis");
+  if (x.ndim() == 0) throw_value(op, "x [] needs at least 1 axis, [N, ...]");
+  if (py::cast<bool>(x.dtype().attr("hasobject"))) throw_type(op, "x is " + dtype_name(x) + ", needs plain elements");
+  require_layout(op, "x", x);
+  Shape shape = shape_of(x);
+  const int64_t count = shape[0];
+  std::vector<int64_t> checked = copy_of(rows);
+  for (size_t i = 0; i < checked.size(); ++i) {
+    if (checked[i] < -count || checked[i] >= count) {
+      throw_index(op, "row " + std::to_string(checked[i]) + " at position " + std::to_string(i) +
+                          " is not one of the " + std::to_string(count) + " rows of x");
+    }
+    if (checked[i] < 0) checked[i] += count;
+  }
+  shape[0] = rows.size;
+  py::array y = empty_of(op, shape, x.dtype());
+  const int64_t row_bytes = count == 0 ? 0 : static_cast<int64_t>(x.nbytes()) / count;
+  void* y_data = y.mutable_data();
+  const void* x_data = x.data();
+  {
+    const py::gil_scoped_release nogil;
+    ops::take_rows(y_data, x_data, checked.data(), rows.size, row_bytes);
+  }
+  return y;
+}
+
 }  // namespace
 
 void bind_embedding(py::module_& m) {
+  m.def("take_rows", take_rows, py::arg("x"), py::arg("rows"));
   m.def("embedding", embedding, py::arg("weight"), py::arg("indices"));
   m.def("embedding_backward", embedding_backward, py::arg("dy"), py::arg("indices"), py::arg("num_embeddings"));
 }

@@ -1,6 +1,7 @@
 #include "ops/layout.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "runtime/counters.h"
 #include "runtime/dispatch.h"
@@ -10,6 +11,7 @@ namespace pynn::ops {
 namespace {
 
 constexpr int64_t kElementsPerTask = 16384;  // a smaller part is not worth waking a thread for
+constexpr int64_t kBytesPerTask = 65536;
 
 // The same box with as few axes as possible: those of size 1 are dropped, and neighbours that both arrays step through
 // evenly become one. Empty for a single element.
@@ -107,11 +109,13 @@ void fill(T* y, T value, int64_t n) {
                   [&](int64_t begin, int64_t end) { kernels<T>().layout.fill(y + begin, value, end - begin); });
 }
 
-template <class T>
-void embedding(T* y, const T* weight, const int64_t* indices, int64_t count, int64_t dim) {
-  if (dim == 0) return;
-  parallel_ranges(count, 1 + kElementsPerTask / dim, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) kernels<T>().layout.copy(y + i * dim, 1, weight + indices[i] * dim, 1, dim);
+void take_rows(void* y, const void* x, const int64_t* rows, int64_t count, int64_t row_bytes) {
+  if (row_bytes == 0) return;
+  auto* to = static_cast<char*>(y);
+  const auto* from = static_cast<const char*>(x);
+  const auto length = static_cast<size_t>(row_bytes);
+  parallel_ranges(count, 1 + kBytesPerTask / row_bytes, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) std::memcpy(to + i * row_bytes, from + rows[i] * row_bytes, length);
   });
 }
 
@@ -127,10 +131,9 @@ void embedding_backward(T* dweight, const T* dy, const int64_t* indices, int64_t
   });
 }
 
-#define PYNN_INSTANTIATE(T)                                                \
-  template void strided_copy(T*, const T*, std::vector<CopyAxis>);         \
-  template void fill(T*, T, int64_t);                                      \
-  template void embedding(T*, const T*, const int64_t*, int64_t, int64_t); \
+#define PYNN_INSTANTIATE(T)                                        \
+  template void strided_copy(T*, const T*, std::vector<CopyAxis>); \
+  template void fill(T*, T, int64_t);                              \
   template void embedding_backward(T*, const T*, const int64_t*, int64_t, int64_t, int64_t);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)

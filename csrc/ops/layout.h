@@ -20,9 +20,8 @@ void strided_copy(T* dst, const T* src, std::vector<CopyAxis> axes);
 template <class T>
 void fill(T* y, T value, int64_t n);
 
-// y[i] = weight[indices[i]]: weight [rows, dim], y [count, dim]
-template <class T>
-void embedding(T* y, const T* weight, const int64_t* indices, int64_t count, int64_t dim);
+// y[i] = x[rows[i]] for rows of so many bytes: y [count, row_bytes]
+void take_rows(void* y, const void* x, const int64_t* rows, int64_t count, int64_t row_bytes);
 
 // dweight[indices[i]] += dy[i], in the order of i: dweight [rows, dim], dy [count, dim]
 template <class T>

@@ -1,7 +1,7 @@
 """Data: IDX files, MNIST, synthetic digits, mini-batches."""
 
 from pynn.data.idx import read_idx, write_idx
-from pynn.data.loader import MNIST_MEAN, MNIST_STD, DataLoader, normalize_images, random_split
+from pynn.data.loader import MNIST_MEAN, MNIST_STD, DataLoader, normalize_images, random_split, take
 from pynn.data.mnist import MNIST, load_mnist
 from pynn.data.synthetic import synthetic_digits
 
@@ -15,5 +15,6 @@ __all__ = [
     "random_split",
     "read_idx",
     "synthetic_digits",
+    "take",
     "write_idx",
 ]

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import numpy.typing as npt
 
+from pynn import _core
 from pynn.random import generator
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -53,6 +54,48 @@ def normalize_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     out = np.multiply(images, np.float32(1 / (255 * MNIST_STD)), order="C", dtype=np.float32)
     out -= np.float32(MNIST_MEAN / MNIST_STD)
     return out.reshape(len(images), 1, *images.shape[-2:])
+
+
+def take(array: Array, rows: npt.ArrayLike) -> Array:
+    """Return ``array[rows]`` as a new array, copied by all threads: the batch of a hand-written training loop.
+
+    Parameters
+    ----------
+    array : ndarray ``[N, ...]``
+        Samples, of any dtype; quickest if C-contiguous.
+    rows : integers ``[K]``
+        Which samples, -N to N-1; negative ones count from the end.
+
+    Returns
+    -------
+    ndarray ``[K, ...]``
+
+    Raises
+    ------
+    TypeError
+        `rows` does not hold integers.
+    ValueError
+        `rows` has not exactly one axis, or `array` has none.
+    IndexError
+        A row is out of range.
+
+    Examples
+    --------
+    >>> take(np.array([[1, 2], [3, 4], [5, 6]]), [2, 0])
+    array([[5, 6],
+           [1, 2]])
+    """
+    array, indices = np.asarray(array), np.asarray(rows)
+    if indices.dtype.kind not in "iu" and indices.size:
+        raise TypeError(f"take: rows must hold integers, got {indices.dtype}")
+    if indices.ndim != 1 or array.ndim == 0:
+        raise ValueError(
+            f"take: needs an array [N, ...] and rows [K], got {list(array.shape)} and {list(indices.shape)}"
+        )
+    indices = np.asarray(indices, np.int64, order="C")
+    if array.flags.c_contiguous and array.flags.aligned and not array.dtype.hasobject:
+        return _core.take_rows(array, indices)
+    return array.take(indices, axis=0)
 
 
 class DataLoader:
@@ -140,10 +183,8 @@ class DataLoader:
     def _batches(self, order: npt.NDArray[np.int64] | None) -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(self) * self.batch_size, self.batch_size):
             stop = min(start + self.batch_size, self.num_samples)
-            if order is None:
-                batch = tuple(np.array(array[start:stop], order="C") for array in self.arrays)
-            else:
-                batch = tuple(array.take(order[start:stop], axis=0) for array in self.arrays)
+            rows = np.arange(start, stop) if order is None else order[start:stop]
+            batch = tuple(take(array, rows) for array in self.arrays)
             if self.transform is not None:
                 batch = self.transform(*batch)
                 if not isinstance(batch, tuple):
@@ -203,7 +244,7 @@ def random_split(
     parts = np.split(order, np.cumsum(sizes)[:-1])
     if arrays is None:
         return parts
-    return [tuple(array.take(part, axis=0) for array in arrays) for part in parts]
+    return [tuple(take(array, part) for array in arrays) for part in parts]
 
 
 def _split_sizes(n: int, lengths: Sequence[float]) -> list[int]:

@@ -21,8 +21,9 @@ __all__ = [
     "spatial",
 ]
 
-# Functions without array arguments have tests of their own.
+# Functions without array arguments, or with arrays of any dtype, have tests of their own.
 RUNTIME = {
+    "take_rows",
     *("info", "num_threads", "set_num_threads", "kernel_counts", "reset_kernel_counts", "arena_stats"),
     *("peak_flops", "copy_rate", "empty"),
 }

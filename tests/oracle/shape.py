@@ -17,6 +17,10 @@ def pad(x, widths, value):
     return like(np.pad(x, widths, constant_values=value) if x.ndim else x, x)
 
 
+def take_rows(x, rows):
+    return x[rows]
+
+
 def _grid(starts, steps, sizes):
     return np.ix_(*(start + step * np.arange(size) for start, step, size in zip(starts, steps, sizes, strict=True)))
 
