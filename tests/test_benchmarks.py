@@ -1,26 +1,39 @@
-"""benchmarks/compare.py runs, reports what it says, and notices a difference."""
+"""benchmarks/ run, report what they say, and notice a difference."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import itertools
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "compare.py"
-HAVE_TORCH = importlib.util.find_spec("torch") is not None
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+MODULES = [path.stem for path in FOLDER.glob("*.py")]
+
+
+def installed(*packages):
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+needs_torch = pytest.mark.skipif(not installed("torch"), reason="needs PyTorch to compare with")
 
 
 @pytest.fixture(scope="module")
-def compare():
-    spec = importlib.util.spec_from_file_location("compare", PATH)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["compare"] = module  # dataclasses look their module up
-    yield spec.loader.exec_module(module) or module
-    del sys.modules["compare"]
+def bench():
+    """The modules of benchmarks/, which import each other by their bare names, as when one of them is run."""
+    sys.path.insert(0, str(FOLDER))
+    names = ["compare", "inference", "products", "report", "sides", "timing", "training", "workloads"]
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
+    sys.path.remove(str(FOLDER))
+    for name in MODULES:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(autouse=True)
@@ -32,69 +45,157 @@ def same_threads_after():
     pynn.set_num_threads(before)
 
 
-def test_one_workload_is_timed_and_written(compare, tmp_path, capsys):
-    path = tmp_path / "figures.json"
-    compare.main(["--quick", "--filter", "mlp128-b32", "--threads", "1", "--json", str(path)])
-    out = capsys.readouterr().out
-    report = json.loads(path.read_text())
+@pytest.fixture
+def quick(bench, tmp_path, capsys):
+    """Run compare.py on one case with short blocks; return what it printed and its report."""
+
+    def run(*options):
+        path = tmp_path / "figures.json"
+        bench.compare.main(["--quick", "--threads", "1", "--json", str(path), *options])
+        assert [p.name for p in tmp_path.iterdir() if p.suffix == ".json"] == ["figures.json"]
+        return capsys.readouterr().out, json.loads(path.read_text())
+
+    return run
+
+
+def test_one_workload_is_timed_and_written(quick):
+    out, report = quick("--filter", "mlp128-b32", "--vs", "torch,numpy")
     assert report["threads"] == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["figures.json"]
     (result,) = report["results"]
-    assert result["workload"] == "mlp128-b32"
+    assert result["name"] == "mlp128-b32"
     assert result["title"] in out
-    assert result["pynn_us"] > 0
-    assert ("PyTorch is not installed" in out) == (not HAVE_TORCH)
-    if HAVE_TORCH:
-        pairs = zip(result["blocks_us"]["pynn"], result["blocks_us"]["torch"], strict=True)
-        assert result["ratio"] == pytest.approx(np.median([theirs / ours for ours, theirs in pairs]))
+    assert result["us"]["pynn"] > 0
+    assert ("PyTorch is left out" in out) == (not installed("torch"))
+    for side, ratio in result["ratios"].items():
+        pairs = zip(result["blocks_us"]["pynn"], result["blocks_us"][side], strict=True)
+        assert ratio["median"] == pytest.approx(np.median([theirs / ours for ours, theirs in pairs]))
+    assert "numpy" in result["ratios"]
 
 
-def test_without_pytorch_pynn_is_timed_alone(compare, monkeypatch, capsys):
-    monkeypatch.setattr(compare.importlib.util, "find_spec", lambda name: None)
-    compare.main(["--quick", "--filter", "mlp128-b32"])
-    out = capsys.readouterr().out
-    assert "PyTorch is not installed" in out
-    assert "ratio" not in out
+def test_without_others_pynn_is_timed_alone(bench, monkeypatch, quick):
+    monkeypatch.setattr(bench.report.importlib.util, "find_spec", lambda name: None)
+    out, report = quick("--filter", "mlp50-b16", "--vs", "torch,jax")
+    assert "PyTorch is left out: torch is not installed" in out
+    assert "JAX is left out: jax is not installed" in out
+    assert "lowest" not in out
+    assert list(report["results"][0]["us"]) == ["pynn"]
 
 
-@pytest.mark.parametrize("workload", ["mlp128", "lenet", "cnn"])
-def test_every_kind_of_network_agrees_with_pytorch(compare, workload):
-    pytest.importorskip("torch", reason="needs PyTorch to compare with")
-    chosen = next(w for w in compare.WORKLOADS if w.name == workload)
-    ours, theirs = sides(compare, chosen)
-    assert compare.check_agreement(ours, theirs, compare.batches(4, 0)) <= compare.LOSS_TOLERANCE
+def test_inference(quick):
+    out, report = quick("--mode", "inference", "--filter", "lenet-b1")
+    (result,) = report["results"]
+    assert set(result["us"]) == {"pynn", *report["sides"]}
+    assert ("ONNX Runtime is left out" in out) == (not installed("onnxruntime", "onnx"))
 
 
-def test_a_wrong_gradient_is_noticed(compare):
-    pytest.importorskip("torch", reason="needs PyTorch to compare with")
-    ours, theirs = sides(compare, compare.WORKLOADS[0])
-    gradients = ours.gradients
-    ours.gradients = lambda: {name: 1.01 * gradient for name, gradient in gradients().items()}
-    with pytest.raises(SystemExit, match=r"gradient of 0\.weight"):
-        compare.check_agreement(ours, theirs, compare.batches(4, 0))
+def test_products_are_held_against_the_peak(quick):
+    out, report = quick("--mode", "gemm", "--filter", "256x256x256", "--vs", "numpy")
+    (result,) = report["results"]
+    assert 0 < result["shares"]["pynn"] < 1.5
+    assert "Measured peak" in out
 
 
-def test_a_wrong_step_is_noticed(compare):
-    pytest.importorskip("torch", reason="needs PyTorch to compare with")
-    ours, theirs = sides(compare, compare.WORKLOADS[0])
-    ours.optimizer.param_groups[0]["lr"] *= 1.1
-    with pytest.raises(SystemExit, match=r"step \d: pynn's loss"):
-        compare.check_agreement(ours, theirs, compare.batches(4, 0))
+@pytest.mark.skipif(not installed("matplotlib"), reason="needs matplotlib to draw")
+def test_plot(quick, tmp_path):
+    quick("--filter", "mlp50-b16,mlp100x4", "--vs", "numpy", "--plot", str(tmp_path / "ratios.svg"))
+    assert "<svg" in (tmp_path / "ratios.svg").read_text()
 
 
-def sides(compare, workload):
-    """Return both sides of a workload with the same weights and a small data set."""
+def test_plot_names_the_extra_it_needs(bench, monkeypatch, capsys):
+    monkeypatch.setattr(bench.compare.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        bench.compare.main(["--plot", "ratios.png"])
+    assert "pip install 'pynn-cpu[bench]'" in capsys.readouterr().err
+
+
+def test_the_lists_are_as_long_as_they_say(bench):
+    workloads = bench.workloads
+    assert len(workloads.MAIN) == 6
+    assert len(workloads.NEIGHBOURS) >= 20
+    for cases in (workloads.MAIN + workloads.NEIGHBOURS, workloads.APPLICATIONS, workloads.PRODUCTS):
+        assert len({case.name for case in cases}) == len(cases)
+
+
+def sides(bench, name, batch=4):
+    """Return pynn's and PyTorch's side of a workload, with the same weights and a small data set, and its batches."""
+    workload = next(w for w in bench.workloads.MAIN + bench.workloads.NEIGHBOURS if w.name == name)
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(compare.SAMPLES, *workload.shape)).astype(np.float32)
-    labels = rng.integers(0, 10, compare.SAMPLES)
-    ours = compare.pynn_side(workload, images, labels)
-    return ours, compare.torch_side(workload, images, labels, ours.model.state_dict())
+    images = rng.normal(size=(64, *workload.shape)).astype(np.float32)
+    labels = rng.integers(0, 10, len(images))
+    ours = bench.sides.pynn_side(workload, images, labels)
+    theirs = bench.sides.TorchSide(workload, images, labels, ours.model.state_dict())
+    return workload, {"pynn": ours, "torch": theirs}, bench.sides.row_batches(len(images), batch, 0)
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["mlp128", "lenet", "cnn", "mlp-bn", "separable-mnist", "conv-s2"])
+def test_every_kind_of_network_agrees_with_pytorch(bench, name):
+    _, both, rows = sides(bench, name)
+    assert bench.sides.check_agreement(both, rows) <= bench.sides.LATER_LOSS_TOLERANCE
+
+
+@pytest.mark.skipif(not installed("jax"), reason="needs JAX to compare with")
+def test_jax_agrees():
+    # In a process of its own: once JAX is imported, it warns of every fork, also of those of other tests.
+    options = ["--quick", "--repeats", "1", "--threads", "1", "--vs", "jax", "--filter", "mlp100x4,stem"]
+    command = [sys.executable, str(FOLDER / "compare.py"), *options]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "JAX / pynn over 2: lowest" in out
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["mlp128", "mlp512"])
+def test_numpy_agrees(bench, name):
+    workload, both, rows = sides(bench, name)
+    both["numpy"] = bench.sides.numpy_side(both["pynn"], workload)
+    bench.sides.check_agreement(both, rows)
+
+
+@needs_torch
+@pytest.mark.parametrize(("factor", "name"), [(1.05, r"0\.weight"), (1.001, r"2\.weight")])
+def test_a_wrong_gradient_is_noticed(bench, factor, name):
+    _, both, rows = sides(bench, "mlp128")
+    gradients = both["pynn"].gradients
+    both["pynn"].gradients = lambda: {
+        key: factor * value if key == name.replace("\\", "") else value for key, value in gradients().items()
+    }
+    with pytest.raises(SystemExit, match=f"gradient of {name}"):
+        bench.sides.check_agreement(both, rows)
+
+
+@needs_torch
+def test_a_wrong_step_is_noticed(bench):
+    _, both, rows = sides(bench, "mlp128")
+    both["pynn"].optimizer.param_groups[0]["lr"] *= 1.1
+    with pytest.raises(SystemExit, match=r"step \d: pynn's loss"):
+        bench.sides.check_agreement(both, rows)
+
+
+def test_a_wrong_output_is_noticed(bench):
+    steps = {"pynn": lambda i: np.ones(3), "onnxruntime": lambda i: np.array([1, 1, 1.01])}
+    with pytest.raises(SystemExit, match="outputs of pynn and onnxruntime differ"):
+        bench.inference.check(steps)
+
+
+def test_the_ratio_is_that_of_neighbouring_blocks(bench):
+    batches = itertools.repeat(None)
+    blocks = bench.timing.alternate({"pynn": lambda _: None, "torch": lambda _: None}, batches, repeats=2, seconds=0)
+    assert [len(times) for times in blocks.values()] == [2, 2]
+    result = bench.timing.summarize({"pynn": [1.0, 10.0, 100.0], "torch": [3.0, 20.0, 100.0]})
+    assert result["ratios"] == {"torch": {"median": 2.0, "quartiles": (1.0, 3.0)}}
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [(["--filter", "vgg"], "no workload"), (["--repeats", "0"], "needs at least 1")]
+    ("options", "message"),
+    [
+        (["--filter", "resnet"], "no case"),
+        (["--repeats", "0"], "needs at least 1"),
+        (["--threads", "0"], "needs at least 1"),
+        (["--vs", "keras"], "--mode train compares with torch, jax, numpy"),
+        (["--mode", "gemm", "--vs", "jax"], "--mode gemm compares with torch, numpy"),
+    ],
 )
-def test_options_without_sense_are_refused(compare, options, message, capsys):
+def test_options_without_sense_are_refused(bench, options, message, capsys):
     with pytest.raises(SystemExit):
-        compare.main(options)
+        bench.compare.main(options)
     assert message in capsys.readouterr().err

@@ -1,0 +1,291 @@
+"""What is trained and applied: six networks, and the neighbours that show that the six are no special cases.
+
+pynn and PyTorch share the names of their layers, so one function builds a network of either: it gets `nn`. The list was
+fixed before anything was measured; a slow one stays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Builder = Callable[[Any], Any]  # nn -> model
+
+MNIST = (1, 28, 28)
+CIFAR = (3, 32, 32)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One network and how it is trained. The targets are ratios of PyTorch's time to pynn's."""
+
+    name: str
+    title: str
+    build: Builder
+    optimizer: str  # "sgd" (momentum 0.9) or "adam"
+    batch: int
+    shape: tuple[int, ...]  # of one sample
+    target: float | None = None
+    target_avx2: float | None = None  # where AVX2 is forced
+
+
+@dataclass(frozen=True)
+class Application:
+    """One network applied to batches. The targets are ratios of the other's time to pynn's, by its name."""
+
+    name: str
+    title: str
+    build: Builder
+    batch: int
+    shape: tuple[int, ...]
+    targets: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product [m, k] @ [k, n]."""
+
+    m: int
+    n: int
+    k: int
+    target: float | None = None
+    target_share: float | None = None  # of the peak
+
+    @property
+    def name(self) -> str:
+        """The three sizes."""
+        return f"{self.m}x{self.n}x{self.k}"
+
+
+# -- networks ----------------------------------------------------------------------------------------------------------
+
+
+def mlp(*widths: int, batch_norm: bool = False) -> Builder:
+    """Return Linear layers with ReLU between, and BatchNorm before each ReLU if asked for."""
+
+    def build(nn: Any) -> Any:
+        layers: list[Any] = []
+        for before, after in itertools.pairwise(widths):
+            last = len(layers) == (3 if batch_norm else 2) * (len(widths) - 2)
+            layers.append(nn.Linear(before, after, bias=last or not batch_norm))
+            if not last:
+                layers += [nn.BatchNorm1d(after), nn.ReLU()] if batch_norm else [nn.ReLU()]
+        return nn.Sequential(*layers)
+
+    return build
+
+
+def lenet(nn: Any) -> Any:
+    """Return LeNet-5 with ReLU and max-pooling."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+
+
+def cnn(nn: Any) -> Any:
+    """Return the network of PyTorch's examples/mnist, without dropout."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()),
+        *(nn.Linear(9216, 128), nn.ReLU(), nn.Linear(128, 10)),
+    )
+
+
+def conv_bn(nn: Any, before: int, after: int, kernel: int, **options: Any) -> list[Any]:
+    """Return convolution, BatchNorm and ReLU."""
+    return [nn.Conv2d(before, after, kernel, bias=False, **options), nn.BatchNorm2d(after), nn.ReLU()]
+
+
+def two_convs(channels: tuple[int, int, int], kernel: int, padding: int, features: int, hidden: int = 0) -> Builder:
+    """Return twice convolution, ReLU and max-pooling, then one or two Linear layers."""
+
+    def build(nn: Any) -> Any:
+        first, second, third = channels
+        head = [nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, 10)] if hidden else [nn.Linear(features, 10)]
+        return nn.Sequential(
+            *(nn.Conv2d(first, second, kernel, padding=padding), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(second, third, kernel, padding=padding), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), *head),
+        )
+
+    return build
+
+
+def cifar_tutorial(nn: Any) -> Any:
+    """Return the network of PyTorch's CIFAR-10 tutorial."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)),
+    )
+
+
+def vgg(nn: Any) -> Any:
+    """Return two blocks of two padded 3x3 convolutions and a pool."""
+    layers: list[Any] = []
+    for before, after in ((3, 32), (32, 64)):
+        layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU()]
+        layers += [nn.Conv2d(after, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4096, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def batch_norm_net(nn: Any) -> Any:
+    """Return three blocks of convolution, BatchNorm, ReLU and pool."""
+    layers: list[Any] = []
+    for before, after in ((3, 16), (16, 32), (32, 64)):
+        layers += [*conv_bn(nn, before, after, 3, padding=1), nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(64, 10))
+
+
+def strided_net(nn: Any) -> Any:
+    """Return convolutions of stride 2 in place of pools."""
+    layers: list[Any] = []
+    for before, after in ((3, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AvgPool2d(4), nn.Flatten(), nn.Linear(128, 10))
+
+
+def strided_mnist(nn: Any) -> Any:
+    """Return two 5x5 convolutions of stride 2."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 5, stride=2, padding=2), nn.ReLU(), nn.Conv2d(16, 32, 5, stride=2, padding=2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(1568, 10)),
+    )
+
+
+def separable_net(nn: Any) -> Any:
+    """Return depthwise 3x3 and pointwise 1x1 convolutions, as in MobileNet."""
+    layers = conv_bn(nn, 3, 32, 3, stride=2, padding=1)
+    for before, after, stride in ((32, 64, 1), (64, 128, 2), (128, 128, 1)):
+        layers += conv_bn(nn, before, before, 3, stride=stride, padding=1, groups=before)
+        layers += conv_bn(nn, before, after, 1)
+    return nn.Sequential(*layers, nn.AvgPool2d(8), nn.Flatten(), nn.Linear(128, 10))
+
+
+def separable_mnist(nn: Any) -> Any:
+    """Return a small depthwise-separable network without BatchNorm."""
+    layers: list[Any] = [nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU(), nn.Conv2d(16, 32, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1568, 10))
+
+
+def bottleneck_net(nn: Any) -> Any:
+    """Return 1x1 bottlenecks around 3x3 convolutions, as in ResNet-50, without the shortcuts."""
+    layers = conv_bn(nn, 3, 64, 3, stride=2, padding=1)
+    for _ in range(2):
+        layers += [*conv_bn(nn, 64, 16, 1), *conv_bn(nn, 16, 16, 3, padding=1), *conv_bn(nn, 16, 64, 1)]
+    return nn.Sequential(*layers, nn.AvgPool2d(16), nn.Flatten(), nn.Linear(64, 10))
+
+
+def stem_net(nn: Any) -> Any:
+    """Return ResNet's stem (7x7, stride 2, overlapping pool) and two convolutions, on 64x64 images."""
+    layers = [*conv_bn(nn, 3, 32, 7, stride=2, padding=3), nn.MaxPool2d(3, 2, 1)]
+    layers += [*conv_bn(nn, 32, 64, 3, padding=1), *conv_bn(nn, 64, 64, 3, stride=2, padding=1)]
+    return nn.Sequential(*layers, nn.AvgPool2d(8), nn.Flatten(), nn.Linear(64, 10))
+
+
+def network_in_network(nn: Any) -> Any:
+    """Return a 5x5 convolution followed by 1x1 convolutions (Lin, Chen and Yan 2013), one block."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 96, 5, padding=2), nn.ReLU(), nn.Conv2d(96, 64, 1), nn.ReLU(), nn.Conv2d(64, 48, 1), nn.ReLU()),
+        *(nn.MaxPool2d(3, 2, 1), nn.Conv2d(48, 10, 1), nn.AvgPool2d(16), nn.Flatten()),
+    )
+
+
+def wide_kernel_net(nn: Any) -> Any:
+    """Return one 7x7 convolution on MNIST."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 7),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(1936, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
+
+
+def late_layers(nn: Any) -> Any:
+    """Return what stands at the end of a larger network: 64 and 128 channels on 8x8 pixels."""
+    return nn.Sequential(
+        *(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.Conv2d(128, 128, 3, padding=1), nn.ReLU()),
+        *(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(128, 10)),
+    )
+
+
+# -- the lists ---------------------------------------------------------------------------------------------------------
+
+MAIN = [
+    Workload("mlp128", "MLP 784-128-10, B 128, SGD momentum", mlp(784, 128, 10), "sgd", 128, (784,), 3.5, 1),
+    Workload("mlp128-b32", "MLP 784-128-10, B 32, SGD momentum", mlp(784, 128, 10), "sgd", 32, (784,), 5, 1),
+    Workload("mlp512", "MLP 784-512-256-10, B 128, Adam", mlp(784, 512, 256, 10), "adam", 128, (784,), 1.8, 1),
+    Workload("mlp2048", "MLP 784-2048-2048-10, B 128, Adam", mlp(784, 2048, 2048, 10), "adam", 128, (784,), 1.5, 0.75),
+    Workload("lenet", "LeNet, B 128, Adam", lenet, "adam", 128, MNIST, 4.5, 1),
+    Workload("cnn", "CNN 32-64, B 128, Adam", cnn, "adam", 128, MNIST, 3, 1),
+]
+
+LOWEST_TARGET, MEDIAN_TARGET = 1.0, 1.8  # of the neighbours' ratios
+
+NEIGHBOURS = [
+    Workload("mlp50-b16", "MLP 784-50-10, B 16, SGD", mlp(784, 50, 10), "sgd", 16, (784,)),
+    Workload("mlp100-b64", "MLP 784-100-10, B 64, Adam", mlp(784, 100, 10), "adam", 64, (784,)),
+    Workload("mlp256-b512", "MLP 784-256-10, B 512, SGD", mlp(784, 256, 10), "sgd", 512, (784,)),
+    Workload("mlp1000", "MLP 784-1000-10, B 128, SGD", mlp(784, 1000, 10), "sgd", 128, (784,)),
+    Workload("mlp1000x2", "MLP 784-1000-1000-10, B 64, Adam", mlp(784, 1000, 1000, 10), "adam", 64, (784,)),
+    Workload("mlp100x4", "MLP 100-100-100-100-10, B 32, Adam", mlp(100, 100, 100, 100, 10), "adam", 32, (100,)),
+    Workload("mlp-table", "MLP 60-200-50-10, B 256, Adam", mlp(60, 200, 50, 10), "adam", 256, (60,)),
+    Workload("mlp3072", "MLP 3072-300-100-10, B 256, SGD", mlp(3072, 300, 100, 10), "sgd", 256, (3072,)),
+    Workload(
+        *("mlp-bn", "MLP 784-500-500-10 BatchNorm, B 128, Adam", mlp(784, 500, 500, 10, batch_norm=True)),
+        *("adam", 128, (784,)),
+    ),
+    Workload("lenet-b16", "LeNet, B 16, SGD", lenet, "sgd", 16, MNIST),
+    Workload("lenet-b512", "LeNet, B 512, Adam", lenet, "adam", 512, MNIST),
+    Workload("cnn-b16", "CNN 32-64, B 16, Adam", cnn, "adam", 16, MNIST),
+    Workload("conv8-16", "Conv 8-16 5x5, B 128, Adam", two_convs((1, 8, 16), 5, 2, 784), "adam", 128, MNIST),
+    Workload(
+        *("conv32-64-k5", "Conv 32-64 5x5, 1000 units, B 50, Adam", two_convs((1, 32, 64), 5, 2, 3136, 1000)),
+        *("adam", 50, MNIST),
+    ),
+    Workload("conv-k7", "Conv 16 7x7, B 32, Adam", wide_kernel_net, "adam", 32, MNIST),
+    Workload("conv-s2", "Conv 16-32 5x5 stride 2, B 256, SGD", strided_mnist, "sgd", 256, MNIST),
+    Workload("separable-mnist", "depthwise separable 16-32, B 128, Adam", separable_mnist, "adam", 128, MNIST),
+    Workload("cifar-tutorial", "CIFAR tutorial's Conv 6-16 5x5, B 16, SGD", cifar_tutorial, "sgd", 16, CIFAR),
+    Workload("cifar-conv", "CIFAR Conv 32-64 3x3, B 64, Adam", two_convs((3, 32, 64), 3, 1, 4096), "adam", 64, CIFAR),
+    Workload("cifar-vgg", "CIFAR VGG 32-32-64-64, B 64, Adam", vgg, "adam", 64, CIFAR),
+    Workload("cifar-bn", "CIFAR Conv 16-32-64 BatchNorm, B 128, SGD", batch_norm_net, "sgd", 128, CIFAR),
+    Workload("cifar-s2", "CIFAR Conv 32-64-128 stride 2, B 128, Adam", strided_net, "adam", 128, CIFAR),
+    Workload("cifar-separable", "CIFAR depthwise separable to 128, B 64, SGD", separable_net, "sgd", 64, CIFAR),
+    Workload("cifar-bottleneck", "CIFAR 1x1 bottlenecks 64-16, B 64, SGD", bottleneck_net, "sgd", 64, CIFAR),
+    Workload("cifar-nin", "CIFAR network in network 96-64-48, B 32, Adam", network_in_network, "adam", 32, CIFAR),
+    Workload("stem", "7x7 stem 32-64, 64x64 images, B 32, SGD", stem_net, "sgd", 32, (3, 64, 64)),
+    Workload("late-layers", "Conv 64-128-128 3x3 on 8x8, B 256, SGD", late_layers, "sgd", 256, (64, 8, 8)),
+]
+
+APPLICATIONS = [
+    Application(f"{name}-b{batch}", f"{title}, B {batch}", build, batch, shape, {"torch": torch, "onnxruntime": onnx})
+    for name, title, build, shape, targets in (
+        ("mlp128", "MLP 784-128-10", mlp(784, 128, 10), (784,), ((2, 1), (1.5, 1.3))),
+        ("lenet", "LeNet", lenet, MNIST, ((6, 1.2), (8, 3))),
+        ("cnn", "CNN 32-64", cnn, MNIST, ((3.5, 1.2), (4, 1.1))),
+    )
+    for batch, (torch, onnx) in zip((1, 256), targets, strict=True)
+]
+
+PRODUCTS = [
+    *(Product(size, size, size, 1.0, 0.88) for size in (1024, 2048)),
+    *(Product(256, 256, 256), Product(128, 2048, 2048), Product(128, 128, 784), Product(32, 128, 784)),
+    *(Product(2048, 128, 2048), Product(512, 10, 512), Product(1000, 1000, 50)),
+]
+
+
+def choose(items: list[Any], text: str) -> list[Any]:
+    """Return the items with one of the comma-separated names, each a whole name or else a part of it.
+
+    >>> [w.name for w in choose(MAIN, "mlp128,len")]
+    ['mlp128', 'lenet']
+    """
+    names = {item.name for item in items}
+    parts = text.split(",")
+    return [item for item in items if any(item.name == p if p in names else p in item.name for p in parts)]
