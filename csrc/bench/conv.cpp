@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "bench/bench.h"
+#include "ops/conv_pool.h"
 #include "reference/conv.h"
 
 namespace pynn::bench {
@@ -74,6 +75,33 @@ Work make_forward(const Layer& layer) {
   return {run, check};
 }
 
+// conv2d with ReLU and max-pooling.
+Work make_pool(const Layer& layer) {
+  const Arrays a(layer);
+  const int64_t pooled = a.shape.rows.out / 2 * (a.shape.columns.out / 2);
+  const Array<uint8_t> indices(kBatch * layer.outputs * pooled);
+  const auto run = [=] {
+    ops::conv2d_max_pool2d(a.y.get(), indices.get(), a.x.get(), a.weight.get(), a.bias.get(), true, a.shape);
+  };
+  const auto check = [=] {
+    const ops::ConvShape two = shape_of(layer, 2);
+    std::vector<double> z(static_cast<size_t>(2 * a.image_y)), y;
+    reference::conv2d(z.data(), outer_images(a.x, a.image_x).data(), a.weight.get(), a.bias.get(), two);
+    for (int64_t plane = 0; plane < 2 * layer.outputs; ++plane) {
+      const double* from = z.data() + plane * two.rows.out * two.columns.out;
+      for (int64_t r = 0; r + 1 < two.rows.out; r += 2) {
+        for (int64_t c = 0; c + 1 < two.columns.out; c += 2) {
+          const double* top = from + r * two.columns.out + c;
+          const double* bottom = top + two.columns.out;
+          y.push_back(std::max({0.0, top[0], top[1], bottom[0], bottom[1]}));
+        }
+      }
+    }
+    expect_outer_images(a.y, layer.outputs * pooled, y, static_cast<double>(a.products() + 1));
+  };
+  return {run, check};
+}
+
 // Either dx, or dweight and dbias. Until the check has passed, dy is 0 but for the outer images, so that the naive twin
 // of these two gives the gradients of the whole batch.
 Work make_backward(const Layer& layer, bool of_data) {
@@ -111,6 +139,7 @@ void add_conv_cases() {
     const double flops = 2.0 * static_cast<double>(outputs * (l.channels / l.groups) * l.kernel * l.kernel);
     const std::string name = l.name;
     add_case("conv2d/" + name, {flops, 0}, [&l] { return make_forward(l); });
+    add_case("conv2d_max_pool2d/" + name, {flops, 0}, [&l] { return make_pool(l); });
     add_case("conv2d_backward_data/" + name, {flops, 0}, [&l] { return make_backward(l, true); });
     add_case("conv2d_backward_weight/" + name, {flops, 0}, [&l] { return make_backward(l, false); });
   }

@@ -1,8 +1,8 @@
 #include "kernels/conv.h"
 
 #include "kernels/conv_blocks.h"
+#include "kernels/conv_write.h"
 #include "kernels/table.h"
-#include "simd/pairs.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -36,100 +36,106 @@ PYNN_INLINE ConvPixels join_rows(ConvPixels pixels) {
   return pixels;
 }
 
-// y = the columns of the rows in buffer
+// y in rows of their own, or in one run with the garbage between them. Rows with room behind them get whole vectors.
 template <class T>
-PYNN_INLINE void copy_rows(T* y, const ConvPixels& pixels, const T* buffer) {
-  for (int64_t r = 0; r < pixels.rows; ++r, y += pixels.row_step, buffer += pixels.source_row) {
-    if (pixels.column_step == 1) {
-      for_lanes<T>(pixels.columns, [&](int64_t c, auto lanes) { store(y + c, load(buffer + c, lanes), lanes); });
-    } else {
-      for (int64_t c = 0; c < pixels.columns; ++c) y[c * pixels.column_step] = buffer[c];
-    }
-  }
-}
-
-template <class T>
-void correlate(T* y, const ConvPixels& all_pixels, const T* source, const int64_t* offsets, const T* weight,
-               const T* bias, int64_t outputs, int64_t taps, T* buffer) {
+PYNN_INLINE void correlate_pixels(T* y, const ConvPixels& pixels, const PixelVectors& vectors, bool room_behind_rows,
+                                  const T* source, const int64_t* offsets, const T* weight, const T* bias, bool relu,
+                                  int64_t outputs, int64_t taps) {
   constexpr int64_t lanes = Vec<T>::lanes;
-  const ConvPixels pixels = join_rows(all_pixels);
-  const PixelVectors vectors(pixels, lanes, taps);
-  const bool by_rows = vectors.by_rows;
-  const int64_t buffer_step = vectors.in_run * lanes;
   const int64_t blocks = (vectors.count() + vectors_of_outputs<T>(outputs) - 1) / vectors_of_outputs<T>(outputs);
   int64_t row = 0, column = 0;
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t begin = vectors.count() * b / blocks, end = vectors.count() * (b + 1) / blocks;
     Pixels<T> group[most_vectors<T>(1)];
     for (int64_t v = begin; v < end; ++v) {
-      if (!by_rows) {
-        group[v - begin] = {source + v * lanes, buffer + v * lanes, static_cast<int>(lanes)};
+      if (!vectors.by_rows) {
+        group[v - begin] = {source + v * lanes, y + v * lanes, static_cast<int>(lanes)};
         continue;
       }
       const int64_t left = pixels.columns - column;
       group[v - begin] = {source + row * pixels.source_row + column, y + row * pixels.row_step + column,
-                          static_cast<int>(left < lanes ? left : lanes)};
+                          static_cast<int>(left < lanes && !room_behind_rows ? left : lanes)};
       column += lanes;
       if (column >= pixels.columns) {
         column = 0;
         ++row;
       }
     }
-    micro_kernels<T>.of[outputs - 1][end - begin - 1](group, by_rows ? pixels.channel_step : buffer_step, offsets,
-                                                      weight, bias, taps);
+    micro_kernels<T>.of[outputs - 1][end - begin - 1](group, pixels.channel_step, offsets, weight, bias, relu, taps);
   }
-  if (by_rows) return;
-  for (int64_t i = 0; i < outputs; ++i) copy_rows(y + i * pixels.channel_step, pixels, buffer + i * buffer_step);
 }
 
-constexpr int64_t kRun = 112;  // pixels that go through the buffer at a time: whole blocks of 14, whole vectors of 16
-
-// y[output, pixel] = buffer[pixel, output]; the buffer has `width` outputs, and pixels up to a whole vector.
+// Some rows at a time, through a part of the buffer that stays in the first cache.
 template <class T>
-void write_outputs(T* y, int64_t channel_step, int64_t column_step, const T* buffer, int64_t width, int64_t outputs,
-                   int64_t pixels) {
-  constexpr int64_t lanes = Vec<T>::lanes;
-  if (column_step != 1) {
+void correlate_pool(T* y, uint8_t* indices, const ConvPixels& pixels, const T* source, const int64_t* offsets,
+                    const T* weight, const T* bias, bool relu, int64_t outputs, int64_t taps, T* buffer) {
+  constexpr int64_t lanes = Vec<T>::lanes, most = 16384 / sizeof(T);
+  const int64_t row_pairs = most / (outputs * 2 * (pixels.source_row + lanes));
+  const int64_t most_rows = row_pairs > 1 ? 2 * row_pairs : 2;
+  for (int64_t row = 0; row < pixels.rows; row += most_rows) {
+    ConvPixels part = pixels;
+    part.rows = pixels.rows - row < most_rows ? pixels.rows - row : most_rows;
+    const PixelVectors vectors(part, lanes, taps);
+    part.row_step = vectors.by_rows ? vectors.in_row * lanes : part.source_row;
+    part.channel_step = vectors.by_rows ? part.rows * part.row_step : vectors.in_run * lanes;
+    correlate_pixels(buffer, part, vectors, true, source + row * pixels.source_row, offsets, weight, bias, relu,
+                     outputs, taps);
+    const int64_t first = row / 2 * pixels.row_step, room = (pixels.rows - row) / 2 * pixels.row_step;
+    const ConvPixels windows{part.rows, pixels.columns, 0, 0, pixels.row_step, 1};
     for (int64_t i = 0; i < outputs; ++i) {
-      for (int64_t p = 0; p < pixels; ++p) y[i * channel_step + p * column_step] = buffer[p * width + i];
+      pool_rows(y + i * pixels.channel_step + first, indices + i * pixels.channel_step + first, windows, room,
+                buffer + i * part.channel_step, part.row_step);
     }
+  }
+}
+
+template <class T>
+void correlate(T* y, const ConvPixels& all_pixels, const T* source, const int64_t* offsets, const T* weight,
+               const ConvEpilogue<T>& epilogue, int64_t outputs, int64_t taps, T* buffer) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  const T* bias = epilogue.bias;
+  const bool relu = epilogue.relu;
+  if (epilogue.indices != nullptr) {
+    correlate_pool(y, epilogue.indices, all_pixels, source, offsets, weight, bias, relu, outputs, taps, buffer);
     return;
   }
-  for (int64_t i = 0; i < outputs; i += lanes) {
-    for (int64_t p = 0; p < pixels; p += lanes) {
-      const T* from = buffer + p * width + i;
-      T* to = y + i * channel_step + p;
-      if (outputs - i >= lanes && pixels - p >= lanes) {
-        transpose_block(to, channel_step, from, width);
-        continue;
-      }
-      T block[lanes * lanes];
-      transpose_block(block, lanes, from, width);
-      const int n = static_cast<int>(pixels - p < lanes ? pixels - p : lanes);
-      for (int64_t o = 0; o < lanes && i + o < outputs; ++o)
-        Vec<T>::load(block + o * lanes).store(to + o * channel_step, n);
-    }
+  const ConvPixels pixels = join_rows(all_pixels);
+  const PixelVectors vectors(pixels, lanes, taps);
+  if (vectors.by_rows) {
+    correlate_pixels(y, pixels, vectors, false, source, offsets, weight, bias, relu, outputs, taps);
+    return;
   }
+  ConvPixels run = pixels;
+  run.channel_step = vectors.in_run * lanes;
+  correlate_pixels(buffer, run, vectors, true, source, offsets, weight, bias, relu, outputs, taps);
+  for (int64_t i = 0; i < outputs; ++i) copy_rows(y + i * pixels.channel_step, pixels, buffer + i * run.channel_step);
 }
 
 template <class T>
 void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, const int64_t* offsets,
-                       const int64_t* row_taps, const T* weight, const T* bias, int64_t outputs, T* buffer) {
+                       const int64_t* row_taps, const T* weight, const ConvEpilogue<T>& epilogue, int64_t outputs,
+                       T* buffer) {
   constexpr int64_t lanes = Vec<T>::lanes;
-  bool same_taps = true;
+  const bool pool = epilogue.indices != nullptr;
+  bool same_taps = !pool;
   for (int64_t r = 1; r < all_pixels.rows; ++r) {
     same_taps = same_taps && row_taps[2 * r] == row_taps[0] && row_taps[2 * r + 1] == row_taps[1];
   }
   const ConvPixels pixels = same_taps ? join_rows(all_pixels) : all_pixels;
   const int vectors = outputs > lanes ? 2 : 1;
   const int tail = static_cast<int>(outputs - (vectors - 1) * lanes);
-  const int64_t width = vectors * lanes;
-  const bool rows_are_neighbours = pixels.row_step == pixels.columns && pixels.column_step == 1;
-  const int64_t run_rows = rows_are_neighbours && pixels.columns < kRun ? kRun / pixels.columns : 1;
+  const int64_t width = vectors * lanes, least_rows = pool ? 2 : 1, run_columns = kRun / least_rows;
+  const int64_t y_columns = pixels.columns / least_rows;
+  const bool rows_are_neighbours = pixels.row_step == y_columns && pixels.column_step == 1;
+  const int64_t run_rows = rows_are_neighbours && pixels.columns <= run_columns
+                               ? kRun / (pixels.columns * least_rows) * least_rows
+                               : least_rows;
+  T* maxima = buffer + (kRun + lanes) * width;
+  T* taps_of_maxima = maxima + (kRun / 4 + lanes) * width;
   for (int64_t row = 0; row < pixels.rows; row += run_rows) {
     const int64_t rows = pixels.rows - row < run_rows ? pixels.rows - row : run_rows;
-    for (int64_t first = 0; first < pixels.columns; first += kRun) {
-      const int64_t columns = pixels.columns - first < kRun ? pixels.columns - first : kRun;
+    for (int64_t first = 0; first < pixels.columns; first += run_columns) {
+      const int64_t columns = pixels.columns - first < run_columns ? pixels.columns - first : run_columns;
       const int64_t blocks = (columns + most_pixels - 1) / most_pixels;
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t k = row_taps[2 * (row + r)], taps = row_taps[2 * (row + r) + 1] - k;
@@ -137,11 +143,19 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
           const int64_t begin = columns * b / blocks, end = columns * (b + 1) / blocks;
           outputs_micro_kernels<T>.of[end - begin - 1][vectors - 1](
               buffer + (r * columns + begin) * width, source + (row + r) * pixels.source_row + first + begin,
-              offsets + k, weight + k * width, bias, tail, taps);
+              offsets + k, weight + k * width, epilogue.bias, tail, epilogue.relu, taps);
         }
       }
-      write_outputs(y + row * pixels.row_step + first * pixels.column_step, pixels.channel_step, pixels.column_step,
-                    buffer, width, outputs, rows * columns);
+      const int64_t at = row / least_rows * pixels.row_step + first / least_rows * pixels.column_step;
+      if (pool) {
+        const int64_t windows = rows / 2 * (columns / 2);
+        pool_outputs(maxima, taps_of_maxima, buffer, width, rows, columns);
+        write_outputs(y + at, pixels.channel_step, 1, maxima, width, outputs, windows);
+        write_indices(epilogue.indices + at, pixels.channel_step, pixels.rows / 2 * pixels.row_step - at,
+                      taps_of_maxima, width, outputs, windows);
+      } else {
+        write_outputs(y + at, pixels.channel_step, pixels.column_step, buffer, width, outputs, rows * columns);
+      }
     }
   }
 }
@@ -176,15 +190,21 @@ struct Inside {
 };
 
 template <class T>
-void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const ConvWindow& window) {
+void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const T* y, const ConvWindow& window) {
   const Inside row(window.top, window.row_step, window.height, rows);
   const Inside column(window.left, window.column_step, window.width, columns);
   clear(plane, row.begin * columns);
   for (int64_t r = row.begin; r < row.end; ++r) {
-    const T* from = x + (window.top + r * window.row_step) * window.width + window.left;
+    const int64_t start = (window.top + r * window.row_step) * window.width + window.left;
+    const T* from = x + start;
     T* to = plane + r * columns;
     clear(to, column.begin);
-    if (window.column_step == 1) {
+    if (y != nullptr) {
+      for_lanes<T>(column.end - column.begin, [&](int64_t i, auto lanes) {
+        const Vec<T> d = load(from + column.begin + i, lanes), kept = load(y + start + column.begin + i, lanes);
+        store(to + column.begin + i, select(kept <= Vec<T>::zero(), Vec<T>::zero(), d), lanes);
+      });
+    } else if (window.column_step == 1) {
       for_lanes<T>(column.end - column.begin, [&](int64_t i, auto lanes) {
         store(to + column.begin + i, load(from + column.begin + i, lanes), lanes);
       });
@@ -265,10 +285,9 @@ void add_row_sums(T* sums, const T* x, int64_t count, int64_t size) {
 
 template <class T>
 ConvKernels<T> table() {
-  return {Vec<T>::lanes,      most_outputs<T>,      Vec<T>::lanes * 2 * (kRun + Vec<T>::lanes),
-          copy_window<T>,     pack_weight<T>,       outputs_in_lanes<T>,
-          correlate<T>,       correlate_outputs<T>, dweight<T>,
-          dweight_outputs<T>, add_row_sums<T>};
+  return {Vec<T>::lanes,       most_outputs<T>, outputs_buffer(Vec<T>::lanes), copy_window<T>, pack_weight<T>,
+          outputs_in_lanes<T>, correlate<T>,    correlate_outputs<T>,          dweight<T>,     dweight_outputs<T>,
+          add_row_sums<T>};
 }
 
 }  // namespace

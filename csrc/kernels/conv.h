@@ -15,6 +15,15 @@ struct ConvPixels {
   int64_t channel_step, row_step, column_step;
 };
 
+// What becomes of the sums. With indices, y and they are the maximum of each window of 2 x 2 and 2 * row + column of
+// it; `pixels` then counts the convolution's outputs, an even number both ways, and has the distances in y.
+template <class T>
+struct ConvEpilogue {
+  const T* bias;  // [outputs] or null
+  bool relu;
+  uint8_t* indices;
+};
+
 // plane[r, c] = x[top + r * row_step, left + c * column_step], or 0 outside of x
 struct ConvWindow {
   int64_t height, width;  // of x
@@ -29,7 +38,8 @@ struct ConvKernels {
   int64_t outputs;         // the most output channels of one call of `correlate`; 2 * lanes is that of the other way
   int64_t outputs_buffer;  // elements in the buffer of `correlate_outputs`
 
-  void (*copy_window)(T* plane, int64_t rows, int64_t columns, const T* x, const ConvWindow& window);
+  // With `y`, of x's shape, 0 where y <= 0 too: ReLU's gradient. The steps are then 1.
+  void (*copy_window)(T* plane, int64_t rows, int64_t columns, const T* x, const T* y, const ConvWindow& window);
 
   // packed[taps, width]; packed[k, i] = weight[tap_offsets[k] + i * output_step], 0 from i = outputs on
   void (*pack_weight)(T* packed, const T* weight, const int64_t* tap_offsets, int64_t output_step, int64_t outputs,
@@ -39,14 +49,15 @@ struct ConvKernels {
   bool (*outputs_in_lanes)(const ConvPixels& pixels, int64_t outputs, int64_t taps);
 
   // y[i, r, c] = bias[i] + sum over k of weight[k, i] * source[offsets[k] + r * source_row + c]
-  // weight is packed; bias [outputs] or null; buffer [outputs, rows * source_row + lanes]
+  // weight is packed; buffer [outputs, rows * (source_row + lanes) + lanes]
   void (*correlate)(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets, const T* weight,
-                    const T* bias, int64_t outputs, int64_t taps, T* buffer);
+                    const ConvEpilogue<T>& epilogue, int64_t outputs, int64_t taps, T* buffer);
 
   // The same where the sum of row r is over the taps row_taps[r, 0] .. row_taps[r, 1] - 1: the other products are 0.
   // weight is packed as wide as whole vectors; buffer [outputs_buffer]
   void (*correlate_outputs)(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets,
-                            const int64_t* row_taps, const T* weight, const T* bias, int64_t outputs, T* buffer);
+                            const int64_t* row_taps, const T* weight, const ConvEpilogue<T>& epilogue, int64_t outputs,
+                            T* buffer);
 
   // dweight[outputs, taps] += sum over images and p < pixels of dy[image, output, p] * source[image, offsets[tap] + p]
   // pixels is a multiple of lanes

@@ -22,6 +22,12 @@ constexpr int most_vectors(int outputs) {
   return smaller(sizeof(T) == 4 ? 6 : 3, usable_registers / (outputs + 1));
 }
 
+// ReLU; max returns its second argument where one is NaN.
+template <class T>
+PYNN_INLINE Vec<T> keep_positive(Vec<T> v) {
+  return max(Vec<T>::zero(), v);
+}
+
 // A vector of pixels: where it is read, where it is written, and how many lanes of it.
 template <class T>
 struct Pixels {
@@ -33,7 +39,7 @@ struct Pixels {
 // [MR output channels] x [NV vectors of pixels], all accumulators in registers.
 template <class T, int MR, int NV>
 void micro_kernel(const Pixels<T>* pixels, int64_t channel_step, const int64_t* offsets, const T* weight, const T* bias,
-                  int64_t taps) {
+                  bool relu, int64_t taps) {
   Vec<T> sum[MR][NV];
   const T* source[NV];
 #pragma GCC unroll 8
@@ -56,6 +62,13 @@ void micro_kernel(const Pixels<T>* pixels, int64_t channel_step, const int64_t* 
       for (int v = 0; v < NV; ++v) sum[i][v] = fma(w, x[v], sum[i][v]);
     }
   }
+  if (relu) {
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) sum[i][v] = keep_positive(sum[i][v]);
+    }
+  }
 #pragma GCC unroll 8
   for (int v = 0; v < NV; ++v) {
     T* y = pixels[v].y;
@@ -72,7 +85,7 @@ void micro_kernel(const Pixels<T>* pixels, int64_t channel_step, const int64_t* 
 }
 
 template <class T>
-using MicroKernel = void (*)(const Pixels<T>*, int64_t, const int64_t*, const T*, const T*, int64_t);
+using MicroKernel = void (*)(const Pixels<T>*, int64_t, const int64_t*, const T*, const T*, bool, int64_t);
 
 // [output channels - 1][vectors - 1]
 template <class T>
@@ -104,7 +117,7 @@ constexpr int most_pixels = gemm_rows;  // beside two vectors of output channels
 // tile[P pixels][NC vectors of output channels]; weight [taps, NC vectors], the last vector of bias has `tail` lanes
 template <class T, int P, int NC>
 void outputs_micro_kernel(T* tile, const T* source, const int64_t* offsets, const T* weight, const T* bias, int tail,
-                          int64_t taps) {
+                          bool relu, int64_t taps) {
   constexpr int lanes = Vec<T>::lanes;
   Vec<T> sum[P][NC];
 #pragma GCC unroll 2
@@ -126,6 +139,13 @@ void outputs_micro_kernel(T* tile, const T* source, const int64_t* offsets, cons
       for (int c = 0; c < NC; ++c) sum[p][c] = fma(w[c], x, sum[p][c]);
     }
   }
+  if (relu) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 2
+      for (int c = 0; c < NC; ++c) sum[p][c] = keep_positive(sum[p][c]);
+    }
+  }
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 2
@@ -134,7 +154,7 @@ void outputs_micro_kernel(T* tile, const T* source, const int64_t* offsets, cons
 }
 
 template <class T>
-using OutputsMicroKernel = void (*)(T*, const T*, const int64_t*, const T*, const T*, int, int64_t);
+using OutputsMicroKernel = void (*)(T*, const T*, const int64_t*, const T*, const T*, int, bool, int64_t);
 
 // [pixels - 1][vectors - 1]
 template <class T>

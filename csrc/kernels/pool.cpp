@@ -1,5 +1,6 @@
 #include "kernels/pool.h"
 
+#include "kernels/max_pool_2x2.h"
 #include "kernels/table.h"
 #include "simd/pairs.h"
 
@@ -110,35 +111,6 @@ void avg_pool2d_backward(T* dx, const T* dy, const PoolShape& shape, bool count_
 // -- 2 x 2: neighbours lie in neighbouring lanes; even and odd ones are taken apart and put together again
 // ---------------
 
-// Lanes of a Vec as integers, and as bytes.
-template <class T>
-struct IndexLanes;
-template <>
-struct IndexLanes<float> {
-  using Ints __attribute__((vector_size(4 * Vec<float>::lanes))) = int32_t;
-  using Bytes __attribute__((vector_size(Vec<float>::lanes))) = uint8_t;
-};
-template <>
-struct IndexLanes<double> {
-  using Ints __attribute__((vector_size(8 * Vec<double>::lanes))) = int64_t;
-  using Bytes __attribute__((vector_size(Vec<double>::lanes))) = uint8_t;
-};
-
-// Indices of the windows in the lanes of a Vec. `room` is how many bytes are left in the array: where it allows, whole
-// vectors are moved, since the bytes behind the n first are read for nothing or written again by the next windows.
-template <class T>
-PYNN_INLINE void store_indices(uint8_t* p, Vec<T> v, int n, int64_t room) {
-  constexpr int lanes = Vec<T>::lanes;
-  using Ints = typename IndexLanes<T>::Ints;
-  using Bytes = typename IndexLanes<T>::Bytes;
-  const Bytes bytes = __builtin_convertvector(__builtin_convertvector(v.v, Ints), Bytes);
-  if (room >= lanes) {
-    std::memcpy(p, &bytes, lanes);
-  } else {
-    for (int i = 0; i < n; ++i) p[i] = bytes[i];
-  }
-}
-
 template <class T>
 PYNN_INLINE Vec<T> load_indices(const uint8_t* p, int n, int64_t room) {
   constexpr int lanes = Vec<T>::lanes;
@@ -153,15 +125,6 @@ PYNN_INLINE Vec<T> load_indices(const uint8_t* p, int n, int64_t room) {
   Bytes loaded;
   std::memcpy(&loaded, bytes, lanes);
   return __builtin_convertvector(__builtin_convertvector(loaded, Ints), decltype(Vec<T>::v));
-}
-
-template <class T>
-PYNN_INLINE int count(AllLanes) {
-  return Vec<T>::lanes;
-}
-template <class T>
-PYNN_INLINE int count(int n) {
-  return n;
 }
 
 // body(in, out, lanes): element offsets of the upper left corner of a group of windows, and of their outputs.
@@ -188,23 +151,13 @@ PYNN_INLINE void clear_uncovered(T* dx, const PoolShape& shape, int64_t planes) 
 }
 
 template <class T>
-PYNN_INLINE void keep_better(Vec<T>& best, Vec<T>& index, Vec<T> value, int tap) {
-  const Mask<T> better = (!(value <= best)) & (best == best);
-  best = select(better, value, best);
-  index = select(better, Vec<T>(T(tap)), index);
-}
-
-template <class T>
 void max_pool2d_2x2(T* y, uint8_t* indices, const T* x, const PoolShape& shape, int64_t planes) {
   const int64_t outputs = planes * shape.rows.out * shape.columns.out;
   for_2x2_windows<T>(shape, planes, [&](int64_t in, int64_t out, auto lanes) {
     const Pairs<T> top(x + in, lanes), bottom(x + in + shape.columns.size, lanes);
-    Vec<T> best = top.left, index = Vec<T>::zero();
-    keep_better(best, index, top.right, 1);
-    keep_better(best, index, bottom.left, 2);
-    keep_better(best, index, bottom.right, 3);
-    store(y + out, best, lanes);
-    store_indices(indices + out, index, count<T>(lanes), outputs - out);
+    const WindowMax<T> window(top.left, top.right, bottom.left, bottom.right);
+    store(y + out, window.best, lanes);
+    store_indices(indices + out, window.index, count<T>(lanes), outputs - out);
   });
 }
 

@@ -1,245 +1,32 @@
 #include "ops/conv.h"
 
-#include <algorithm>
-#include <vector>
-
-#include "ops/conv_source.h"
+#include "ops/conv_correlate.h"
 #include "ops/conv_weight.h"
-#include "runtime/arena.h"
 #include "runtime/counters.h"
-#include "runtime/threads.h"
 
 namespace pynn::ops {
-namespace {
-
-// How a weight is indexed by the outputs of a group and by the taps (channel, row tap, column tap) that they sum.
-struct WeightIndex {
-  int64_t output_step, channel_step, row_step;  // in elements; neighbouring columns are neighbours
-  int64_t group_step;
-};
-
-// One correlation per pair of output phases of the axes.
-struct Correlation {
-  const AxisOutputs *rows, *columns;
-  std::vector<int64_t> offsets;   // [taps] into the source; row tap by row tap
-  std::vector<int64_t> row_taps;  // [rows, 2]: begin and end of the taps that fall on rows of the images
-  int64_t packed;                 // its place in the packed weights
-};
-
-// y [images, groups * outputs, y_height, y_width] from x [images, groups * channels, height, width]
-struct Job {
-  const AxisPlan &rows, &columns;
-  int64_t images, groups, channels, outputs;  // of one group
-  int64_t height, width, y_height, y_width;
-  WeightIndex weight;
-};
-
-// The output channels of a group in blocks: whole vectors of them, or of nearly equal size.
-struct Blocks {
-  bool outputs_in_lanes;
-  int64_t outputs, count, packed_outputs;
-  int64_t lanes;
-
-  int64_t begin(int64_t b) const { return outputs_in_lanes ? std::min(outputs, b * 2 * lanes) : outputs * b / count; }
-  int64_t packed_size(int64_t b) const {
-    const int64_t size = begin(b + 1) - begin(b);
-    return outputs_in_lanes ? round_up(size, lanes) : size;
-  }
-};
-
-template <class T>
-Blocks choose_blocks(const Job& job, int64_t row_length, int64_t taps) {
-  const ConvKernels<T>& kernel = kernels<T>().conv;
-  const AxisOutputs& row = job.rows.outputs[0];
-  const AxisOutputs& column = job.columns.outputs[0];
-  const ConvPixels pixels{row.count,  column.count, row_length, job.y_height * job.y_width, row.step * job.y_width,
-                          column.step};
-  // Taps are spread over the phases of a strided gradient.
-  const int64_t taps_of_one = taps / (static_cast<int64_t>(job.rows.outputs.size() * job.columns.outputs.size()));
-  if (kernel.outputs_in_lanes(pixels, job.outputs, taps_of_one)) {
-    return {true, job.outputs, ceil_div(job.outputs, 2 * kernel.lanes), round_up(job.outputs, kernel.lanes),
-            kernel.lanes};
-  }
-  return {false, job.outputs, ceil_div(job.outputs, kernel.outputs), job.outputs, kernel.lanes};
-}
-
-// The correlations, and their weights packed.
-template <class T>
-std::vector<Correlation> prepare(T* packed, const T* weight, const Job& job, const Source& source,
-                                 const Blocks& blocks) {
-  std::vector<Correlation> correlations;
-  int64_t place = 0;
-  for (const AxisOutputs& row : job.rows.outputs) {
-    for (const AxisOutputs& column : job.columns.outputs) {
-      Correlation correlation{&row, &column, {}, {}, place};
-      std::vector<int64_t> in_weight;
-      for (const AxisTap& i : row.taps) {
-        for (int64_t c = 0; c < job.channels; ++c) {
-          for (const AxisTap& j : column.taps) {
-            correlation.offsets.push_back(source.offset(c, i, j));
-            in_weight.push_back(c * job.weight.channel_step + i.index * job.weight.row_step + j.index);
-          }
-        }
-      }
-      const int64_t taps_of_row = job.channels * static_cast<int64_t>(column.taps.size());
-      for (int64_t u = 0; u < row.count; ++u) {
-        const auto [begin, end] = taps_inside(job.rows, row, u, job.height);
-        correlation.row_taps.push_back(begin * taps_of_row);
-        correlation.row_taps.push_back(end * taps_of_row);
-      }
-      const int64_t taps = static_cast<int64_t>(in_weight.size());
-      for (int64_t group = 0; group < job.groups; ++group) {
-        for (int64_t b = 0; b < blocks.count; ++b) {
-          const int64_t begin = blocks.begin(b), size = blocks.begin(b + 1) - begin;
-          kernels<T>().conv.pack_weight(packed + place + (group * blocks.packed_outputs + begin) * taps,
-                                        weight + group * job.weight.group_step + begin * job.weight.output_step,
-                                        in_weight.data(), job.weight.output_step, size, blocks.packed_size(b), taps);
-        }
-      }
-      place += job.groups * blocks.packed_outputs * taps;
-      correlations.push_back(std::move(correlation));
-    }
-  }
-  return correlations;
-}
-
-template <class T>
-void correlate(T* y, const T* x, const T* weight, const T* bias, const Job& job) {
-  const ConvKernels<T>& kernel = kernels<T>().conv;
-  const int64_t most_rows = job.rows.most_outputs();
-  if (job.images * job.groups * job.outputs * most_rows * job.columns.most_outputs() == 0) return;
-
-  const int64_t taps = job.channels * job.rows.taps * job.columns.taps;
-  const int64_t work = job.images * job.groups * job.outputs * job.y_height * job.y_width * (taps + 1);
-  const int64_t threads = work < kConvSerialWork ? 1 : num_threads();
-  const int64_t all_channels = job.groups * job.channels;
-  const int64_t bytes_per_row =
-      all_channels * job.rows.planes() * job.columns.planes() * job.columns.length() * static_cast<int64_t>(sizeof(T));
-  const int64_t least_bands = threads == 1 ? 1 : ceil_div(4 * threads, job.images);
-  const Bands bands = choose_bands(most_rows, job.rows.halo, bytes_per_row, least_bands);
-  const Source source = make_source(job.rows, job.columns, all_channels, job.height, job.width, bands);
-
-  const Blocks blocks = choose_blocks<T>(job, source.row_length, taps);
-  const arena::Buffer<T> packed(job.groups * blocks.packed_outputs * taps);
-  const std::vector<Correlation> correlations = prepare(packed.get(), weight, job, source, blocks);
-
-  // Few images: the threads share the blocks of outputs of a band as well.
-  const int64_t parts = threads == 1 ? 1
-                                     : std::min(job.groups * blocks.count,
-                                                std::max<int64_t>(1, 2 * threads / (job.images * bands.count)));
-  const auto task = [&](int64_t t) {
-    const int64_t part = t % parts, band = t / parts % bands.count, image = t / parts / bands.count;
-    const int64_t first_block = job.groups * blocks.count * part / parts;
-    const int64_t end_block = job.groups * blocks.count * (part + 1) / parts;
-    const int64_t first_channel = first_block / blocks.count * job.channels;
-    const int64_t end_channel = ceil_div(end_block, blocks.count) * job.channels;
-    const int64_t first_row = band * bands.rows;
-    T* planes = arena::scratch<T>(arena::Slot::tile, (end_channel - first_channel) * source.channel() + kernel.lanes);
-    T* buffer = arena::scratch<T>(arena::Slot::columns, blocks.outputs_in_lanes
-                                                            ? kernel.outputs_buffer
-                                                            : kernel.outputs * (source.plane() + kernel.lanes));
-    fill_source(planes, source, x + image * all_channels * job.height * job.width, first_channel,
-                end_channel - first_channel, first_row);
-    for (const Correlation& correlation : correlations) {
-      const int64_t row_count = std::min(bands.rows, correlation.rows->count - first_row);
-      if (row_count <= 0 || correlation.columns->count == 0) continue;
-      const int64_t count = static_cast<int64_t>(correlation.offsets.size());
-      for (int64_t b = first_block; b < end_block; ++b) {
-        const int64_t group = b / blocks.count, begin = blocks.begin(b % blocks.count);
-        const int64_t size = blocks.begin(b % blocks.count + 1) - begin, output = group * job.outputs + begin;
-        T* to = y +
-                ((image * job.groups * job.outputs + output) * job.y_height + correlation.rows->first +
-                 first_row * correlation.rows->step) *
-                    job.y_width +
-                correlation.columns->first;
-        const ConvPixels pixels{row_count,
-                                correlation.columns->count,
-                                source.row_length,
-                                job.y_height * job.y_width,
-                                correlation.rows->step * job.y_width,
-                                correlation.columns->step};
-        const T* from = planes + (group * job.channels - first_channel) * source.channel();
-        const T* block_weight = packed.get() + correlation.packed + (group * blocks.packed_outputs + begin) * count;
-        const T* block_bias = bias != nullptr ? bias + output : nullptr;
-        const int64_t* offsets = correlation.offsets.data();
-        if (blocks.outputs_in_lanes) {
-          kernel.correlate_outputs(to, pixels, from, offsets, correlation.row_taps.data() + 2 * first_row, block_weight,
-                                   block_bias, size, buffer);
-        } else {
-          kernel.correlate(to, pixels, from, offsets, block_weight, block_bias, size, count, buffer);
-        }
-      }
-    }
-  };
-  const int64_t tasks = job.images * bands.count * parts;
-  if (threads == 1) {
-    for (int64_t t = 0; t < tasks; ++t) task(t);
-  } else {
-    parallel_for(tasks, task);
-  }
-}
-
-}  // namespace
 
 template <class T>
 void conv2d(T* y, const T* x, const T* weight, const T* bias, bool relu, const ConvShape& s) {
   static Counter path("conv2d.direct");
   path.add();
-  const int64_t channels = s.channels / s.groups, outputs = s.outputs / s.groups;
-  const int64_t kernel_size = s.rows.kernel * s.columns.kernel;
   const AxisPlan rows = forward_plan(s.rows), columns = forward_plan(s.columns);
-  correlate(y, x, weight, bias,
-            Job{rows,
-                columns,
-                s.images,
-                s.groups,
-                channels,
-                outputs,
-                s.rows.size,
-                s.columns.size,
-                s.rows.out,
-                s.columns.out,
-                {channels * kernel_size, kernel_size, s.columns.kernel, outputs * channels * kernel_size}});
-  if (relu) {
-    parallel_ranges(s.images * s.outputs * s.rows.out * s.columns.out, 16384, [&](int64_t begin, int64_t end) {
-      kernels<T>().elementwise.relu(y + begin, y + begin, end - begin);
-    });
-  }
+  correlate<T>({y, nullptr, bias, relu}, x, nullptr, weight, forward_job(rows, columns, s));
 }
 
 template <class T>
 void conv2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const T* x, const T* weight, bool relu,
                      const ConvShape& s) {
-  const int64_t y_size = s.images * s.outputs * s.rows.out * s.columns.out;
-  const arena::Buffer<T> dz(relu ? y_size : 0);
-  if (relu) {
-    parallel_ranges(y_size, 16384, [&](int64_t begin, int64_t end) {
-      kernels<T>().elementwise.relu_backward(dz.get() + begin, dy + begin, y + begin, end - begin);
-    });
-    dy = dz.get();
-  }
   static Counter data_path("conv2d_backward.data"), weight_path("conv2d_backward.weight");
+  const T* mask = relu ? y : nullptr;
   if (dx != nullptr && s.images > 0 && s.channels > 0 && s.rows.size > 0 && s.columns.size > 0) {
     data_path.add();
-    const int64_t channels = s.channels / s.groups, outputs = s.outputs / s.groups;
-    const int64_t kernel_size = s.rows.kernel * s.columns.kernel;
     const AxisPlan rows = backward_plan(s.rows), columns = backward_plan(s.columns);
-    correlate(dx, dy, weight, static_cast<const T*>(nullptr),
-              Job{rows,
-                  columns,
-                  s.images,
-                  s.groups,
-                  outputs,
-                  channels,
-                  s.rows.out,
-                  s.columns.out,
-                  s.rows.size,
-                  s.columns.size,
-                  {kernel_size, channels * kernel_size, s.columns.kernel, outputs * channels * kernel_size}});
+    correlate<T>({dx}, dy, mask, weight, backward_job(rows, columns, s));
   }
   if (dweight != nullptr || dbias != nullptr) {
     weight_path.add();
-    conv2d_backward_weight(dweight, dbias, dy, x, s);
+    conv2d_backward_weight(dweight, dbias, dy, mask, x, s);
   }
 }
 

@@ -1,23 +1,20 @@
 #include "ops/conv_pool.h"
 
-#include "ops/pool.h"
-#include "runtime/arena.h"
+#include "ops/conv_correlate.h"
+#include "runtime/counters.h"
 
 namespace pynn::ops {
-namespace {
-
-PoolShape pool_shape(const ConvShape& s) {
-  return {{s.rows.out, s.rows.out / 2, 2, 2, 0, 1}, {s.columns.out, s.columns.out / 2, 2, 2, 0, 1}};
-}
-
-}  // namespace
 
 template <class T>
 void conv2d_max_pool2d(T* y, uint8_t* indices, const T* x, const T* weight, const T* bias, bool relu,
                        const ConvShape& s) {
-  const arena::Buffer<T> before(s.images * s.outputs * s.rows.out * s.columns.out);
-  conv2d(before.get(), x, weight, bias, relu, s);
-  max_pool2d(y, indices, before.get(), pool_shape(s), s.images * s.outputs);
+  static Counter path("conv2d_max_pool2d.direct");
+  path.add();
+  ConvShape covered = s;  // without the last row or column that no window covers
+  covered.rows.out -= s.rows.out % 2;
+  covered.columns.out -= s.columns.out % 2;
+  const AxisPlan rows = forward_plan(covered.rows), columns = forward_plan(covered.columns);
+  correlate<T>({y, indices, bias, relu}, x, nullptr, weight, forward_job(rows, columns, covered));
 }
 
 #define PYNN_INSTANTIATE(T) \

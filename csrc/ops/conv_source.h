@@ -21,12 +21,13 @@ struct Bands {
   int64_t rows, count;
 };
 
-inline Bands choose_bands(int64_t rows, int64_t halo, int64_t bytes_per_row, int64_t least_count) {
+// A band has a multiple of `unit` rows; so have `rows`.
+inline Bands choose_bands(int64_t rows, int64_t unit, int64_t halo, int64_t bytes_per_row, int64_t least_count) {
   const int64_t fits = kSourceBytes / std::max<int64_t>(1, bytes_per_row) - halo;
   const int64_t least_rows = std::min(rows, std::max<int64_t>(4, 2 * halo));  // or most of a band is its halo
   const int64_t most_rows = std::max(least_rows, std::min(fits, ceil_div(rows, std::max<int64_t>(1, least_count))));
   const int64_t count = ceil_div(rows, most_rows);
-  const int64_t even = ceil_div(rows, count);
+  const int64_t even = round_up(ceil_div(rows, count), unit);
   return {even, ceil_div(rows, even)};
 }
 
@@ -49,9 +50,10 @@ inline Source make_source(const AxisPlan& rows, const AxisPlan& columns, int64_t
   return {&rows, &columns, channels, height, width, bands.rows + rows.halo, columns.length()};
 }
 
-// Channels first .. first + count - 1 of x [channels, height, width], for the output rows from `row` on.
+// Channels first .. first + count - 1 of x [channels, height, width], for the output rows from `row` on; 0 where
+// `mask`, if not null, is 0 or less.
 template <class T>
-void fill_source(T* source, const Source& s, const T* x, int64_t first, int64_t count, int64_t row) {
+void fill_source(T* source, const Source& s, const T* x, const T* mask, int64_t first, int64_t count, int64_t row) {
   const ConvKernels<T>& kernel = kernels<T>().conv;
   for (int64_t c = first; c < first + count; ++c) {
     for (int64_t i = 0; i < s.rows->planes(); ++i) {
@@ -62,7 +64,8 @@ void fill_source(T* source, const Source& s, const T* x, int64_t first, int64_t 
                                 s.columns->first[static_cast<size_t>(j)],
                                 s.rows->step,
                                 s.columns->step};
-        kernel.copy_window(source, s.band_rows, s.row_length, x + c * s.height * s.width, window);
+        kernel.copy_window(source, s.band_rows, s.row_length, x + c * s.height * s.width,
+                           mask != nullptr ? mask + c * s.height * s.width : nullptr, window);
       }
     }
   }

@@ -18,14 +18,14 @@ constexpr int64_t kMostChunks = 16;
 
 // dweight and dbias: sums over all pixels of all images, taken in chunks whose number the shape alone decides.
 template <class T>
-void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* x, const ConvShape& s) {
+void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, const T* x, const ConvShape& s) {
   const ConvKernels<T>& kernel = kernels<T>().conv;
   const AxisPlan rows = forward_plan(s.rows), columns = forward_plan(s.columns);
   const int64_t channels = s.channels / s.groups, outputs = s.outputs / s.groups;
   const int64_t taps = channels * s.rows.kernel * s.columns.kernel;
   const int64_t bytes_per_row =
       s.channels * rows.planes() * columns.planes() * columns.length() * static_cast<int64_t>(sizeof(T));
-  const Bands bands = choose_bands(s.rows.out, rows.halo, bytes_per_row, 1);
+  const Bands bands = choose_bands(s.rows.out, 1, rows.halo, bytes_per_row, 1);
   const Source source = make_source(rows, columns, s.channels, s.rows.size, s.columns.size, bands);
   const int64_t row_length = source.row_length, pixels = s.rows.out * s.columns.out;
   const int64_t source_image = round_up(s.channels * source.channel() + kernel.lanes, kernel.lanes);
@@ -78,21 +78,31 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* x, const
       const int64_t images = std::min(group_images, s.images - image);
       const int64_t row_count = std::min(bands.rows, s.rows.out - first_row);
       for (int64_t n = 0; n < images; ++n) {
-        const T* band_dy = dy + ((image + n) * s.outputs * s.rows.out + first_row) * s.columns.out;
+        const int64_t band = ((image + n) * s.outputs * s.rows.out + first_row) * s.columns.out;
+        const T* band_dy = dy + band;
+        if (mask != nullptr) {  // once into the cache, since it is read there twice
+          T* masked = arena::scratch<T>(arena::Slot::partial, end * pixels);
+          for (int64_t o = first; o < end; ++o) {
+            kernels<T>().elementwise.relu_backward(masked + o * pixels, band_dy + o * pixels, mask + band + o * pixels,
+                                                   row_count * s.columns.out);
+          }
+          band_dy = masked;
+        }
         if (dbias != nullptr) {
           for (int64_t o = first; o < end; ++o)
             kernel.add_row_sums(bias_sums + o, band_dy + o * pixels, 1, row_count * s.columns.out);
         }
         if (dweight == nullptr) continue;
         fill_source(planes + n * source_image, source, x + (image + n) * s.channels * s.rows.size * s.columns.size,
-                    first_channel, end_channel - first_channel, first_row);
+                    static_cast<const T*>(nullptr), first_channel, end_channel - first_channel, first_row);
         T* to = gradients + n * dy_image;
         if (in_lanes) {
           kernels<T>().gemm.pack_rows(to, band_dy + first * pixels, pixels, end - first, row_count * s.columns.out);
           continue;
         }
         for (int64_t o = first; o < end; ++o, to += dy_plane) {
-          kernel.copy_window(to, row_count, row_length, band_dy + o * pixels, {row_count, s.columns.out, 0, 0, 1, 1});
+          kernel.copy_window(to, row_count, row_length, band_dy + o * pixels, nullptr,
+                             {row_count, s.columns.out, 0, 0, 1, 1});
           std::fill(to + row_count * row_length, to + dy_plane, T(0));
         }
       }
@@ -135,7 +145,7 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* x, const
   add_chunks(dbias, partial.get() + s.outputs * taps, s.outputs);
 }
 
-template void conv2d_backward_weight(float*, float*, const float*, const float*, const ConvShape&);
-template void conv2d_backward_weight(double*, double*, const double*, const double*, const ConvShape&);
+template void conv2d_backward_weight(float*, float*, const float*, const float*, const float*, const ConvShape&);
+template void conv2d_backward_weight(double*, double*, const double*, const double*, const double*, const ConvShape&);
 
 }  // namespace pynn::ops
