@@ -1,6 +1,7 @@
 #include "kernels/sparse_conv.h"
 
 #include "kernels/sparse_conv_dweight.h"
+#include "kernels/sparse_conv_dx.h"
 #include "kernels/table.h"
 
 namespace pynn::PYNN_ISA {
@@ -64,6 +65,27 @@ void pack_image(T* image, int64_t rows, int64_t columns, int64_t channels, const
     clear(to + on.column_end * channels, (columns - on.column_end) * channels);
   }
   clear(image + on.row_end * row_size, (rows - on.row_end) * row_size);
+}
+
+template <class T>
+void unpack_image(T* dx, const ConvWindow& window, int64_t channels, const T* image, int64_t rows, int64_t columns) {
+  const OnImage on(rows, columns, window);
+  const int64_t width = window.width, plane = window.height * width;
+  const int64_t top = on.row + window.top, bottom = on.row_end + window.top;
+  const int64_t left = on.column + window.left, right = on.column_end + window.left;
+  for (int64_t c = 0; c < channels; ++c) {
+    T* to = dx + c * plane;
+    clear(to, top * width);
+    for (int64_t h = top; h < bottom; ++h) {
+      clear(to + h * width, left);
+      clear(to + h * width + right, width - right);
+    }
+    clear(to + bottom * width, plane - bottom * width);
+  }
+  for (int64_t r = on.row; r < on.row_end; ++r) {
+    transpose(dx + (window.top + r) * width + left, plane, image + (r * columns + on.column) * channels, channels,
+              right - left, channels);
+  }
 }
 
 template <class T>
@@ -152,9 +174,88 @@ void dweight(T* sums, int64_t kernel_rows, int64_t row, const T* image, int64_t 
   }
 }
 
+// -- gradient of the data
+// -------------------------------------------------------------------------------------------------
+
+constexpr int most_winners = 64;
+
+template <class T>
+void list_winners(T* g, Int<T>* winners, Int<T>* counts, const PooledGradient<T>& gradient, int64_t outputs,
+                  int64_t windows) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  const int64_t width = (outputs + lanes - 1) / lanes * lanes;
+  T index[lanes * most_winners];  // [windows, width]
+  for (int64_t p = 0; p < windows; p += lanes, g += lanes * width) {
+    const int n = static_cast<int>(windows - p < lanes ? windows - p : lanes);
+    for (int64_t o = 0; o < width; o += lanes) {
+      T tile[lanes * lanes], index_tile[lanes * lanes];
+      for (int64_t i = 0; i < lanes; ++i) {
+        Vec<T> d = Vec<T>::zero();
+        typename Integers<T>::Lanes at = {};
+        const int64_t from = (o + i) * windows + p;
+        if (o + i < outputs && n == lanes) {
+          d = load_gradient(gradient, from, AllLanes{});
+          at = load_indices<T>(gradient.indices + from, AllLanes{});
+        } else if (o + i < outputs) {
+          d = load_gradient(gradient, from, n);
+          at = load_indices<T>(gradient.indices + from, n);
+        }
+        d.store(tile + i * lanes);
+        Vec<T>(__builtin_convertvector(at, decltype(Vec<T>::v))).store(index_tile + i * lanes);
+      }
+      transpose_block(g + o, width, tile, lanes);
+      transpose_block(index + o, width, index_tile, lanes);
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      for (int k = 0; k < 4; ++k, ++counts) {
+        int count = 0;
+        for (int64_t o = 0; o < width; o += lanes) {
+          typename Integers<T>::Lanes output;
+          for (int64_t lane = 0; lane < lanes; ++lane) output[lane] = static_cast<Int<T>>(o + lane);
+          const Mask<T> zero = Vec<T>::load(g + i * width + o) == Vec<T>::zero();
+          const Mask<T> here = Vec<T>::load(index + i * width + o) == Vec<T>(T(k));
+          count += compress_store(reinterpret_cast<T*>(winners) + count, (!zero) & here,
+                                  Vec<T>((decltype(Vec<T>::v))output));
+        }
+        winners += count;
+        *counts = static_cast<Int<T>>(count);
+      }
+    }
+  }
+}
+
+template <class T>
+bool dx_by_pixels(int64_t channels, int64_t kernel_columns) {
+  return channels % Vec<T>::lanes == 0 && (kernel_columns == 3 || kernel_columns == 5 || kernel_columns == 7);
+}
+
+template <class T>
+void dx(const SparsePatches<T>& patches, int64_t kernel_rows, int64_t vectors, bool by_pixels) {
+  const auto& kernels = dx_micro_kernels<T>;
+  // Wide patches rather than high ones, unless all rows fit at once.
+  int64_t most_vectors = vectors;
+  if (!by_pixels) {
+    const int64_t rows = kernel_rows < dx_most_rows ? kernel_rows : dx_most_rows;
+    most_vectors = clamp(dx_registers / (rows + 1), 1, dx_most_vectors);
+  }
+  const int64_t column_blocks = (vectors + most_vectors - 1) / most_vectors;
+  for (int64_t c = 0; c < column_blocks; ++c) {
+    const int64_t v = vectors * c / column_blocks, count = vectors * (c + 1) / column_blocks - v;
+    const int64_t most_rows = dx_rows(static_cast<int>(count)), row_blocks = (kernel_rows + most_rows - 1) / most_rows;
+    for (int64_t b = 0; b < row_blocks; ++b) {
+      const int64_t i = kernel_rows * b / row_blocks, rows = kernel_rows * (b + 1) / row_blocks - i;
+      SparsePatches<T> part = patches;
+      part.dx += i * patches.row + v * patches.vector_step;
+      part.weight += i * patches.weight_row + v * Vec<T>::lanes;
+      (by_pixels ? kernels.by_pixels[rows - 1][count / 2 - 1] : kernels.of[rows - 1][count - 1])(part);
+    }
+  }
+}
+
 template <class T>
 SparseConvKernels<T> table() {
-  return {Vec<T>::lanes, pack_image<T>, list_live<T>, dweight_row<T>, dweight<T>};
+  return {Vec<T>::lanes, pack_image<T>, unpack_image<T>, list_live<T>,    dweight_row<T>,
+          dweight<T>,    most_winners,  list_winners<T>, dx_by_pixels<T>, dx<T>};
 }
 
 }  // namespace

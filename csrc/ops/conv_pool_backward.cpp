@@ -46,6 +46,7 @@ bool dense_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const 
 template <class T>
 bool conv2d_max_pool2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const uint8_t* indices,
                                 const T* x, const T* weight, bool relu, const ConvShape& s) {
+  static Counter data_path("conv2d_max_pool2d_backward.sparse_data");
   static Counter weight_path("conv2d_max_pool2d_backward.sparse_weight");
   if (!all_inside_window(indices, s.images * s.outputs * (s.rows.out / 2) * (s.columns.out / 2))) return false;
   const PooledGradient<T> gradient{dy, relu ? y : nullptr, indices};
@@ -53,6 +54,11 @@ bool conv2d_max_pool2d_backward(T* dx, T* dweight, T* dbias, const T* dy, const 
     weight_path.add();
     sparse_conv2d_backward_weight(dweight, dbias, gradient, x, s);
     dweight = dbias = nullptr;
+  }
+  if (dx != nullptr && sparse_dx_pays<T>(s)) {
+    data_path.add();
+    sparse_conv2d_backward_data(dx, gradient, weight, s);
+    dx = nullptr;
   }
   if (dx == nullptr && dweight == nullptr && dbias == nullptr) return true;
   return dense_backward(dx, dweight, dbias, dy, y, indices, x, weight, relu, s);

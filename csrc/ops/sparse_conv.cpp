@@ -48,6 +48,7 @@ Strips choose_strips(const Image& image, int64_t images, int64_t kernel_rows) {
   const int64_t fit = count > 1 ? 1 : std::max<int64_t>(1, kStripBytes / (rows * row_bytes));
   return {pooled_rows, ceil_div(image.pooled_rows, pooled_rows), ceil_div(images, ceil_div(images, fit)), rows};
 }
+constexpr int64_t kFilterBytes = 20 << 10;  // of a group of outputs, to stay in the first cache beside the rest
 
 }  // namespace
 
@@ -149,8 +150,113 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
   });
 }
 
-#define PYNN_INSTANTIATE(T)                               \
-  template bool sparse_dweight_pays<T>(const ConvShape&); \
+namespace {
+
+// How the weights lie for the gradient of the data: blocks of channels, filters of all outputs in each.
+template <class T>
+struct Filters {
+  bool by_pixels;
+  int64_t blocks, variants, vectors;    // variants: for winners in the left and the right column
+  int64_t row, filter, variant, block;  // elements
+  int64_t patch_vectors;
+
+  explicit Filters(const ConvShape& s) {
+    const SparseConvKernels<T>& kernel = kernels<T>().sparse_conv;
+    by_pixels = kernel.dx_by_pixels(s.channels, s.columns.kernel);
+    blocks = by_pixels ? s.channels / kernel.lanes : 1;
+    variants = by_pixels ? 1 : 2;
+    patch_vectors = by_pixels ? s.columns.kernel + 1 : ceil_div((s.columns.kernel + 1) * s.channels, kernel.lanes);
+    vectors = by_pixels ? s.columns.kernel : patch_vectors;
+    row = vectors * kernel.lanes;
+    filter = s.rows.kernel * row;
+    variant = s.outputs * filter;
+    block = variants * variant;
+  }
+};
+
+template <class T>
+void pack_filters(T* packed, const Filters<T>& f, const T* weight, const ConvShape& s) {
+  std::fill(packed, packed + f.blocks * f.block, T(0));
+  const int64_t lanes = kernels<T>().sparse_conv.lanes;
+  for (int64_t o = 0; o < s.outputs; ++o) {
+    for (int64_t c = 0; c < s.channels; ++c) {
+      T* to = packed + o * f.filter + (f.by_pixels ? c / lanes * f.block + c % lanes : c);
+      const int64_t tap_step = f.by_pixels ? lanes : s.channels;
+      for (int64_t i = 0; i < s.rows.kernel; ++i) {
+        for (int64_t j = 0; j < s.columns.kernel; ++j, ++weight) {
+          for (int64_t v = 0; v < f.variants; ++v) to[v * f.variant + i * f.row + (j + v) * tap_step] = *weight;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+bool sparse_dx_pays(const ConvShape& s) {
+  return sparse_dweight_pays<T>(s) && s.columns.kernel > 1 && s.channels * s.rows.kernel * s.columns.kernel >= 96;
+}
+
+template <class T>
+void sparse_conv2d_backward_data(T* dx, const PooledGradient<T>& gradient, const T* weight, const ConvShape& s) {
+  using Int = typename SparsePosition<T>::Int;
+  const SparseConvKernels<T>& kernel = kernels<T>().sparse_conv;
+  const Image image(s);
+  const Filters<T> filters(s);
+  const arena::Buffer<T> packed(filters.blocks * filters.block);
+  pack_filters(packed.get(), filters, weight, s);
+
+  // Outputs in groups whose filters stay in the first cache.
+  const int64_t filter_bytes = filters.variants * filters.filter * static_cast<int64_t>(sizeof(T));
+  const int64_t fit = std::max<int64_t>(1, kFilterBytes / filter_bytes / kernel.lanes) * kernel.lanes;
+  const int64_t groups = ceil_div(s.outputs, std::min(fit, kernel.most_winners));
+  const int64_t group = round_up(ceil_div(s.outputs, groups), kernel.lanes);
+
+  const auto image_task = [&](int64_t n) {
+    const int64_t windows = image.windows(), size = image.rows * image.row_size();
+    T* to = arena::scratch<T>(arena::Slot::tile, size + kernel.lanes);
+    T* g = arena::scratch<T>(arena::Slot::columns, round_up(windows, kernel.lanes) * group);
+    Int* winners = arena::scratch<Int>(arena::Slot::pack_a, windows * group + kernel.lanes);
+    Int* counts = arena::scratch<Int>(arena::Slot::pack_b, 4 * windows);
+    std::fill(to, to + size + kernel.lanes, T(0));
+    for (int64_t o = 0; o < s.outputs; o += group) {
+      const int64_t outputs = std::min(group, s.outputs - o);
+      kernel.list_winners(g, winners, counts, gradient.from((n * s.outputs + o) * windows), outputs, windows);
+      for (int64_t b = 0; b < filters.blocks; ++b) {
+        const SparsePatches<T> patches{to + b * kernel.lanes,
+                                       image.row_size(),
+                                       2 * s.channels,
+                                       filters.by_pixels ? s.channels : kernel.lanes,
+                                       packed.get() + b * filters.block + o * filters.filter,
+                                       filters.filter,
+                                       filters.row,
+                                       filters.by_pixels ? 0 : filters.variant,
+                                       g,
+                                       round_up(outputs, kernel.lanes),
+                                       winners,
+                                       counts,
+                                       image.pooled_rows,
+                                       image.pooled_columns};
+        kernel.dx(patches, s.rows.kernel, filters.patch_vectors, filters.by_pixels);
+      }
+    }
+    kernel.unpack_image(dx + n * s.channels * s.rows.size * s.columns.size,
+                        {s.rows.size, s.columns.size, -s.rows.padding, -s.columns.padding, 1, 1}, s.channels, to,
+                        image.rows, image.columns);
+  };
+  const int64_t work = s.images * s.outputs * image.windows() * filters.blocks * filters.filter;
+  if (work < kConvSerialWork) {
+    for (int64_t n = 0; n < s.images; ++n) image_task(n);
+  } else {
+    parallel_for(s.images, image_task);
+  }
+}
+
+#define PYNN_INSTANTIATE(T)                                                                            \
+  template bool sparse_dx_pays<T>(const ConvShape&);                                                   \
+  template void sparse_conv2d_backward_data(T*, const PooledGradient<T>&, const T*, const ConvShape&); \
+  template bool sparse_dweight_pays<T>(const ConvShape&);                                              \
   template void sparse_conv2d_backward_weight(T*, T*, const PooledGradient<T>&, const T*, const ConvShape&);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)

@@ -15,4 +15,10 @@ template <class T>
 void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>& gradient, const T* x,
                                    const ConvShape& shape);
 
+template <class T>
+bool sparse_dx_pays(const ConvShape& shape);
+
+template <class T>
+void sparse_conv2d_backward_data(T* dx, const PooledGradient<T>& gradient, const T* weight, const ConvShape& shape);
+
 }  // namespace pynn::ops
