@@ -30,6 +30,8 @@ def cases():
         "linear": [
             (normal(1001, 785), normal(129, 785), normal(129), "relu"),
             (normal(3, 4001), normal(1000, 4001), None),
+            (normal(33, 784), normal(500, 784), normal(500), "relu"),  # turned
+            (normal(1001, 2100), normal(11, 2100), normal(11), "relu"),  # dot products
         ],
         "linear_backward": [
             (normal(1001, 129), normal(1001, 129), normal(1001, 785), normal(129, 785), "tanh", True, True, True),

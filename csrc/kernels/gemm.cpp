@@ -28,7 +28,11 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
   for (int j = 0; j < Vectors; ++j) {
     const Vec<T> start = epilogue.bias != nullptr ? load_vector(epilogue.bias, j) : Vec<T>::zero();
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) sum[i][j] = epilogue.accumulate ? load_vector(c + i * ldc, j) : start;
+    for (int i = 0; i < MR; ++i) {
+      sum[i][j] = epilogue.accumulate            ? load_vector(c + i * ldc, j)
+                  : epilogue.row_bias != nullptr ? Vec<T>(epilogue.row_bias[i])
+                                                 : start;
+    }
   }
   for (int64_t p = 0; p < k; ++p) {
     Vec<T> row[Vectors];
@@ -99,6 +103,7 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
     if (here.bias != nullptr) here.bias += j;
     for (int64_t r = 0; r < row_blocks; ++r) {
       const int64_t i = m * r / row_blocks, rows = m * (r + 1) / row_blocks - i;
+      if (here.row_bias != nullptr) here.row_bias = epilogue.row_bias + i;
       micro_kernels<T>.rows[rows - 1][a_transposed][shape](c + i * ldc + j, ldc, a + (a_transposed ? i : i * lda), lda,
                                                            b.data + j / nr<T> * b.panel_stride, b.row_stride, here,
                                                            tail, k);
@@ -106,40 +111,86 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
   }
 }
 
-// One row of A against Columns rows of B.
-template <class T, int Columns>
-PYNN_INLINE void dot_columns(T* c, const T* a, const T* b, int64_t ldb, GemmEpilogue<T> epilogue, int64_t k) {
-  Vec<T> sum[Columns];
-  for (int j = 0; j < Columns; ++j) sum[j] = Vec<T>::zero();
-  for_lanes<T>(k, [&](int64_t p, auto n) {
-    const Vec<T> x = load(a + p, n);
-    for (int j = 0; j < Columns; ++j) sum[j] = fma(x, load(b + j * ldb + p, n), sum[j]);
+// C[R, Columns] = epilogue(A[R, k] * B[Columns, k]^T)
+template <class T, int R, int Columns>
+void dot_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
+               int64_t k) {
+  Vec<T> sum[R][Columns];
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 6
+    for (int j = 0; j < Columns; ++j) sum[i][j] = Vec<T>::zero();
+  }
+  for_lanes<T>(k, [&](int64_t p, auto lanes) {
+    Vec<T> x[R];
+#pragma GCC unroll 4
+    for (int i = 0; i < R; ++i) x[i] = load(a + i * lda + p, lanes);
+#pragma GCC unroll 6
+    for (int j = 0; j < Columns; ++j) {
+      const Vec<T> w = in_register(load(b + j * ldb + p, lanes));
+#pragma GCC unroll 4
+      for (int i = 0; i < R; ++i) sum[i][j] = fma(x[i], w, sum[i][j]);
+    }
   });
-  for (int j = 0; j < Columns; ++j) {
-    const T start = epilogue.accumulate ? c[j] : epilogue.bias != nullptr ? epilogue.bias[j] : T(0);
-    const T value = start + reduce_add(sum[j]);
-    c[j] = epilogue.relu && value < T(0) ? T(0) : value;
+  static constexpr T zeros[Columns] = {};
+  const T least = epilogue.relu ? T(0) : -static_cast<T>(__builtin_inff());
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i) {
+    T* to = c + i * ldc;
+    const T* start = epilogue.accumulate ? to : epilogue.bias != nullptr ? epilogue.bias : zeros;
+#pragma GCC unroll 6
+    for (int j = 0; j < Columns; ++j) {
+      const T value = start[j] + reduce_add(sum[i][j]);
+      to[j] = value < least ? least : value;
+    }
   }
 }
 
+// The accumulators of dot_block, as many as the registers hold beside its operands.
 template <class T>
-void rows_dot(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue, int64_t m,
-              int64_t n, int64_t k) {
-  constexpr int Columns = 8;
-  for (int64_t j = 0; j < n; j += Columns) {
+constexpr int dot_rows = sizeof(T) == 8  ? 2
+                         : gemm_rows > 8 ? 4
+                                         : 3;
+template <class T>
+constexpr int dot_columns = sizeof(T) == 8  ? 4
+                            : gemm_rows > 8 ? 6
+                                            : 4;
+
+template <class T>
+struct DotBlocks {
+  void (*blocks[dot_rows<T>][dot_columns<T>])(T*, int64_t, const T*, int64_t, const T*, int64_t, GemmEpilogue<T>,
+                                              int64_t);
+  constexpr DotBlocks() : blocks() { fill<dot_rows<T>, dot_columns<T>>(); }
+
+ private:
+  template <int R, int Columns>
+  constexpr void fill() {
+    blocks[R - 1][Columns - 1] = dot_block<T, R, Columns>;
+    if constexpr (Columns > 1) {
+      fill<R, Columns - 1>();
+    } else if constexpr (R > 1) {
+      fill<R - 1, dot_columns<T>>();
+    }
+  }
+};
+
+template <class T>
+constexpr DotBlocks<T> dot_blocks;
+
+template <class T>
+void dot(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue, int64_t m,
+         int64_t n, int64_t k) {
+  const int64_t row_blocks = (m + dot_rows<T> - 1) / dot_rows<T>;
+  const int64_t column_blocks = (n + dot_columns<T> - 1) / dot_columns<T>;
+  const bool rows_outside = m > n;  // the operand with more rows is read once
+  for (int64_t q = 0; q < row_blocks * column_blocks; ++q) {
+    const int64_t r = rows_outside ? q / column_blocks : q % row_blocks;
+    const int64_t s = rows_outside ? q % column_blocks : q / row_blocks;
+    const int64_t i = m * r / row_blocks, rows = m * (r + 1) / row_blocks - i;
+    const int64_t j = n * s / column_blocks, columns = n * (s + 1) / column_blocks - j;
     GemmEpilogue<T> here = epilogue;
     if (here.bias != nullptr) here.bias += j;
-    for (int64_t i = 0; i < m; ++i) {
-      if (n - j >= Columns) {
-        dot_columns<T, Columns>(c + i * ldc + j, a + i * lda, b + j * ldb, ldb, here, k);
-        continue;
-      }
-      GemmEpilogue<T> single = here;
-      for (int64_t q = j; q < n; ++q) {
-        dot_columns<T, 1>(c + i * ldc + q, a + i * lda, b + q * ldb, ldb, single, k);
-        if (single.bias != nullptr) ++single.bias;
-      }
-    }
+    dot_blocks<T>.blocks[rows - 1][columns - 1](c + i * ldc + j, ldc, a + i * lda, lda, b + j * ldb, ldb, here, k);
   }
 }
 
@@ -152,10 +203,6 @@ void pack_panel(T* packed, const T* b, int64_t ldb, bool b_transposed, int64_t k
       for_lanes<T>(n,
                    [&](int64_t j, auto lanes) { store(packed + p * nr<T> + j, load(b + p * ldb + j, lanes), lanes); });
     }
-  }
-  if (n == nr<T>) return;
-  for (int64_t p = 0; p < k; ++p) {
-    for (int64_t j = n; j < nr<T>; ++j) packed[p * nr<T> + j] = T(0);
   }
 }
 
@@ -180,7 +227,7 @@ void column_sums(T* sums, const T* x, int64_t ldx, int64_t rows, int64_t cols) {
 
 template <class T>
 GemmKernels<T> table() {
-  return {mr<T>, nr<T>, block<T>, rows_dot<T>, pack_panel<T>, pack_rows<T>, column_sums<T>};
+  return {mr<T>, nr<T>, block<T>, dot<T>, pack_panel<T>, pack_rows<T>, column_sums<T>};
 }
 
 }  // namespace

@@ -8,9 +8,10 @@ namespace pynn {
 // What a block of C starts from and ends with.
 template <class T>
 struct GemmEpilogue {
-  const T* bias = nullptr;  // [n], where C starts; else it starts at 0
-  bool accumulate = false;  // C starts at its own content instead
-  bool relu = false;        // C ends as max(C, 0)
+  const T* bias = nullptr;      // [n], where C starts; else it starts at 0
+  const T* row_bias = nullptr;  // [m], the same for a C that is turned afterwards; blocks only
+  bool accumulate = false;      // C starts at its own content instead
+  bool relu = false;            // C ends as max(C, 0)
 };
 
 // B for a block: panels of nr columns, element (p, j) of panel q at data[q * panel_stride + p * row_stride + j]. A
@@ -31,11 +32,11 @@ struct GemmKernels {
   void (*block)(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b,
                 GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k);
 
-  // The same for few rows and B stored [n, k]: dot products of rows, nothing packed.
-  void (*rows_dot)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
-                   int64_t m, int64_t n, int64_t k);
+  // The same for an A stored [m, k] and a B stored [n, k]: dot products of rows, nothing packed.
+  void (*dot)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue, int64_t m,
+              int64_t n, int64_t k);
 
-  // packed[k, nr] = op(B)[k, n] with n <= nr; columns from n on become 0; b_transposed: B is stored [n, k]
+  // packed[k, nr] = op(B)[k, n] with n <= nr; columns from n on stay as they are; b_transposed: B is stored [n, k]
   void (*pack_panel)(T* packed, const T* b, int64_t ldb, bool b_transposed, int64_t k, int64_t n);
 
   // packed[k, m] = A[m, k] transposed

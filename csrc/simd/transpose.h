@@ -11,14 +11,16 @@ template <class T>
 void transpose(T* dst, int64_t dst_stride, const T* src, int64_t src_stride, int64_t rows, int64_t cols) {
   constexpr int lanes = Vec<T>::lanes;
   for (int64_t i = 0; i < rows; i += lanes) {
-    int64_t j = 0;
-    if (rows - i >= lanes) {
-      for (; j + lanes <= cols; j += lanes) {
-        transpose_block(dst + j * dst_stride + i, dst_stride, src + i * src_stride + j, src_stride);
+    const int height = static_cast<int>(rows - i < lanes ? rows - i : lanes);
+    for (int64_t j = 0; j < cols; j += lanes) {
+      const int width = static_cast<int>(cols - j < lanes ? cols - j : lanes);
+      T* to = dst + j * dst_stride + i;
+      const T* from = src + i * src_stride + j;
+      if (height == lanes && width == lanes) {
+        transpose_block(to, dst_stride, from, src_stride);
+      } else {
+        transpose_block(to, dst_stride, from, src_stride, height, width);
       }
-    }
-    for (; j < cols; ++j) {
-      for (int64_t q = i; q < i + lanes && q < rows; ++q) dst[j * dst_stride + q] = src[q * src_stride + j];
     }
   }
 }

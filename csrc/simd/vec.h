@@ -13,6 +13,7 @@
 //   exp2i(n)                           2^n for integral n; float: -126..127, double: -1022..1023
 //   reduce_add, reduce_max             over the lanes, in a fixed order
 //   compress_store(p, m, a)            the lanes in m, one after the other; writes a whole vector, returns how many
+//   in_register(a)                     a, loaded once: GCC repeats the load in every operation that can read memory
 //   gemm_rows                          rows of gemm's block of accumulators, by the number of registers
 #pragma once
 
@@ -44,6 +45,14 @@
 
 namespace pynn::PYNN_ISA {
 namespace {
+
+template <class T>
+PYNN_INLINE Vec<T> in_register(Vec<T> a) {
+#if defined(__AVX2__)
+  __asm__("" : "+v"(a.v));
+#endif
+  return a;
+}
 
 // A lane-wise call of a scalar function: for float64, whose accuracy matters more than its speed.
 template <class T, class Function>
@@ -84,12 +93,17 @@ PYNN_INLINE void for_lanes(int64_t size, Body body) {
   if (i < size) body(i, static_cast<int>(size - i));
 }
 
-// Writes the lanes x lanes block at src, transposed, to dst; some instruction sets have a float one in registers.
+// Writes the block at src, transposed, to dst: lanes x lanes, or [rows, cols] with both at most lanes. Some instruction
+// sets have a float one in registers.
+template <class T>
+PYNN_INLINE void transpose_block(T* dst, int64_t dst_stride, const T* src, int64_t src_stride, int rows, int cols) {
+  for (int i = 0; i < cols; ++i) {
+    for (int j = 0; j < rows; ++j) dst[i * dst_stride + j] = src[j * src_stride + i];
+  }
+}
 template <class T>
 PYNN_INLINE void transpose_block(T* dst, int64_t dst_stride, const T* src, int64_t src_stride) {
-  for (int i = 0; i < Vec<T>::lanes; ++i) {
-    for (int j = 0; j < Vec<T>::lanes; ++j) dst[i * dst_stride + j] = src[j * src_stride + i];
-  }
+  transpose_block(dst, dst_stride, src, src_stride, Vec<T>::lanes, Vec<T>::lanes);
 }
 
 // The lanes in the mask, one after the other; the face says more. Bits may be those of another type.

@@ -159,11 +159,9 @@ PYNN_INLINE double reduce_max(D a) {
 // gemm keeps gemm_rows x 2 vectors of accumulators in the 16 registers.
 constexpr int gemm_rows = 6;
 
-// Writes the 8 x 8 block at src, transposed, to dst: pairs, quads, then halves.
-PYNN_INLINE void transpose_block(float* dst, int64_t dst_stride, const float* src, int64_t src_stride) {
-  __m256 row[8], pair[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) row[i] = _mm256_loadu_ps(src + i * src_stride);
+// The 8 x 8 block in `row`, transposed: pairs, quads, then halves.
+PYNN_INLINE void transpose_square(__m256 row[8]) {
+  __m256 pair[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {
     pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
@@ -180,8 +178,31 @@ PYNN_INLINE void transpose_block(float* dst, int64_t dst_stride, const float* sr
   }
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    _mm256_storeu_ps(dst + j * dst_stride, _mm256_permute2f128_ps(row[j], row[4 + j], 0x20));
-    _mm256_storeu_ps(dst + (4 + j) * dst_stride, _mm256_permute2f128_ps(row[j], row[4 + j], 0x31));
+    const __m256 top = row[j], low = row[4 + j];
+    row[j] = _mm256_permute2f128_ps(top, low, 0x20);
+    row[4 + j] = _mm256_permute2f128_ps(top, low, 0x31);
+  }
+}
+
+PYNN_INLINE void transpose_block(float* dst, int64_t dst_stride, const float* src, int64_t src_stride) {
+  __m256 row[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) row[i] = _mm256_loadu_ps(src + i * src_stride);
+  transpose_square(row);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) _mm256_storeu_ps(dst + i * dst_stride, row[i]);
+}
+
+PYNN_INLINE void transpose_block(float* dst, int64_t dst_stride, const float* src, int64_t src_stride, int rows,
+                                 int cols) {
+  const __m256i in = F::first(cols), out = F::first(rows);
+  __m256 row[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) row[i] = i < rows ? _mm256_maskload_ps(src + i * src_stride, in) : _mm256_setzero_ps();
+  transpose_square(row);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    if (i < cols) _mm256_maskstore_ps(dst + i * dst_stride, out, row[i]);
   }
 }
 

@@ -120,11 +120,9 @@ PYNN_INLINE int compress_store(double* p, Mask<double> m, D a) {
 // gemm keeps gemm_rows x 2 vectors of accumulators in the 32 registers.
 constexpr int gemm_rows = 14;
 
-// Writes the 16 x 16 block at src, transposed, to dst: pairs, quads, then 128-bit lanes.
-PYNN_INLINE void transpose_block(float* dst, int64_t dst_stride, const float* src, int64_t src_stride) {
-  __m512 row[16], pair[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) row[i] = _mm512_loadu_ps(src + i * src_stride);
+// The 16 x 16 block in `row`, transposed: pairs, quads, then 128-bit lanes.
+PYNN_INLINE void transpose_square(__m512 row[16]) {
+  __m512 pair[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
     pair[i] = _mm512_unpacklo_ps(row[i], row[i + 1]);
@@ -146,10 +144,34 @@ PYNN_INLINE void transpose_block(float* dst, int64_t dst_stride, const float* sr
     const __m512 top23 = _mm512_shuffle_f32x4(row[j], row[4 + j], 0xee);
     const __m512 low01 = _mm512_shuffle_f32x4(row[8 + j], row[12 + j], 0x44);
     const __m512 low23 = _mm512_shuffle_f32x4(row[8 + j], row[12 + j], 0xee);
-    _mm512_storeu_ps(dst + j * dst_stride, _mm512_shuffle_f32x4(top01, low01, 0x88));
-    _mm512_storeu_ps(dst + (4 + j) * dst_stride, _mm512_shuffle_f32x4(top01, low01, 0xdd));
-    _mm512_storeu_ps(dst + (8 + j) * dst_stride, _mm512_shuffle_f32x4(top23, low23, 0x88));
-    _mm512_storeu_ps(dst + (12 + j) * dst_stride, _mm512_shuffle_f32x4(top23, low23, 0xdd));
+    row[j] = _mm512_shuffle_f32x4(top01, low01, 0x88);
+    row[4 + j] = _mm512_shuffle_f32x4(top01, low01, 0xdd);
+    row[8 + j] = _mm512_shuffle_f32x4(top23, low23, 0x88);
+    row[12 + j] = _mm512_shuffle_f32x4(top23, low23, 0xdd);
+  }
+}
+
+PYNN_INLINE void transpose_block(float* dst, int64_t dst_stride, const float* src, int64_t src_stride) {
+  __m512 row[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) row[i] = _mm512_loadu_ps(src + i * src_stride);
+  transpose_square(row);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) _mm512_storeu_ps(dst + i * dst_stride, row[i]);
+}
+
+PYNN_INLINE void transpose_block(float* dst, int64_t dst_stride, const float* src, int64_t src_stride, int rows,
+                                 int cols) {
+  const __mmask16 in = F::first(cols), out = F::first(rows);
+  __m512 row[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    row[i] = i < rows ? _mm512_maskz_loadu_ps(in, src + i * src_stride) : _mm512_setzero_ps();
+  }
+  transpose_square(row);
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    if (i < cols) _mm512_mask_storeu_ps(dst + i * dst_stride, out, row[i]);
   }
 }
 

@@ -44,6 +44,75 @@ TEST_CASE_TEMPLATE("gemm splits deep, large and badly strided products correctly
   }
 }
 
+TEST_CASE_TEMPLATE("every form of a product is right for few rows, few columns and deep sums", T, float, double) {
+  struct Size {
+    int64_t m, n, k;
+  };
+  for (const Size s : {Size{1, 130, 300}, Size{2, 50, 784}, Size{3, 7, 1500}, Size{4, 33, 65}, Size{7, 100, 257},
+                       Size{13, 40, 500}, Size{32, 128, 784}, Size{128, 10, 128}, Size{129, 11, 2100}, Size{300, 1, 90},
+                       Size{1, 1, 1000}, Size{40, 3, 17}, Size{520, 90, 1030}}) {
+    for (int transposed = 0; transposed < 4; ++transposed) {
+      for (const ops::Activation activation : {ops::Activation::relu, ops::Activation::leaky_relu}) {
+        const bool ta = transposed & 1, tb = transposed & 2;
+        const Guarded<T> a = random_array<T>(s.m * s.k), b = random_array<T>(s.k * s.n), bias = random_array<T>(s.n);
+        Guarded<T> c(s.m * s.n);
+        Guarded<double> want(s.m * s.n);
+        ops::gemm<T>({c.data(), s.n, a.data(), ta ? s.m : s.k, ta, b.data(), tb ? s.k : s.n, tb, s.m, s.n, s.k,
+                      bias.data(), activation});
+        reference::gemm(want.data(), a.data(), ta, b.data(), tb, bias.data(), s.m, s.n, s.k);
+        const double slope = activation == ops::Activation::relu ? 0 : ops::kLeakySlope;
+        for (int64_t i = 0; i < want.size(); ++i) want[i] = want[i] > 0 ? want[i] : slope * want[i];
+        check_close(c, want, rounding<T>(double(s.k) + 1), "gemm with an activation");
+      }
+    }
+  }
+}
+
+TEST_CASE("gemm keeps NaN and infinity, whatever the form") {
+  for (const int64_t m : {1, 5, 40}) {
+    for (const int64_t n : {1, 10, 70}) {
+      const int64_t k = 200;
+      Guarded<float> a = random_array<float>(m * k), b = random_array<float>(n * k), c(m * n);
+      a[k - 1] = std::numeric_limits<float>::quiet_NaN();
+      b[(n - 1) * k] = std::numeric_limits<float>::infinity();
+      ops::gemm<float>({c.data(), n, a.data(), k, false, b.data(), k, true, m, n, k, nullptr, ops::Activation::relu});
+      for (int64_t j = 0; j < n; ++j) CHECK(std::isnan(c[j]));
+      for (int64_t i = 1; i < m; ++i) CHECK_FALSE(std::isfinite(c[i * n + n - 1]) == (a[i * k] > 0));
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("linear_backward makes dz and sums it for every activation and any set of outputs", T, float,
+                   double) {
+  const int64_t rows = 1100, in = 35, out = 21;  // more rows than one pass over k takes
+  const Guarded<T> x = random_array<T>(rows * in), weight = random_array<T>(out * in), dy = random_array<T>(rows * out);
+  for (const ops::Activation activation :
+       {ops::Activation::none, ops::Activation::relu, ops::Activation::leaky_relu, ops::Activation::sigmoid}) {
+    Guarded<T> y(rows * out), dz(rows * out);
+    ops::linear(y.data(), x.data(), weight.data(), static_cast<const T*>(nullptr), activation, rows, in, out);
+    for (int64_t i = 0; i < y.size(); ++i) {
+      const T slope = activation == ops::Activation::none      ? T(1)
+                      : activation == ops::Activation::sigmoid ? y[i] * (1 - y[i])
+                      : y[i] > 0                               ? T(1)
+                      : activation == ops::Activation::relu    ? T(0)
+                                                               : T(ops::kLeakySlope);
+      dz[i] = dy[i] * slope;
+    }
+    Guarded<double> want_dx(rows * in), want_dweight(out * in), want_dbias(out);
+    reference::linear_backward(want_dx.data(), want_dweight.data(), want_dbias.data(), dz.data(), x.data(),
+                               weight.data(), rows, in, out);
+    for (int needed = 0; needed < 8; ++needed) {
+      Guarded<T> dx(rows * in), dweight(out * in), dbias(out);
+      ops::linear_backward(needed & 1 ? dx.data() : nullptr, needed & 2 ? dweight.data() : nullptr,
+                           needed & 4 ? dbias.data() : nullptr, dy.data(), y.data(), x.data(), weight.data(),
+                           activation, rows, in, out);
+      if (needed & 1) check_close(dx, want_dx, rounding<T>(double(out) + 3), "dx");
+      if (needed & 2) check_close(dweight, want_dweight, rounding<T>(double(rows) + 3), "dweight");
+      if (needed & 4) check_close(dbias, want_dbias, rounding<T>(double(rows) + 3), "dbias");
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("linear and its backward equal the naive ones", T, float, double) {
   for (const int64_t rows : {1, 2, 5, 33}) {
     for (const int64_t in : {1, 9, 50}) {

@@ -1,0 +1,273 @@
+#include "ops/gemm_product.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "runtime/arena.h"
+#include "runtime/counters.h"
+#include "runtime/dispatch.h"
+
+namespace pynn::ops {
+namespace {
+
+constexpr int64_t kDepth = 512;                   // k of one pass over a packed B
+constexpr int64_t kDepthUnsplit = 1024;           // a k up to this is done in one pass, C is then written once
+constexpr int64_t kGroupSize = int64_t(1) << 17;  // elements of A that stay in the second cache beside a panel of B
+constexpr int64_t kPageFloats = 1024;             // row strides of 4 KiB fall on one set of the first cache
+constexpr int64_t kUnpackedBytes = int64_t(1) << 20;
+
+// What is done beside the products, in multiply-adds of an element's worth of time.
+constexpr int64_t kPackWork = 4;                 // to pack an element
+constexpr int64_t kTurnWork = 6;                 // to turn an element of C
+constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot product
+constexpr int64_t kReadWork = 4;                 // to fetch an element of an operand from the third cache
+constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+template <class T>
+int64_t lanes() {
+  return kernels<T>().gemm.nr / 2;
+}
+
+template <class T>
+void activate(Activation activation, T* y, int64_t n) {
+  const ElementwiseKernels<T>& elementwise = kernels<T>().elementwise;
+  switch (activation) {
+    case Activation::none:
+    case Activation::relu: break;  // in the kernels' epilogue
+    case Activation::leaky_relu: elementwise.leaky_relu(y, y, T(kLeakySlope), n); break;
+    case Activation::sigmoid: elementwise.sigmoid(y, y, n); break;
+    case Activation::tanh: elementwise.tanh(y, y, n); break;
+  }
+}
+
+}  // namespace
+
+template <class T>
+void activation_backward(Activation activation, T* dz, const T* dy, const T* y, int64_t n) {
+  const ElementwiseKernels<T>& elementwise = kernels<T>().elementwise;
+  switch (activation) {
+    case Activation::none: break;
+    case Activation::relu: elementwise.relu_backward(dz, dy, y, n); break;
+    case Activation::leaky_relu:
+      elementwise.leaky_relu_backward(dz, dy, y, T(kLeakySlope), n);
+      break;  // sign(y) = sign(x)
+    case Activation::sigmoid: elementwise.sigmoid_backward(dz, dy, y, n); break;
+    case Activation::tanh: elementwise.tanh_backward(dz, dy, y, n); break;
+  }
+}
+
+template <class T>
+Product<T>::Product(const GemmArguments<T>& g, const GemmSource<T>& source, int64_t threads) : g_(g), source_(source) {
+  if (g_.m == 0 || g_.n == 0) return;
+  // A vector is a row or a column, whichever is better to read.
+  if (g_.m == 1 && g_.a_transposed && g_.lda == 1 && source_.row_sums == nullptr) {
+    g_.a_transposed = false;
+    g_.lda = g_.k;
+  }
+  if (g_.n == 1 && !g_.b_transposed && g_.ldb == 1) {
+    g_.b_transposed = true;
+    g_.ldb = g_.k;
+  }
+  choose_form();
+  choose_cut(threads);
+  static Counter dot_form("gemm.dot"), turned_form("gemm.turned"), packed_form("gemm.packed"), plain("gemm.unpacked");
+  (dot_ ? dot_form : turned_ ? turned_form : pack_b_ ? packed_form : plain).add();
+}
+
+// By the shape alone: the forms add in different orders.
+template <class T>
+void Product<T>::choose_form() {
+  const int64_t vector = lanes<T>();
+  // Blocks of fewer than three rows wait for their own sums.
+  const auto blocks_work = [&](int64_t m, int64_t n, bool pack) {
+    return g_.k * (std::max<int64_t>(m, 3) * round_up(n, vector) + (pack ? kPackWork * n : 0));
+  };
+  int64_t best = blocks_work(g_.m, g_.n, g_.b_transposed);
+  const bool plain_source = source_.activation == Activation::none && source_.row_sums == nullptr;
+  if (!g_.accumulate && plain_source) {
+    const int64_t work = blocks_work(g_.n, g_.m, !g_.a_transposed) + kTurnWork * g_.m * g_.n;
+    turned_ = work < best;
+    best = std::min(best, work);
+  }
+  if (g_.b_transposed && !g_.a_transposed && plain_source) {
+    const int64_t work = g_.m * g_.n * (round_up(g_.k, vector) + kReduceWork * vector / 16);
+    dot_ = work < best;
+  }
+  if (dot_) {
+    turned_ = false;
+    return;
+  }
+  if (turned_) {
+    std::swap(g_.a, g_.b);
+    std::swap(g_.lda, g_.ldb);
+    std::swap(g_.m, g_.n);
+    std::swap(g_.a_transposed, g_.b_transposed);
+    g_.a_transposed = !g_.a_transposed;
+    g_.b_transposed = !g_.b_transposed;
+  }
+  depth_ = g_.k <= kDepthUnsplit ? g_.k : ceil_div(g_.k, ceil_div(g_.k, kDepth));
+  const GemmKernels<T>& kernel = kernels<T>().gemm;
+  pack_b_ = g_.b_transposed ||
+            (g_.m > kernel.mr && (g_.ldb % kPageFloats == 0 || g_.k * g_.n * int64_t(sizeof(T)) > kUnpackedBytes));
+  const bool bad_stride = g_.lda % kPageFloats == 0;
+  pack_a_ = g_.n >= 4 * kernel.nr && (bad_stride || (!g_.a_transposed && g_.k > kDepthUnsplit));
+}
+
+// The parts whose longest share of a thread is the smallest.
+template <class T>
+void Product<T>::choose_cut(int64_t threads) {
+  row_parts_ = column_parts_ = 1;
+  if (threads == 1) return;
+  const int64_t unit = dot_ ? 1 : lanes<T>();
+  const int64_t columns = ceil_div(g_.n, unit);
+  // More than one part per thread lets others help a thread that has lost its core.
+  const int64_t least_turns = g_.m * g_.n * g_.k > threads * kLongTask ? 2 : 1;
+  int64_t best = INT64_MAX;
+  for (int64_t turns = least_turns; turns < least_turns + 3; ++turns) {
+    for (int64_t rows = 1; rows <= std::min(g_.m, turns * threads); ++rows) {
+      const int64_t column_parts = std::min(columns, turns * threads / rows);
+      const int64_t m = ceil_div(g_.m, rows), n = ceil_div(columns, column_parts) * unit;
+      int64_t work = std::max<int64_t>(m, 3) * n + kReadWork * (m + n);
+      if (pack_b_) work += kPackWork * n;
+      if (pack_a_) work += kPackWork * m;
+      work *= ceil_div(rows * column_parts, threads);
+      if (work < best) {
+        best = work;
+        row_parts_ = rows;
+        column_parts_ = column_parts;
+      }
+    }
+  }
+}
+
+template <class T>
+void Product<T>::run(int64_t task) const {
+  // Row by row of parts: the tasks that a thread begins with share rows of C.
+  const int64_t row_part = task / column_parts_, column_part = task % column_parts_;
+  const int64_t unit = dot_ ? 1 : lanes<T>();
+  const int64_t units = ceil_div(g_.n, unit);
+  const int64_t i = g_.m * row_part / row_parts_, j = units * column_part / column_parts_ * unit;
+  const Range rows{i, g_.m * (row_part + 1) / row_parts_ - i};
+  const Range columns{j, std::min(g_.n, units * (column_part + 1) / column_parts_ * unit) - j};
+  if (dot_) {
+    run_dot(rows, columns);
+  } else {
+    run_blocks(rows, columns);
+  }
+  finish(rows, columns);
+}
+
+template <class T>
+void Product<T>::run_dot(Range rows, Range columns) const {
+  GemmEpilogue<T> epilogue;
+  epilogue.bias = g_.bias != nullptr ? g_.bias + columns.begin : nullptr;
+  epilogue.accumulate = g_.accumulate;
+  epilogue.relu = g_.activation == Activation::relu;
+  kernels<T>().gemm.dot(g_.c + rows.begin * g_.ldc + columns.begin, g_.ldc, g_.a + rows.begin * g_.lda, g_.lda,
+                        g_.b + columns.begin * g_.ldb, g_.ldb, epilogue, rows.size, columns.size, g_.k);
+}
+
+template <class T>
+void Product<T>::run_blocks(Range rows, Range columns) const {
+  const GemmKernels<T>& kernel = kernels<T>().gemm;
+  const int64_t nr = kernel.nr, panels = ceil_div(columns.size, nr);
+  const int64_t groups = std::max<int64_t>(1, ceil_div(rows.size * depth_, kGroupSize));
+  T* packed_b = nullptr;
+  if (pack_b_) packed_b = arena::scratch<T>(arena::Slot::pack_b, (groups == 1 ? 1 : panels) * nr * depth_);
+  T* c = g_.c + rows.begin * g_.ldc + columns.begin;
+  int64_t ldc = g_.ldc;
+  if (turned_) {
+    ldc = columns.size;
+    c = arena::scratch<T>(arena::Slot::tile, rows.size * ldc);
+  }
+
+  int64_t p = 0;
+  do {  // once for k = 0 as well, where C becomes its start
+    const Range depth{p, std::min(depth_, g_.k - p)};
+    GemmEpilogue<T> epilogue;
+    epilogue.accumulate = g_.accumulate || p > 0;
+    epilogue.relu = g_.activation == Activation::relu && p + depth.size == g_.k;
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t i = rows.size * group / groups;
+      const Range part{rows.begin + i, rows.size * (group + 1) / groups - i};
+      const Rows a = prepare_rows(part, depth);
+      if (source_.row_sums != nullptr && columns.begin == 0) add_row_sums(a, part, depth);
+      for (int64_t q = 0; q < panels; ++q) {
+        const int64_t j = columns.begin + q * nr, n = std::min(nr, columns.begin + columns.size - j);
+        const T* b = g_.b + (g_.b_transposed ? j * g_.ldb + p : p * g_.ldb + j);
+        GemmPanels<T> panel{b, g_.ldb, nr};
+        if (pack_b_) {
+          T* packed = packed_b + (groups == 1 ? 0 : q * nr * depth_);
+          if (group == 0) kernel.pack_panel(packed, b, g_.ldb, g_.b_transposed, depth.size, n);
+          panel = {packed, nr, nr * depth_};
+        }
+        if (g_.bias != nullptr && p == 0 && !g_.accumulate) {
+          (turned_ ? epilogue.row_bias : epilogue.bias) = g_.bias + (turned_ ? part.begin : j);
+        }
+        kernel.block(c + i * ldc + q * nr, ldc, a.data, a.stride, a.transposed, panel, epilogue, part.size, n,
+                     depth.size);
+      }
+    }
+    p += depth_;
+  } while (p < g_.k);
+  if (turned_) {
+    kernels<T>().layout.transpose(g_.c + columns.begin * g_.ldc + rows.begin, g_.ldc, c, ldc, rows.size, columns.size);
+  }
+}
+
+template <class T>
+typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth) const {
+  const int64_t first = g_.a_transposed ? depth.begin * g_.lda + rows.begin : rows.begin * g_.lda + depth.begin;
+  if (source_.activation == Activation::none && !pack_a_) return {g_.a + first, g_.lda, g_.a_transposed};
+  if (source_.activation == Activation::none && !g_.a_transposed) {
+    T* packed = arena::scratch<T>(arena::Slot::pack_a, rows.size * depth.size);
+    kernels<T>().gemm.pack_rows(packed, g_.a + first, g_.lda, rows.size, depth.size);
+    return {packed, rows.size, true};
+  }
+  const int64_t count = g_.a_transposed ? depth.size : rows.size, size = g_.a_transposed ? rows.size : depth.size;
+  const int64_t stride = size % kPageFloats == 0 ? size + 16 : size;
+  T* packed = arena::scratch<T>(arena::Slot::pack_a, count * stride);
+  for (int64_t r = 0; r < count; ++r) {
+    const T* a = g_.a + first + r * g_.lda;
+    if (source_.activation == Activation::none) {
+      std::memcpy(packed + r * stride, a, static_cast<size_t>(size) * sizeof(T));
+    } else {
+      activation_backward(source_.activation, packed + r * stride, a, source_.y + first + r * g_.lda, size);
+    }
+  }
+  return {packed, stride, g_.a_transposed};
+}
+
+template <class T>
+void Product<T>::add_row_sums(Rows a, Range rows, Range depth) const {
+  const KernelTable<T>& table = kernels<T>();
+  T* sums = source_.row_sums + rows.begin;
+  if (depth.begin == 0) {
+    table.gemm.column_sums(sums, a.data, a.stride, depth.size, rows.size);
+    return;
+  }
+  T* more = arena::scratch<T>(arena::Slot::columns, rows.size);
+  table.gemm.column_sums(more, a.data, a.stride, depth.size, rows.size);
+  table.layout.accumulate(sums, more, rows.size);
+}
+
+// What the blocks' epilogue does not do.
+template <class T>
+void Product<T>::finish(Range rows, Range columns) const {
+  if (g_.activation == Activation::none || g_.activation == Activation::relu) return;
+  const Range outer = turned_ ? columns : rows, inner = turned_ ? rows : columns;
+  for (int64_t i = outer.begin; i < outer.begin + outer.size; ++i) {
+    activate(g_.activation, g_.c + i * g_.ldc + inner.begin, inner.size);
+  }
+}
+
+template class Product<float>;
+template class Product<double>;
+template void activation_backward(Activation, float*, const float*, const float*, int64_t);
+template void activation_backward(Activation, double*, const double*, const double*, int64_t);
+
+}  // namespace pynn::ops

@@ -1,0 +1,64 @@
+// One matrix product, planned: which operand lies in the lanes, what is packed, and how C is cut into tasks.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/gemm.h"
+#include "ops/gemm.h"
+
+namespace pynn::ops {
+
+// dz = dy * activation'(y) over n elements; dz may be dy. Nothing for Activation::none.
+template <class T>
+void activation_backward(Activation activation, T* dz, const T* dy, const T* y, int64_t n);
+
+// What else happens to A on the way: A stands for A * activation'(y), with y laid out as A is, and row_sums[m] become
+// the sums of op(A) over k.
+template <class T>
+struct GemmSource {
+  Activation activation = Activation::none;
+  const T* y = nullptr;
+  T* row_sums = nullptr;
+};
+
+// Tasks are independent, may run in any order on any thread, and pack what they read into their thread's scratch: no
+// task waits for another. The cut depends on the number of threads, the sums do not.
+template <class T>
+class Product {
+ public:
+  Product() = default;  // without tasks
+  Product(const GemmArguments<T>& g, const GemmSource<T>& source, int64_t threads);
+
+  int64_t tasks() const { return row_parts_ * column_parts_; }
+  void run(int64_t task) const;
+
+ private:
+  // A range of rows or columns of C.
+  struct Range {
+    int64_t begin, size;
+  };
+  // Rows of op(A) for the block kernel.
+  struct Rows {
+    const T* data;
+    int64_t stride;
+    bool transposed;
+  };
+
+  void choose_form();
+  void choose_cut(int64_t threads);
+  void run_dot(Range rows, Range columns) const;
+  void run_blocks(Range rows, Range columns) const;
+  Rows prepare_rows(Range rows, Range depth) const;
+  void add_row_sums(Rows a, Range rows, Range depth) const;
+  void finish(Range rows, Range columns) const;
+
+  GemmArguments<T> g_{};
+  GemmSource<T> source_{};
+  bool dot_ = false;     // dot products of rows, nothing packed
+  bool turned_ = false;  // A and B have changed places: blocks make C's transpose, which is turned at the end
+  bool pack_a_ = false, pack_b_ = false;
+  int64_t depth_ = 0;  // k of one pass
+  int64_t row_parts_ = 0, column_parts_ = 0;
+};
+
+}  // namespace pynn::ops
