@@ -12,6 +12,7 @@ from workloads import Workload
 import pynn
 import pynn.nn
 import pynn.optim
+from pynn.data import take
 
 Array = npt.NDArray[Any]
 
@@ -36,9 +37,11 @@ class Side(Protocol):
 
 
 class EagerSide:
-    """pynn or PyTorch: they share the names, so that one class serves both."""
+    """pynn or PyTorch: they share the names, so that one class serves both. Each has a function that takes rows."""
 
-    def __init__(self, workload: Workload, nn: Any, optim: Any, cross_entropy: Any, images: Any, labels: Any) -> None:
+    def __init__(
+        self, workload: Workload, nn: Any, optim: Any, cross_entropy: Any, take: Any, images: Any, labels: Any
+    ) -> None:
         self.model = workload.build(nn)
         parameters = self.model.parameters()
         if workload.optimizer == "sgd":
@@ -46,11 +49,11 @@ class EagerSide:
         else:
             self.optimizer = optim.Adam(parameters, lr=LR["adam"], betas=BETAS, eps=EPS)
         self.cross_entropy = cross_entropy
-        self.images, self.labels = images, labels
+        self.take, self.images, self.labels = take, images, labels
 
-    def step(self, rows: Any) -> Any:
+    def step(self, rows: Array) -> Any:
         """Train on the samples `rows`, and return the loss."""
-        x, y = self.images[rows], self.labels[rows]
+        x, y = self.take(self.images, rows), self.take(self.labels, rows)
         self.optimizer.zero_grad()
         loss = self.cross_entropy(self.model(x), y)
         loss.backward()
@@ -64,7 +67,7 @@ class EagerSide:
 
 def pynn_side(workload: Workload, images: Array, labels: Array) -> EagerSide:
     """Return pynn's side."""
-    return EagerSide(workload, pynn.nn, pynn.optim, pynn.functional.cross_entropy, images, labels)
+    return EagerSide(workload, pynn.nn, pynn.optim, pynn.functional.cross_entropy, take, images, labels)
 
 
 class TorchSide(EagerSide):
@@ -73,14 +76,11 @@ class TorchSide(EagerSide):
     def __init__(self, workload: Workload, images: Array, labels: Array, weights: dict[str, Array]) -> None:
         import torch
 
-        data = torch.from_numpy(images), torch.from_numpy(labels)
-        super().__init__(workload, torch.nn, torch.optim, torch.nn.functional.cross_entropy, *data)
+        super().__init__(
+            *(workload, torch.nn, torch.optim, torch.nn.functional.cross_entropy),
+            *(lambda array, rows: array[torch.from_numpy(rows)], torch.from_numpy(images), torch.from_numpy(labels)),
+        )
         self.model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-        self.from_numpy = torch.from_numpy
-
-    def step(self, rows: Array) -> Any:
-        """Train on the samples `rows`, and return the loss."""
-        return super().step(self.from_numpy(rows))
 
 
 def numpy_side(ours: EagerSide, workload: Workload) -> Side | None:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import small_mnist
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 MODULES = [path.stem for path in FOLDER.glob("*.py")]
@@ -183,6 +184,19 @@ def test_the_ratio_is_that_of_neighbouring_blocks(bench):
     assert [len(times) for times in blocks.values()] == [2, 2]
     result = bench.timing.summarize({"pynn": [1.0, 10.0, 100.0], "torch": [3.0, 20.0, 100.0]})
     assert result["ratios"] == {"torch": {"median": 2.0, "quartiles": (1.0, 3.0)}}
+
+
+def test_time_to_accuracy(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYNN_DATA_DIR", str(small_mnist.put(tmp_path / "mnist")))
+    module = importlib.import_module("time_to_accuracy")
+    path = tmp_path / "times.json"
+    module.main(["--seeds", "1", "--epochs", "20", "--threads", "1", "--json", str(path)])
+    out = capsys.readouterr().out
+    (run,) = json.loads(path.read_text())["runs"]
+    assert 0 < run["pynn"]["seconds"] < run["pynn"]["seconds_to_exit"]
+    assert 0 <= run["pynn"]["accuracy"] < module.ACCURACY_TARGET
+    assert "target 99.0 %: MISSED" in out
+    assert ("PyTorch / pynn" in out) == ("torch" in run) == installed("torch")
 
 
 @pytest.mark.parametrize(
