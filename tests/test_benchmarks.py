@@ -30,7 +30,8 @@ needs_torch = pytest.mark.skipif(not installed("torch"), reason="needs PyTorch t
 def bench():
     """The modules of benchmarks/, which import each other by their bare names, as when one of them is run."""
     sys.path.insert(0, str(FOLDER))
-    names = ["compare", "inference", "products", "report", "sides", "timing", "training", "workloads"]
+    names = ["compare", "inference", "neighbour", "overhead", "products", "report", "sides", "timing", "training"]
+    names += ["workloads"]
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     sys.path.remove(str(FOLDER))
     for name in MODULES:
@@ -213,3 +214,24 @@ def test_options_without_sense_are_refused(bench, options, message, capsys):
     with pytest.raises(SystemExit):
         bench.compare.main(options)
     assert message in capsys.readouterr().err
+
+
+def test_overhead_prints_every_operation(bench, capsys):
+    bench.overhead.main(["--repeats", "1"])
+    out = capsys.readouterr().out
+    assert all(f"| {name} |" in out for name in (*bench.overhead.OPERATIONS, "step of a tiny lenet, Adam"))
+    assert ("PyTorch is not installed" in out) == (not installed("torch"))
+
+
+def test_neighbour_prints_a_ratio_and_leaves_no_process(bench, monkeypatch, capsys):
+    processes = []
+    start = bench.neighbour.subprocess.Popen
+    monkeypatch.setattr(
+        bench.neighbour.subprocess, "Popen", lambda command: processes.append(start(command)) or processes[-1]
+    )
+    monkeypatch.setattr(bench.neighbour, "NETWORKS", ("mlp128-b32",))
+    bench.neighbour.main(["--repeats", "1", "--seconds", "0.01"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "B 32" in line]
+    assert [line.split("|")[2].strip() for line in lines] == ["pynn", "PyTorch"][: 1 + installed("torch")]
+    assert processes
+    assert all(process.poll() is not None for process in processes)
