@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Step = Callable[[Any], Any]  # gets a batch, of whatever kind the caller's batches are
@@ -27,7 +27,9 @@ def time_block(step: Step, batches: Iterator[Any], seconds: float) -> float:
     return 1e6 * statistics.median(times)
 
 
-def alternate(steps: dict[str, Step], batches: Iterator[Any], repeats: int, seconds: float) -> dict[str, list[float]]:
+def alternate(
+    steps: Mapping[str, Step], batches: Iterator[Any], repeats: int, seconds: float
+) -> dict[str, list[float]]:
     """Warm up, then time a block of each side in turn, `repeats` times; return each side's times of a step in µs."""
     for step in steps.values():
         time_block(step, batches, seconds)

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import small_mnist
 
+import pynn
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 MODULES = [path.stem for path in FOLDER.glob("*.py")]
 
@@ -40,8 +42,6 @@ def bench():
 
 @pytest.fixture(autouse=True)
 def same_threads_after():
-    import pynn
-
     before = pynn.num_threads()
     yield
     pynn.set_num_threads(before)
@@ -185,6 +185,42 @@ def test_the_ratio_is_that_of_neighbouring_blocks(bench):
     assert [len(times) for times in blocks.values()] == [2, 2]
     result = bench.timing.summarize({"pynn": [1.0, 10.0, 100.0], "torch": [3.0, 20.0, 100.0]})
     assert result["ratios"] == {"torch": {"median": 2.0, "quartiles": (1.0, 3.0)}}
+
+
+def test_roofline_counts_what_a_step_does(bench, tmp_path, capsys):
+    module = importlib.import_module("roofline")
+    path = tmp_path / "figures.json"
+    module.main(["--quick", "--detail", "--threads", "1", "--filter", "mlp128-b32,conv8-16", "--json", str(path)])
+    assert "the calls of a step" in capsys.readouterr().out
+    mlp, conv = json.loads(path.read_text())["results"]
+    # The first layer has no gradient of its input: two products of it, three of the second.
+    assert mlp["multiply_adds"] == 32 * (2 * 784 * 128 + 3 * 128 * 10)
+    dense = 128 * (2 * 28 * 28 * 8 * 25 + 3 * 14 * 14 * 16 * 8 * 25 + 3 * 784 * 10)
+    assert 0.3 * dense < conv["multiply_adds"] <= dense
+    for result in (mlp, conv):
+        assert result["floor_us"] >= result["arithmetic_us"] > 0
+        assert all(call["us"] > 0 and call["moved"] > 0 for call in result["calls"])
+
+
+def test_two_versions_take_turns(bench, capsys):
+    module = importlib.import_module("against_base")
+    tree = Path(pynn.__path__[0]).parent
+    workers = {version: module.Worker(tree, threads=1, seconds=0.0) for version in ("base", "tree")}
+    try:
+        (result,) = module.compare(bench.workloads.choose(bench.workloads.NEIGHBOURS, "mlp50-b16"), workers, repeats=2)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    assert result["loss_difference"] == 0
+    assert len(result["blocks_us"]["base"]) == 2
+    assert "base / tree: lowest" in capsys.readouterr().out
+
+
+def test_against_base_refuses_what_it_cannot_build(bench, capsys):
+    with pytest.raises(SystemExit):
+        importlib.import_module("against_base").main(["no-such-revision"])
+    err = capsys.readouterr().err
+    assert "is no revision of this repository" in err or "not compiled in place" in err
 
 
 def test_time_to_accuracy(bench, tmp_path, monkeypatch, capsys):
