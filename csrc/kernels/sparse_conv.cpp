@@ -17,13 +17,17 @@ PYNN_INLINE void clear(T* p, int64_t n) {
   for_lanes<T>(n, [&](int64_t i, auto lanes) { store(p + i, Vec<T>::zero(), lanes); });
 }
 
-// dst[cols, rows] = src[rows, cols] transposed, in blocks of which the last ones overlap those before them.
+// dst[cols, rows] = src[rows, cols] transposed, in blocks of which the last ones overlap those before them, where there
+// is one.
 template <class T>
 PYNN_INLINE void transpose(T* dst, int64_t dst_stride, const T* src, int64_t src_stride, int64_t rows, int64_t cols) {
   constexpr int64_t lanes = Vec<T>::lanes;
   if (rows < lanes || cols < lanes) {
-    for (int64_t j = 0; j < cols; ++j) {
-      for (int64_t i = 0; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
+    for (int64_t i = 0; i < rows; i += lanes) {
+      for (int64_t j = 0; j < cols; j += lanes) {
+        transpose_block(dst + j * dst_stride + i, dst_stride, src + i * src_stride + j, src_stride,
+                        static_cast<int>(clamp(rows - i, 0, lanes)), static_cast<int>(clamp(cols - j, 0, lanes)));
+      }
     }
     return;
   }
@@ -52,6 +56,12 @@ void pack_image(T* image, int64_t rows, int64_t columns, int64_t channels, const
   const OnImage on(rows, columns, window);
   const int64_t row_size = columns * channels, plane = window.height * window.width;
   clear(image, on.row * row_size);
+  clear(image + on.row_end * row_size, (rows - on.row_end) * row_size);
+  if (channels > 1 && window.left == 0 && window.width == columns) {  // rows without anything between them
+    transpose(image + on.row * row_size, channels, x + (window.top + on.row) * columns, plane, channels,
+              (on.row_end - on.row) * columns);
+    return;
+  }
   for (int64_t r = on.row; r < on.row_end; ++r) {
     T* to = image + r * row_size;
     const T* from = x + (window.top + r) * window.width + window.left + on.column;
@@ -64,7 +74,6 @@ void pack_image(T* image, int64_t rows, int64_t columns, int64_t channels, const
     }
     clear(to + on.column_end * channels, (columns - on.column_end) * channels);
   }
-  clear(image + on.row_end * row_size, (rows - on.row_end) * row_size);
 }
 
 template <class T>
@@ -88,25 +97,10 @@ void unpack_image(T* dx, const ConvWindow& window, int64_t channels, const T* im
   }
 }
 
-template <class T>
-struct Integers;
-template <>
-struct Integers<float> {
-  using Lanes __attribute__((vector_size(4 * Vec<float>::lanes))) = int32_t;
-  using Bytes __attribute__((vector_size(Vec<float>::lanes))) = uint8_t;
-};
-template <>
-struct Integers<double> {
-  using Lanes __attribute__((vector_size(8 * Vec<double>::lanes))) = int64_t;
-  using Bytes __attribute__((vector_size(Vec<double>::lanes))) = uint8_t;
-};
-
 // 0..3, whatever the memory holds; 0 in the lanes that are not loaded.
 template <class T>
 PYNN_INLINE typename Integers<T>::Lanes load_indices(const uint8_t* p, AllLanes) {
-  typename Integers<T>::Bytes bytes;
-  std::memcpy(&bytes, p, sizeof(bytes));
-  return __builtin_convertvector(bytes, typename Integers<T>::Lanes) & 3;
+  return (typename Integers<T>::Lanes)widen(p, Vec<T>()) & 3;
 }
 template <class T>
 PYNN_INLINE typename Integers<T>::Lanes load_indices(const uint8_t* p, int n) {
@@ -179,6 +173,9 @@ void dweight(T* sums, int64_t kernel_rows, int64_t row, const T* image, int64_t 
 
 constexpr int most_winners = 64;
 
+template <class I>
+constexpr I kLaneNumbers[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 template <class T>
 void list_winners(T* g, Int<T>* winners, Int<T>* counts, const PooledGradient<T>& gradient, int64_t outputs,
                   int64_t windows) {
@@ -211,7 +208,8 @@ void list_winners(T* g, Int<T>* winners, Int<T>* counts, const PooledGradient<T>
         int count = 0;
         for (int64_t o = 0; o < width; o += lanes) {
           typename Integers<T>::Lanes output;
-          for (int64_t lane = 0; lane < lanes; ++lane) output[lane] = static_cast<Int<T>>(o + lane);
+          std::memcpy(&output, kLaneNumbers<Int<T>>, sizeof(output));
+          output += static_cast<Int<T>>(o);
           const Mask<T> zero = Vec<T>::load(g + i * width + o) == Vec<T>::zero();
           const Mask<T> here = Vec<T>::load(index + i * width + o) == Vec<T>(T(k));
           count += compress_store(reinterpret_cast<T*>(winners) + count, (!zero) & here,

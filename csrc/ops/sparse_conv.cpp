@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kMostChunks = 16;
 constexpr int64_t kPartialBytes = int64_t(1) << 24;
 constexpr int64_t kMostElements = INT32_MAX / 2;  // of an image, so that positions fit into integers of 32 bits
-constexpr int64_t kStripBytes = 28 << 10;         // of images, to stay in the first cache
+constexpr int64_t kStripBytes = 36 << 10;         // of an image, to stay in the first cache, or nearly so
 
 // An image with its channels last, zeros around it, and of its rows and columns those that windows read.
 struct Image {
@@ -48,18 +48,29 @@ Strips choose_strips(const Image& image, int64_t images, int64_t kernel_rows) {
   const int64_t fit = count > 1 ? 1 : std::max<int64_t>(1, kStripBytes / (rows * row_bytes));
   return {pooled_rows, ceil_div(image.pooled_rows, pooled_rows), ceil_div(images, ceil_div(images, fit)), rows};
 }
-constexpr int64_t kFilterBytes = 20 << 10;  // of a group of outputs, to stay in the first cache beside the rest
+constexpr int64_t kListBytes = 256 << 10;   // of the lists of several strips
+constexpr int64_t kFilterBytes = 40 << 10;  // of a group of outputs, likewise
 
 }  // namespace
 
+// Where all windows are live the dense way does four times the products, in fuller vectors and without lists. Measured
+// over 1 to 64 channels, 6 and 32 outputs, kernels of 1 to 7 and images of 12 to 28: at 8 products for an output and
+// window it begins to lose.
 template <class T>
 bool sparse_dweight_pays(const ConvShape& s) {
   if (s.groups != 1 || s.rows.stride != 1 || s.columns.stride != 1 || s.rows.dilation != 1 || s.columns.dilation != 1) {
     return false;
   }
   const Image image(s);
-  if (s.images * s.channels * s.outputs * s.rows.kernel * s.columns.kernel * image.windows() == 0) return false;
-  return image.rows * image.row_size() <= kMostElements;
+  if (s.images * s.outputs * image.windows() == 0 || image.rows * image.row_size() > kMostElements) return false;
+  return s.channels * s.rows.kernel * s.columns.kernel > 8;
+}
+
+// For the gradient of the data each window reads and writes its patch as well.
+template <class T>
+bool sparse_dx_pays(const ConvShape& s) {
+  return sparse_dweight_pays<T>(s) && s.columns.kernel > 1 &&
+         s.outputs * s.channels * s.rows.kernel * s.columns.kernel >= 800;
 }
 
 template <class T>
@@ -75,47 +86,64 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
   const Strips strips = choose_strips<T>(image, ceil_div(s.images, chunks), s.rows.kernel);
   const arena::Buffer<T> partial(chunks * size);
 
+  // Positions in a strip, or in several images.
+  const int64_t image_size = image.rows * image.row_size();
   std::vector<Int> corners;
   for (int64_t n = 0; n < strips.images; ++n) {
     for (int64_t r = 0; r < strips.pooled_rows; ++r) {
       for (int64_t c = 0; c < image.pooled_columns; ++c) {
-        corners.push_back(static_cast<Int>(n * strips.rows * image.row_size() + image.corner(r, c)));
+        corners.push_back(static_cast<Int>(n * image_size + image.corner(r, c)));
       }
     }
   }
-  const int64_t listed = static_cast<int64_t>(corners.size());
-  corners.resize(corners.size() + static_cast<size_t>(kernel.lanes));
+  // The lists of all outputs are made first, as many strips of them as stay in the second cache.
+  const int64_t list = round_up(static_cast<int64_t>(corners.size()), kernel.lanes) + kernel.lanes;
+  const int64_t list_bytes = s.outputs * list * static_cast<int64_t>(sizeof(T) + sizeof(Int));
+  const int64_t list_strips = std::min(strips.count, std::max<int64_t>(1, kListBytes / list_bytes));
+  corners.resize(static_cast<size_t>(list));
 
   const auto chunk_task = [&](int64_t chunk) {
     T* sums = partial.get() + chunk * size;
     T* bias_sums = sums + s.outputs * filter;
     std::fill(sums, sums + size, T(0));
-    const int64_t strip_size = strips.rows * image.row_size();
-    T* images = arena::scratch<T>(arena::Slot::tile, strips.images * strip_size + kernel.lanes);
-    T* g = arena::scratch<T>(arena::Slot::columns, listed + kernel.lanes);
-    Int* at = arena::scratch<Int>(arena::Slot::pack_a, listed + kernel.lanes);
+    T* images = arena::scratch<T>(arena::Slot::tile, strips.images * image_size + kernel.lanes);
+    T* g = arena::scratch<T>(arena::Slot::columns, list_strips * s.outputs * list);
+    Int* at = arena::scratch<Int>(arena::Slot::pack_a, list_strips * s.outputs * list);
+    int64_t* lengths = arena::scratch<int64_t>(arena::Slot::pack_b, list_strips * s.outputs);
     const int64_t end = s.images * (chunk + 1) / chunks;
     for (int64_t first = s.images * chunk / chunks; first < end; first += strips.images) {
       const int64_t count = std::min(strips.images, end - first);
-      for (int64_t strip = 0; strip < strips.count; ++strip) {
-        const int64_t pooled_row = strip * strips.pooled_rows;
-        const int64_t windows = std::min(strips.pooled_rows, image.pooled_rows - pooled_row) * image.pooled_columns;
-        for (int64_t n = 0; n < count && dweight != nullptr; ++n) {
-          const int64_t rows = std::min(strips.rows, image.rows - 2 * pooled_row);
-          kernel.pack_image(images + n * strip_size, rows, image.columns, s.channels,
-                            x + (first + n) * s.channels * s.rows.size * s.columns.size,
-                            {s.rows.size, s.columns.size, 2 * pooled_row - s.rows.padding, -s.columns.padding, 1, 1});
-        }
-        for (int64_t o = 0; o < s.outputs; ++o) {
-          int64_t live = 0;
-          for (int64_t n = 0; n < count; ++n) {
-            const int64_t window = ((first + n) * s.outputs + o) * image.windows() + pooled_row * image.pooled_columns;
-            live += kernel.list_live(g + live, at + live, bias_sums + o * kernel.lanes, gradient.from(window),
-                                     corners.data() + n * image.windows(), static_cast<Int>(image.row_size()),
-                                     static_cast<Int>(s.channels), windows);
+      for (int64_t n = 0; n < count && dweight != nullptr; ++n) {
+        kernel.pack_image(images + n * image_size, image.rows, image.columns, s.channels,
+                          x + (first + n) * s.channels * s.rows.size * s.columns.size,
+                          {s.rows.size, s.columns.size, -s.rows.padding, -s.columns.padding, 1, 1});
+      }
+      for (int64_t first_strip = 0; first_strip < strips.count; first_strip += list_strips) {
+        const int64_t strip_count = std::min(list_strips, strips.count - first_strip);
+        std::fill(lengths, lengths + strip_count * s.outputs, int64_t(0));
+        for (int64_t n = 0; n < count; ++n) {
+          for (int64_t o = 0; o < s.outputs; ++o) {
+            const PooledGradient<T> plane = gradient.from(((first + n) * s.outputs + o) * image.windows());
+            for (int64_t strip = 0; strip < strip_count; ++strip) {
+              const int64_t row = (first_strip + strip) * strips.pooled_rows;
+              const int64_t rows = std::min(strips.pooled_rows, image.pooled_rows - row);
+              int64_t& length = lengths[strip * s.outputs + o];
+              const int64_t to = (strip * s.outputs + o) * list + length;
+              length += kernel.list_live(g + to, at + to, bias_sums + o * kernel.lanes,
+                                         plane.from(row * image.pooled_columns), corners.data() + n * image.windows(),
+                                         static_cast<Int>(image.row_size()), static_cast<Int>(s.channels),
+                                         rows * image.pooled_columns);
+            }
           }
-          if (dweight == nullptr) continue;
-          kernel.dweight(sums + o * filter, s.rows.kernel, row, images, image.row_size(), g, at, live);
+        }
+        if (dweight == nullptr) continue;
+        for (int64_t strip = 0; strip < strip_count; ++strip) {
+          const T* from = images + 2 * (first_strip + strip) * strips.pooled_rows * image.row_size();
+          for (int64_t o = 0; o < s.outputs; ++o) {
+            const int64_t i = strip * s.outputs + o;
+            kernel.dweight(sums + o * filter, s.rows.kernel, row, from, image.row_size(), g + i * list, at + i * list,
+                           lengths[i]);
+          }
         }
       }
     }
@@ -192,11 +220,6 @@ void pack_filters(T* packed, const Filters<T>& f, const T* weight, const ConvSha
 }
 
 }  // namespace
-
-template <class T>
-bool sparse_dx_pays(const ConvShape& s) {
-  return sparse_dweight_pays<T>(s) && s.columns.kernel > 1 && s.channels * s.rows.kernel * s.columns.kernel >= 96;
-}
 
 template <class T>
 void sparse_conv2d_backward_data(T* dx, const PooledGradient<T>& gradient, const T* weight, const ConvShape& s) {

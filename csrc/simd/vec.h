@@ -14,6 +14,7 @@
 //   reduce_add, reduce_max             over the lanes, in a fixed order
 //   compress_store(p, m, a)            the lanes in m, one after the other; writes a whole vector, returns how many
 //   in_register(a)                     a, loaded once: GCC repeats the load in every operation that can read memory
+//   widen(p, a)                        the bytes at p as integers, one per lane of a
 //   gemm_rows                          rows of gemm's block of accumulators, by the number of registers
 #pragma once
 
@@ -104,6 +105,28 @@ PYNN_INLINE void transpose_block(T* dst, int64_t dst_stride, const T* src, int64
 template <class T>
 PYNN_INLINE void transpose_block(T* dst, int64_t dst_stride, const T* src, int64_t src_stride) {
   transpose_block(dst, dst_stride, src, src_stride, Vec<T>::lanes, Vec<T>::lanes);
+}
+
+// As many integers as a Vec<T> has lanes, of the size of T.
+template <class T>
+struct Integers;
+template <>
+struct Integers<float> {
+  using Lanes __attribute__((vector_size(4 * Vec<float>::lanes))) = int32_t;
+  using Bytes __attribute__((vector_size(Vec<float>::lanes))) = uint8_t;
+};
+template <>
+struct Integers<double> {
+  using Lanes __attribute__((vector_size(8 * Vec<double>::lanes))) = int64_t;
+  using Bytes __attribute__((vector_size(Vec<double>::lanes))) = uint8_t;
+};
+
+// Bytes as the integers that fill a Vec<T>; some instruction sets have one instruction for it.
+template <class T>
+PYNN_INLINE typename Integers<T>::Lanes widen(const uint8_t* p, Vec<T>) {
+  typename Integers<T>::Bytes bytes;
+  std::memcpy(&bytes, p, sizeof(bytes));
+  return __builtin_convertvector(bytes, typename Integers<T>::Lanes);
 }
 
 // The lanes in the mask, one after the other; the face says more. Bits may be those of another type.

@@ -122,6 +122,9 @@ PYNN_INLINE int compress_store(float* p, Mask<float> m, F a) {
   _mm256_storeu_ps(p, _mm256_permutevar8x32_ps(a.v, lanes));
   return __builtin_popcount(static_cast<unsigned>(mask));
 }
+PYNN_INLINE __m256i widen(const uint8_t* p, F) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
 
 using D = Vec<double>;
 PYNN_INLINE D operator+(D a, D b) { return _mm256_add_pd(a.v, b.v); }

@@ -112,6 +112,9 @@ PYNN_INLINE D exp2i(D n) {
 }
 PYNN_INLINE double reduce_add(D a) { return _mm512_reduce_add_pd(a.v); }
 PYNN_INLINE double reduce_max(D a) { return _mm512_reduce_max_pd(a.v); }
+PYNN_INLINE __m512i widen(const uint8_t* p, F) {
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 PYNN_INLINE int compress_store(double* p, Mask<double> m, D a) {
   _mm512_storeu_pd(p, _mm512_maskz_compress_pd(m.m, a.v));
   return __builtin_popcount(m.m);
