@@ -46,7 +46,8 @@ def main() -> None:
             f"{metrics['epochs']} epochs, {seconds:.1f} s from process start",
             flush=True,
         )
-    print(f"lowest {100 * min(accuracies):.2f} %, mean {100 * statistics.mean(accuracies):.2f} %")
+    deviation = f", standard deviation {100 * statistics.stdev(accuracies):.2f} %" if len(accuracies) > 1 else ""
+    print(f"lowest {100 * min(accuracies):.2f} %, mean {100 * statistics.mean(accuracies):.2f} %{deviation}")
 
 
 if __name__ == "__main__":

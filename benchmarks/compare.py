@@ -148,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     if "numpy" in sides:
         print("NumPy's BLAS takes its own number of threads (OPENBLAS_NUM_THREADS); it is compared on MLPs only")
     rates = [("GFLOP/s", 7), ("% peak", 6)] if args.mode == "gemm" else []
-    columns = [(what, 40), ("pynn", 7), *rates]
+    columns = [(what, max(len(getattr(case, "title", case.name)) for case in args.cases)), ("pynn", 7), *rates]
     for side in sides:
         wide = any(side in targets(case, args.mode, figures["isa"]) for case in args.cases)
         columns += [(NAMES[side], 7), *rates, (f"{NAMES[side]} / pynn", 40 if wide else 22)]

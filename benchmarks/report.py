@@ -124,7 +124,7 @@ def plot(path: str, report: dict[str, Any]) -> None:
         targets = [(w, target) for w, (_, _, target) in zip(where, shown, strict=True) if target is not None]
         if targets:
             at, values = zip(*targets, strict=True)
-            axes.plot(values, at, "k|", ms=12, label="target" if s == 0 else None)
+            axes.plot(values, at, "|", color="C3", ms=16, mew=3, label="target" if s == 0 else None)
     axes.axvline(1, color="k", lw=0.8)
     axes.set_yticks(range(len(results)), [result["title"] for result in results])
     axes.invert_yaxis()
