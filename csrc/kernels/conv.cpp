@@ -171,9 +171,12 @@ bool outputs_in_lanes(const ConvPixels& all_pixels, int64_t outputs, int64_t tap
   return with_outputs < with_pixels;
 }
 
+// Whole vectors of zeros, so up to a vector more than n.
 template <class T>
 PYNN_INLINE void clear(T* p, int64_t n) {
-  for_lanes<T>(n, [&](int64_t i, auto lanes) { store(p + i, Vec<T>::zero(), lanes); });
+  if (n <= 0) return;
+  Vec<T>::zero().store(p);  // most often all; of the loop alone the compiler makes a call of memset
+  for (int64_t i = Vec<T>::lanes; i < n; i += Vec<T>::lanes) Vec<T>::zero().store(p + i);
 }
 
 PYNN_INLINE int64_t clamp(int64_t x, int64_t high) { return x < 0 ? 0 : x < high ? x : high; }
@@ -189,36 +192,45 @@ struct Inside {
   }
 };
 
+// n elements, read by load(i, n) whole vectors at a time, the last of them with zeros behind its elements.
+template <class T, class Load>
+PYNN_INLINE void copy_row(T* to, int64_t n, Load load_from) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) load_from(i, AllLanes{}).store(to + i);
+  if (i < n) load_from(i, static_cast<int>(n - i)).store(to + i);
+}
+
+// Rows are written one after the other, in whole vectors: what is behind a row's elements is zeros, or overwritten.
 template <class T>
 void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const T* y, const ConvWindow& window) {
+  constexpr int64_t lanes = Vec<T>::lanes;
   const Inside row(window.top, window.row_step, window.height, rows);
   const Inside column(window.left, window.column_step, window.width, columns);
-  clear(plane, row.begin * columns);
+  const int64_t n = column.end - column.begin, zeros = (n + lanes - 1) / lanes * lanes;
+  const int64_t first = window.left + column.begin * window.column_step;
+  const int64_t pairs = first + 2 * n <= window.width ? n : n - 1;  // there may be nothing beside the last element
+  clear(plane, row.begin * columns + (row.begin < row.end ? column.begin : 0));
   for (int64_t r = row.begin; r < row.end; ++r) {
-    const int64_t start = (window.top + r * window.row_step) * window.width + window.left;
+    const int64_t start = (window.top + r * window.row_step) * window.width + first;
     const T* from = x + start;
-    T* to = plane + r * columns;
-    clear(to, column.begin);
+    T* to = plane + r * columns + column.begin;
     if (y != nullptr) {
-      for_lanes<T>(column.end - column.begin, [&](int64_t i, auto lanes) {
-        const Vec<T> d = load(from + column.begin + i, lanes), kept = load(y + start + column.begin + i, lanes);
-        store(to + column.begin + i, select(kept <= Vec<T>::zero(), Vec<T>::zero(), d), lanes);
+      copy_row(to, n, [&](int64_t i, auto count) {
+        const Vec<T> kept = load(y + start + i, count);
+        return select(kept <= Vec<T>::zero(), Vec<T>::zero(), load(from + i, count));
       });
     } else if (window.column_step == 1) {
-      for_lanes<T>(column.end - column.begin, [&](int64_t i, auto lanes) {
-        store(to + column.begin + i, load(from + column.begin + i, lanes), lanes);
-      });
+      copy_row(to, n, [&](int64_t i, auto count) { return load(from + i, count); });
+    } else if (window.column_step == 2) {
+      copy_row(to, pairs, [&](int64_t i, auto count) { return Pairs<T>(from + 2 * i, count).left; });
+      if (pairs < n) to[n - 1] = from[2 * (n - 1)];
     } else {
-      int64_t c = column.begin;
-      if (window.column_step == 2 && column.end > c) {  // without the last one, beside which there may be nothing
-        for_lanes<T>(column.end - 1 - c, [&](int64_t i, auto lanes) {
-          store(to + column.begin + i, Pairs<T>(from + 2 * (column.begin + i), lanes).left, lanes);
-        });
-        c = column.end - 1;
-      }
-      for (; c < column.end; ++c) to[c] = from[c * window.column_step];
+      for (int64_t i = 0; i < n; ++i) to[i] = from[i * window.column_step];
     }
-    clear(to + column.end, columns - column.end);
+    const int64_t copied = window.column_step == 1 ? zeros : n;
+    // Up to the next row's first element.
+    clear(to + copied, (r + 1 < row.end ? columns : columns - column.begin) - copied);
   }
   clear(plane + row.end * columns, (rows - row.end) * columns);
 }

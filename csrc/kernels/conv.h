@@ -38,6 +38,7 @@ struct ConvKernels {
   int64_t outputs;         // the most output channels of one call of `correlate`; 2 * lanes is that of the other way
   int64_t outputs_buffer;  // elements in the buffer of `correlate_outputs`
 
+  // The plane is writable up to `lanes` elements behind its last one, which are changed.
   // With `y`, of x's shape, 0 where y <= 0 too: ReLU's gradient. The steps are then 1.
   void (*copy_window)(T* plane, int64_t rows, int64_t columns, const T* x, const T* y, const ConvWindow& window);
 

@@ -137,7 +137,9 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
   const int64_t window = out.indices != nullptr ? 2 : 1;  // rows and columns of the convolution in one of y
   const int64_t y_height = job.y_height / window, y_width = job.y_width / window;
   const Bands bands = choose_bands(most_rows, window, job.rows.halo, bytes_per_row, least_bands);
-  const Source source = make_source(job.rows, job.columns, all_channels, job.height, job.width, bands);
+  const bool in_place = mask == nullptr && is_source(job.rows, job.height) && is_source(job.columns, job.width);
+  const Source source = in_place ? source_in_place(job.rows, job.columns, all_channels, job.height, job.width)
+                                 : make_source(job.rows, job.columns, all_channels, job.height, job.width, bands);
 
   const Blocks blocks = choose_blocks<T>(job, source.row_length, taps);
   const arena::Buffer<T> packed(job.groups * blocks.packed_outputs * taps);
@@ -154,14 +156,24 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
     const int64_t first_channel = first_block / blocks.count * job.channels;
     const int64_t end_channel = ceil_div(end_block, blocks.count) * job.channels;
     const int64_t first_row = band * bands.rows;
-    T* planes = arena::scratch<T>(arena::Slot::tile, (end_channel - first_channel) * source.channel() + kernel.lanes);
-    T* buffer = arena::scratch<T>(arena::Slot::columns,
-                                  blocks.outputs_in_lanes
-                                      ? kernel.outputs_buffer
-                                      : kernel.outputs * (source.plane() + (source.band_rows + 1) * kernel.lanes));
     const int64_t image_x = image * all_channels * job.height * job.width;
-    fill_source(planes, source, x + image_x, mask != nullptr ? mask + image_x : nullptr, first_channel,
-                end_channel - first_channel, first_row);
+    const int64_t part_size = (end_channel - first_channel) * source.channel();
+    const T* planes = x + image_x + first_channel * source.channel() + first_row * source.row_length;
+    if (!in_place) {
+      T* copy = arena::scratch<T>(arena::Slot::tile, part_size + kernel.lanes);
+      fill_source(copy, source, x + image_x, mask != nullptr ? mask + image_x : nullptr, first_channel,
+                  end_channel - first_channel, first_row);
+      planes = copy;
+    } else if (!blocks.outputs_in_lanes && image == job.images - 1) {  // pixels in the lanes are read behind the last
+      T* copy = arena::scratch<T>(arena::Slot::tile, part_size + kernel.lanes);
+      std::copy(planes, planes + part_size - first_row * source.row_length, copy);
+      planes = copy;
+    }
+    T* buffer = arena::scratch<T>(
+        arena::Slot::columns,
+        blocks.outputs_in_lanes
+            ? kernel.outputs_buffer
+            : kernel.outputs * ((bands.rows + job.rows.halo) * (source.row_length + kernel.lanes) + kernel.lanes));
     for (const Correlation& correlation : correlations) {
       const int64_t row_count = std::min(bands.rows, correlation.rows->count - first_row);
       if (row_count <= 0 || correlation.columns->count == 0) continue;

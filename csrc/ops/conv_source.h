@@ -50,6 +50,16 @@ inline Source make_source(const AxisPlan& rows, const AxisPlan& columns, int64_t
   return {&rows, &columns, channels, height, width, bands.rows + rows.halo, columns.length()};
 }
 
+// Whether every tap of every output falls on the images, one after the other: they are a source as they are.
+inline bool is_source(const AxisPlan& plan, int64_t size) {
+  return plan.planes() == 1 && plan.first[0] == 0 && plan.step == 1 && plan.length() <= size;
+}
+
+inline Source source_in_place(const AxisPlan& rows, const AxisPlan& columns, int64_t channels, int64_t height,
+                              int64_t width) {
+  return {&rows, &columns, channels, height, width, height, width};
+}
+
 // Channels first .. first + count - 1 of x [channels, height, width], for the output rows from `row` on; 0 where
 // `mask`, if not null, is 0 or less.
 template <class T>

@@ -26,12 +26,16 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, co
   const int64_t bytes_per_row =
       s.channels * rows.planes() * columns.planes() * columns.length() * static_cast<int64_t>(sizeof(T));
   const Bands bands = choose_bands(s.rows.out, 1, rows.halo, bytes_per_row, 1);
-  const Source source = make_source(rows, columns, s.channels, s.rows.size, s.columns.size, bands);
-  const int64_t row_length = source.row_length, pixels = s.rows.out * s.columns.out;
-  const int64_t source_image = round_up(s.channels * source.channel() + kernel.lanes, kernel.lanes);
+  const int64_t row_length = columns.length(), pixels = s.rows.out * s.columns.out;
   // Output channels in the lanes, or pixels, with zeros up to the length of the source's rows: what fills vectors
   // better, where the second takes a tenth more for the sums over its lanes.
   const bool in_lanes = 10 * round_up(outputs, kernel.lanes) * s.columns.out < 11 * outputs * row_length;
+  // Pixels in the lanes are read behind the last one too.
+  const bool in_place = in_lanes && is_source(rows, s.rows.size) && is_source(columns, s.columns.size);
+  const Source source = in_place ? source_in_place(rows, columns, s.channels, s.rows.size, s.columns.size)
+                                 : make_source(rows, columns, s.channels, s.rows.size, s.columns.size, bands);
+  const int64_t source_image =
+      in_place ? s.channels * source.channel() : round_up(s.channels * source.channel() + kernel.lanes, kernel.lanes);
   const int64_t dy_plane = in_lanes ? bands.rows * s.columns.out : round_up(bands.rows * row_length, kernel.lanes);
   const int64_t dy_image = s.outputs * dy_plane;
 
@@ -71,7 +75,7 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, co
     std::fill(sums + first * taps, sums + end * taps, T(0));
     std::fill(bias_sums + first, bias_sums + end, T(0));
     const int64_t first_channel = first_group * channels, end_channel = end_group * channels;
-    T* planes = arena::scratch<T>(arena::Slot::tile, group_images * source_image);
+    T* copy = arena::scratch<T>(arena::Slot::tile, in_place ? 0 : group_images * source_image);
     T* gradients = arena::scratch<T>(arena::Slot::columns, group_images * dy_image + 2 * kernel.lanes);
     for (int64_t unit = units * chunk / chunks; unit < units * (chunk + 1) / chunks; ++unit) {
       const int64_t image = unit / bands.count * group_images, first_row = unit % bands.count * bands.rows;
@@ -93,8 +97,9 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, co
             kernel.add_row_sums(bias_sums + o, band_dy + o * pixels, 1, row_count * s.columns.out);
         }
         if (dweight == nullptr) continue;
-        fill_source(planes + n * source_image, source, x + (image + n) * s.channels * s.rows.size * s.columns.size,
-                    static_cast<const T*>(nullptr), first_channel, end_channel - first_channel, first_row);
+        if (!in_place)
+          fill_source(copy + n * source_image, source, x + (image + n) * s.channels * s.rows.size * s.columns.size,
+                      static_cast<const T*>(nullptr), first_channel, end_channel - first_channel, first_row);
         T* to = gradients + n * dy_image;
         if (in_lanes) {
           kernels<T>().gemm.pack_rows(to, band_dy + first * pixels, pixels, end - first, row_count * s.columns.out);
@@ -110,11 +115,14 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, co
       const int64_t run = round_up((row_count - 1) * row_length + s.columns.out, kernel.lanes);
       for (int64_t group = first_group; group < end_group; ++group) {
         const auto [o, o_end] = part_of_group(group);
+        const T* planes =
+            in_place ? x + image * source_image + first_row * source.row_length + first_channel * source.channel()
+                     : copy;
         const T* from = planes + (group * channels - first_channel) * source.channel();
         if (in_lanes) {
           kernel.dweight_outputs(sums + o * taps, gradients + o - first, end - first, dy_image, from, source_image,
-                                 offsets.data(), {row_count, s.columns.out, row_length, 0, 0, 1}, o_end - o, taps,
-                                 images);
+                                 offsets.data(), {row_count, s.columns.out, source.row_length, 0, 0, 1}, o_end - o,
+                                 taps, images);
         } else {
           kernel.dweight(sums + o * taps, gradients + (o - first) * dy_plane, dy_plane, dy_image, from, source_image,
                          offsets.data(), o_end - o, taps, run, images);
