@@ -11,6 +11,9 @@ constexpr int NV = 2;  // vectors per row of the register block
 template <class T>
 constexpr int64_t nr = NV * Vec<T>::lanes;
 
+// C is written after so many steps: long enough to fetch it meanwhile.
+constexpr int64_t kPrefetchDepth = 64;
+
 // float64 serves gradient checks; a smaller block keeps the library small.
 template <class T>
 constexpr int mr = sizeof(T) == 4 ? gemm_rows : 4;
@@ -32,6 +35,13 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
       sum[i][j] = epilogue.accumulate            ? load_vector(c + i * ldc, j)
                   : epilogue.row_bias != nullptr ? Vec<T>(epilogue.row_bias[i])
                                                  : start;
+    }
+  }
+  if (k >= kPrefetchDepth) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 2
+      for (int j = 0; j < Vectors; ++j) __builtin_prefetch(c + i * ldc + j * lanes, 1);
     }
   }
   for (int64_t p = 0; p < k; ++p) {

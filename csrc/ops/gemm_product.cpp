@@ -21,7 +21,7 @@ constexpr int64_t kUnpackedBytes = int64_t(1) << 20;
 constexpr int64_t kPackWork = 4;                 // to pack an element
 constexpr int64_t kTurnWork = 6;                 // to turn an element of C
 constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot product
-constexpr int64_t kReadWork = 4;                 // to fetch an element of an operand from the third cache
+constexpr int64_t kReadWork = 1;                 // to read an element of an operand once more
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

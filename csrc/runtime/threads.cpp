@@ -1,6 +1,9 @@
 #include "runtime/threads.h"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -16,6 +19,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -126,6 +130,7 @@ class Pool {
     job_.store(&job, std::memory_order_seq_cst);
     ticket_.fetch_add(1, std::memory_order_seq_cst);
     if (sleeping_.load(std::memory_order_seq_cst) > 0) {
+      keep_workers_off_this_core();
       {
         const std::lock_guard<std::mutex> lock(sleep_mutex_);
       }
@@ -146,9 +151,32 @@ class Pool {
   // Where the system refuses a thread, the others do its tasks.
   void grow(int workers) {
     try {
-      for (; workers_ < workers; ++workers_) std::thread([this, id = workers_ + 1] { serve(id); }).detach();
+      if (static_cast<int>(workers_.size()) >= workers) return;
+#if defined(__linux__)
+      if (sched_getaffinity(0, sizeof cores_, &cores_) != 0) CPU_ZERO(&cores_);  // which the new threads inherit
+      core_ = -1;
+#endif
+      while (static_cast<int>(workers_.size()) < workers) {
+        std::thread worker([this, id = static_cast<int>(workers_.size()) + 1] { serve(id); });
+        workers_.push_back(worker.native_handle());
+        worker.detach();
+      }
     } catch (const std::system_error&) {
     }
+  }
+
+  // The system may wake a thread on the core of the one that woke it, where it waits for milliseconds although another
+  // core is idle: the caller has no reason to give way.
+  void keep_workers_off_this_core() {
+#if defined(__linux__)
+    const int here = sched_getcpu();
+    if (here < 0 || here == core_) return;
+    core_ = here;
+    cpu_set_t others = cores_;
+    CPU_CLR(here, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    for (const pthread_t worker : workers_) pthread_setaffinity_np(worker, sizeof others, &others);
+#endif
   }
 
   void serve(int id) {
@@ -186,7 +214,11 @@ class Pool {
   std::atomic<int> sleeping_{0};
   std::mutex sleep_mutex_;
   std::condition_variable wake_;
-  int workers_ = 0;
+  std::vector<pthread_t> workers_;
+#if defined(__linux__)
+  cpu_set_t cores_;  // that the workers may use,
+  int core_ = -1;    // but for this one
+#endif
 };
 
 // Never destroyed: its threads wait in it until the process ends. A forked child has none of them and gets a new pool.
