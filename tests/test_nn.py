@@ -346,6 +346,9 @@ def _global_avg_pool2d(n):
 LAYERS = {
     "linear": (lambda n: n.Linear(5, 3), (4, 5)),
     "linear 3-D, no bias": (lambda n: n.Linear(5, 3, bias=False), (2, 4, 5)),
+    "conv1d": (lambda n: n.Conv1d(2, 4, 3), (2, 2, 9)),
+    "conv1d options": (lambda n: n.Conv1d(4, 6, 3, 2, 1, 2, 2, False), (2, 4, 9)),
+    "conv1d same": (lambda n: n.Conv1d(2, 3, 3, padding="same", dilation=2), (2, 2, 9)),
     "conv2d": (lambda n: n.Conv2d(2, 4, 3), (2, 2, 6, 5)),
     "conv2d options": (lambda n: n.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), 2, False), (2, 4, 7, 6)),
     "conv2d same": (lambda n: n.Conv2d(2, 3, 3, padding="same", dilation=2), (1, 2, 6, 6)),
@@ -471,6 +474,10 @@ def test_dropout_only_in_training():
 BAD = {
     "linear size": (lambda: nn.Linear(0, 3), ValueError, "Linear: in_features is 0, needs at least 1"),
     "linear type": (lambda: nn.Linear(2.5, 3), TypeError, "Linear: in_features is 2.5, needs an integer"),
+    "conv1d groups": (lambda: nn.Conv1d(3, 4, 3, groups=2), ValueError, "3 -> 4 channels do not divide into 2 groups"),
+    "conv1d kernel": (lambda: nn.Conv1d(3, 4, 0), ValueError, "Conv1d: kernel_size is 0, needs at least 1"),
+    "conv1d stride": (lambda: nn.Conv1d(3, 4, 3, stride=1.5), TypeError, "Conv1d: stride is 1.5, needs an integer"),
+    "conv1d padding": (lambda: nn.Conv1d(3, 4, 3, padding="full"), ValueError, "Conv1d: padding is 'full'"),
     "conv2d groups": (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "3 -> 4 channels do not divide into 2 groups"),
     "conv2d kernel": (lambda: nn.Conv2d(3, 4, (3, 0)), ValueError, "Conv2d: kernel_size is .3, 0., needs at least 1"),
     "conv2d stride": (lambda: nn.Conv2d(3, 4, 3, stride=1.5), TypeError, "Conv2d: stride must be an integer or a pair"),
@@ -638,6 +645,7 @@ def test_summary_of_lenet():
 
 
 def test_summary_of_shared_and_integer_models():
+    assert nn.summary(nn.Conv1d(2, 4, 3), (2, 10)).multiply_adds == 4 * 8 * 2 * 3
     result = nn.summary(nn.Sequential(nn.Embedding(10, 4), nn.Linear(4, 2)), (6,), dtype=np.int64)
     assert (result.parameters, result.multiply_adds) == (50, 6 * 4 * 2)
     tied = nn.summary(Tied().astype(np.float64), (3,))

@@ -4,7 +4,7 @@ All take tensors or NumPy arrays, float32 or float64, one dtype per call (TypeEr
 shapes that do not fit.
 """
 
-from pynn.functional.conv import avg_pool2d, conv2d, conv2d_max_pool2d, global_avg_pool2d, max_pool2d
+from pynn.functional.conv import avg_pool2d, conv1d, conv2d, conv2d_max_pool2d, global_avg_pool2d, max_pool2d
 from pynn.functional.elementwise import (
     abs,
     add,
@@ -60,6 +60,7 @@ __all__ = [
     "broadcast_to",
     "clip",
     "concatenate",
+    "conv1d",
     "conv2d",
     "conv2d_max_pool2d",
     "cross_entropy",

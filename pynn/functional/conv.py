@@ -1,4 +1,4 @@
-"""Convolution and pooling of images [N, C, H, W]."""
+"""Convolution of images [N, C, H, W] and sequences [N, C, L], and pooling of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pynn.functional.reduction import mean
 from pynn.tape import record
 from pynn.tensor import Tensor
 
-__all__ = ["avg_pool2d", "conv2d", "conv2d_max_pool2d", "global_avg_pool2d", "max_pool2d"]
+__all__ = ["avg_pool2d", "conv1d", "conv2d", "conv2d_max_pool2d", "global_avg_pool2d", "max_pool2d"]
 
 Size = int | Sequence[int]  # of height and width, or a pair of them
 
@@ -69,6 +69,72 @@ def conv2d(
         return _core.conv2d_backward(dy, y if has_relu else None, value, w, *how, *needs)[: len(parents)]
 
     return record("conv2d", y, parents, backward, (x, weight), saves_output=has_relu)
+
+
+def conv1d(
+    x: Input,
+    weight: Input,
+    bias: Input | None = None,
+    stride: int = 1,
+    padding: int | str = 0,
+    dilation: int = 1,
+    groups: int = 1,
+    activation: str = "none",
+) -> Tensor:
+    """Cross-correlate sequences with filters: `conv2d` of images one pixel high.
+
+    Parameters
+    ----------
+    x, weight, bias
+        Shapes [N, C, L], [O, C/groups, K] and [O].
+    stride, dilation
+        Integers.
+    padding
+        Zeros on each side: an integer, "valid" (none), or "same" (output as long as the input; stride 1 only; where the
+        zeros do not split evenly, the extra one is at the end).
+    groups
+        Number of groups of channels that do not see each other.
+    activation
+        "none" or "relu", applied in the same pass.
+
+    Returns
+    -------
+    Tensor
+        Shape [N, O, OL] with OL = (L + pads - dilation * (K - 1) - 1) // stride + 1.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.functional.conv1d(pynn.ones(2, 3, 16), pynn.ones(4, 3, 5), stride=2).shape
+    (2, 4, 6)
+    """
+    one_of("conv1d", "activation", activation, ACTIVATIONS)
+    x, weight = as_tensor(x), as_tensor(weight)
+    offset = None if bias is None else as_tensor(bias)
+    parents = (x, weight) if offset is None else (x, weight, offset)
+    for name, tensor, axes in (("input", x, "[N, C, L]"), ("weight", weight, "[O, C/groups, K]")):
+        if tensor.ndim != 3:
+            raise ValueError(f"conv1d: {name} {list(tensor.shape)} needs 3 axes, {axes}")
+    value, w = (a.reshape(a.shape[0], a.shape[1], 1, a.shape[2]) for a in (x.data, weight.data))
+    strides, dilations = (1, integer("conv1d", "stride", stride)), (1, integer("conv1d", "dilation", dilation))
+    if not isinstance(padding, str):
+        padding = integer("conv1d", "padding", padding)
+    pads = _pads("conv1d", padding if isinstance(padding, str) else (0, padding), w.shape, strides, dilations)
+    how = (strides, pads, dilations, integer("conv1d", "groups", groups), activation)
+    needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
+    try:
+        y = _core.conv2d(value, w, None if offset is None else offset.data, *how)
+    except (TypeError, ValueError) as error:
+        raise type(error)(str(error).replace("conv2d", "conv1d", 1)) from None
+    has_relu = activation == "relu"
+
+    def backward(dy: Array) -> Gradients:
+        dx, dw, db = _core.conv2d_backward(dy.reshape(y.shape), y if has_relu else None, value, w, *how, *needs)
+        dx, dw = None if dx is None else dx.reshape(x.shape), None if dw is None else dw.reshape(weight.shape)
+        return (dx, dw, db)[: len(parents)]
+
+    flat = y.reshape(y.shape[0], y.shape[1], y.shape[3])
+    return record("conv1d", flat, parents, backward, (x, weight), saves_output=has_relu)
 
 
 def conv2d_max_pool2d(

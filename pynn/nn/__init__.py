@@ -6,6 +6,7 @@ from pynn.nn.activations import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Soft
 from pynn.nn.containers import ModuleList, Sequential
 from pynn.nn.layers import (
     AvgPool2d,
+    Conv1d,
     Conv2d,
     Dropout,
     Embedding,
@@ -25,6 +26,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Conv1d",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",

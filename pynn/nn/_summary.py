@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pynn.nn.layers import Conv2d, Linear
+from pynn.nn.layers import Conv1d, Conv2d, Linear
 from pynn.nn.module import Module, Parameter
 from pynn.tape import no_grad
 from pynn.tensor import Tensor
@@ -74,7 +74,8 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     Returns
     -------
     Summary
-        Multiply-adds count the products of Linear (in · out per row) and Conv2d (in/groups · KH · KW per output).
+        Multiply-adds count the products of Linear (in · out per row) and of Conv1d and Conv2d (in/groups · kernel size
+        per output).
 
     Examples
     --------
@@ -123,6 +124,6 @@ def _multiply_adds(module: Module, y_shape: tuple[int, ...] | None) -> int:
     """Return the number of products for an output of this shape: each output value is a dot product."""
     if y_shape is not None and isinstance(module, Linear):
         return math.prod(y_shape) * module.in_features
-    if y_shape is not None and isinstance(module, Conv2d):
+    if y_shape is not None and isinstance(module, Conv1d | Conv2d):
         return math.prod(y_shape) * math.prod(module.weight.shape[1:])
     return 0

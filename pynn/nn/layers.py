@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pynn import functional as F
-from pynn.functional._args import number, pair
+from pynn.functional._args import integer, number, pair
 from pynn.nn import init
 from pynn.nn.module import Module, Parameter
 from pynn.tensor import Tensor
@@ -141,6 +141,77 @@ class Conv2d(Module):
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
         text += f", padding={self.padding}" if self.padding not in ((0, 0), "valid") else ""
         text += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
+        text += f", groups={self.groups}" if self.groups != 1 else ""
+        return text + (", bias=False" if self.bias is None else "")
+
+
+class Conv1d(Module):
+    """Cross-correlation of x [N, in_channels, L] with `weight` [out_channels, in_channels/groups, kernel_size].
+
+    `weight` and `bias` [out_channels] start as U(-k, k) with k = 1/√(in_channels/groups · kernel_size).
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Both divisible by `groups`.
+    kernel_size, stride, dilation : int
+        At least 1.
+    padding : int, "same" or "valid"
+        Zeros on both sides; "same" keeps L and needs stride 1.
+    groups : int
+        Number of independent groups of channels.
+    bias : bool
+        False leaves the bias out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import nn
+    >>> nn.Conv1d(1, 8, 5, padding=2)(np.zeros((2, 1, 100), np.float32)).shape
+    (2, 8, 100)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        check_sizes("Conv1d", in_channels=in_channels, out_channels=out_channels, groups=groups)
+        check_sizes("Conv1d", kernel_size=kernel_size, stride=stride, dilation=dilation)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"Conv1d: {in_channels} -> {out_channels} channels do not divide into {groups} groups")
+        if isinstance(padding, str) and padding not in ("same", "valid"):
+            raise ValueError(f"Conv1d: padding is {padding!r}, needs an integer, 'same' or 'valid'")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding if isinstance(padding, str) else integer("Conv1d", "padding", padding)
+        self.dilation = dilation
+        self.groups = groups
+        self.weight = Parameter(np.empty((out_channels, in_channels // groups, kernel_size), np.float32))
+        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew."""
+        _reset(self.weight, self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [N, out_channels, OL]; ValueError if `x` does not fit."""
+        return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        """Return the sizes, and what is not default."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text += f", padding={self.padding}" if self.padding not in (0, "valid") else ""
+        text += f", dilation={self.dilation}" if self.dilation != 1 else ""
         text += f", groups={self.groups}" if self.groups != 1 else ""
         return text + (", bias=False" if self.bias is None else "")
 

@@ -91,6 +91,32 @@ conv2d.refuses(ValueError, r"^conv2d: .*groups", _x, _w, groups=0)
 conv2d.refuses(ValueError, r"^conv2d: .*groups", normal(1, 4, 8, 8), normal(3, 2, 3, 3), groups=2)
 
 
+def _conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, activation="none"):
+    pads = padding if isinstance(padding, str) else (0, padding)
+    y = _conv2d(x[:, :, None], weight[:, :, None], bias, (1, stride), pads, (1, dilation), groups, activation)
+    return y[:, :, 0]
+
+
+conv1d = Op("conv1d", _conv1d, cancels=True, terms=_terms)
+conv1d.sample(normal(1, 1, 1), normal(1, 1, 1))
+conv1d.sample(normal(2, 3, 7), normal(4, 3, 3), normal(4))
+conv1d.sample(normal(2, 4, 12), normal(6, 2, 3), normal(6), stride=2, padding=2, dilation=2, groups=2)
+conv1d.sample(normal(2, 3, 8), normal(2, 3, 4), normal(2), padding="same")
+conv1d.sample(normal(2, 3, 8), normal(2, 3, 2), padding="valid", activation="relu")
+conv1d.sample(normal(0, 3, 8), normal(2, 3, 2), normal(2))
+conv1d.sample(normal(3, 16, 50), normal(20, 16, 5), normal(20), padding=2)
+conv1d.refuses(ValueError, r"^conv1d: .*3 channels.*expects 1", normal(2, 3, 8), normal(4, 1, 3))
+conv1d.refuses(ValueError, r"^conv1d: input \[2, 3, 8, 8\] needs 3 axes", normal(2, 3, 8, 8), normal(4, 3, 3))
+conv1d.refuses(ValueError, r"^conv1d: weight \[4, 3\] needs 3 axes", normal(2, 3, 8), normal(4, 3))
+conv1d.refuses(ValueError, r"^conv1d: .*kernel", normal(2, 3, 2), normal(4, 3, 3))
+conv1d.refuses(ValueError, r"^conv1d: .*padding", normal(2, 3, 8), normal(4, 3, 3), padding=-1)
+conv1d.refuses(ValueError, r"^conv1d: padding='same'", normal(2, 3, 8), normal(4, 3, 3), padding="same", stride=2)
+conv1d.refuses(ValueError, r"^conv1d: padding must be .*'full'", normal(2, 3, 8), normal(4, 3, 3), padding="full")
+conv1d.refuses(ValueError, r"^conv1d: activation .*'tanh'", normal(2, 3, 8), normal(4, 3, 3), activation="tanh")
+conv1d.refuses(TypeError, r"^conv1d: stride", normal(2, 3, 8), normal(4, 3, 3), stride=(2,))
+conv1d.refuses(TypeError, r"^conv1d: padding", normal(2, 3, 8), normal(4, 3, 3), padding=1.5)
+
+
 def _max_pool2d(x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     stride = kernel_size if stride is None else stride
     return oracle.max_pool2d(x, _pair(kernel_size), _pair(stride), _pair(padding), _pair(dilation), ceil_mode)[0]
