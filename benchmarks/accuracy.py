@@ -18,6 +18,7 @@ def run(seed: int, options: list[str]) -> tuple[dict[str, Any], float]:
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
+            "-P",
             "-m",
             "pynn",
             "train",

@@ -48,7 +48,7 @@ def run_pynn(settings: Settings, threads: int) -> dict[str, float]:
     """Train with pynn; return accuracy and seconds, and the seconds until weights and pictures are written too."""
     options = ["--model", settings.model, "--epochs", str(settings.epochs), "--seed", str(settings.seed)]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pynn", "train", "mnist", *options, "--threads", str(threads)]
+        command = [sys.executable, "-P", "-m", "pynn", "train", "mnist", *options, "--threads", str(threads)]
         match, seconds, total = run([*command, "--out", folder], re.compile(r"test loss .* accuracy ([\d.]+) %"))
     return {"accuracy": float(match[1]) / 100, "seconds": seconds, "seconds_to_exit": total}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib
 import importlib.util
 import itertools
@@ -108,6 +109,13 @@ def test_plot_names_the_extra_it_needs(bench, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         bench.compare.main(["--plot", "ratios.png"])
     assert "pip install 'pynn-cpu[bench]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report", "timing", "workloads"])
+def test_examples_in_docstrings(bench, name):
+    result = doctest.testmod(getattr(bench, name))
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 def test_the_lists_are_as_long_as_they_say(bench):
