@@ -1,24 +1,12 @@
 #include "kernels/pool.h"
 
 #include "kernels/max_pool_2x2.h"
+#include "kernels/pool_planes.h"
 #include "kernels/table.h"
 #include "simd/pairs.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
-
-// The taps begin..end-1 of window `out` that fall on the input; tap t lies at start + t * dilation.
-struct Taps {
-  int64_t start, begin, end;
-
-  PYNN_INLINE Taps(const PoolAxis& axis, int64_t out) {
-    const auto ceil_div = [&](int64_t a) { return axis.dilation == 1 ? a : (a + axis.dilation - 1) / axis.dilation; };
-    start = out * axis.stride - axis.padding;
-    begin = start < 0 ? ceil_div(-start) : 0;
-    end = start < axis.size ? ceil_div(axis.size - start) : 0;
-    if (end > axis.kernel) end = axis.kernel;
-  }
-};
 
 template <class Body>
 PYNN_INLINE void for_windows(const PoolShape& shape, int64_t planes, Body body) {
@@ -54,8 +42,77 @@ void max_pool2d(T* y, Index* indices, const T* x, const PoolShape& shape, int64_
   });
 }
 
-template <class T, class Index>
-bool max_pool2d_backward(T* dx, const T* dy, const Index* indices, const PoolShape& shape, int64_t planes) {
+// Where the taps of a window lie, as offsets from its first one.
+struct TapTable {
+  int64_t row[256], column[256], offset[256];
+
+  PYNN_INLINE TapTable(const PoolShape& shape) {
+    int tap = 0;
+    for (int64_t i = 0; i < shape.rows.kernel; ++i) {
+      for (int64_t j = 0; j < shape.columns.kernel; ++j, ++tap) {
+        row[tap] = i * shape.rows.dilation;
+        column[tap] = j * shape.columns.dilation;
+        offset[tap] = row[tap] * shape.columns.size + column[tap];
+      }
+    }
+  }
+};
+
+// Windows begin..end-1 of an axis lie inside the input with all their taps.
+struct Inside {
+  int64_t begin, end;
+
+  PYNN_INLINE Inside(const PoolAxis& axis) {
+    const int64_t room = axis.size + axis.padding - 1 - (axis.kernel - 1) * axis.dilation;
+    begin = (axis.padding + axis.stride - 1) / axis.stride;
+    end = room < 0 ? 0 : room / axis.stride + 1;
+    if (begin > axis.out) begin = axis.out;
+    if (end > axis.out) end = axis.out;
+    if (end < begin) end = begin;
+  }
+};
+
+template <class T>
+bool max_pool2d_backward(T* dx, const T* dy, const uint8_t* indices, const PoolShape& shape, int64_t planes) {
+  const PoolAxis &rows = shape.rows, &columns = shape.columns;
+  const TapTable table(shape);
+  const Inside inside_rows(rows), inside_columns(columns);
+  const int64_t taps = rows.kernel * columns.kernel, size = rows.size * columns.size;
+  uint8_t largest = 0;
+  for (int64_t i = 0; i < planes * rows.out * columns.out; ++i) largest = indices[i] > largest ? indices[i] : largest;
+  if (largest >= taps) return false;
+  for (int64_t plane = 0; plane < planes; ++plane, dx += size) {
+    std::memset(dx, 0, static_cast<size_t>(size) * sizeof(T));
+    for (int64_t row = 0; row < rows.out; ++row, dy += columns.out, indices += columns.out) {
+      const int64_t top = row * rows.stride - rows.padding;
+      const auto at_the_border = [&](int64_t begin, int64_t end) {
+        for (int64_t column = begin; column < end; ++column) {
+          const uint8_t index = indices[column];
+          const int64_t left = column * columns.stride - columns.padding;
+          // Compared as unsigned numbers, of which negative ones are large: one comparison for both ends.
+          if (static_cast<uint64_t>(top + table.row[index]) < static_cast<uint64_t>(rows.size) &&
+              static_cast<uint64_t>(left + table.column[index]) < static_cast<uint64_t>(columns.size)) {
+            dx[top * columns.size + left + table.offset[index]] += dy[column];
+          }
+        }
+      };
+      if (row < inside_rows.begin || row >= inside_rows.end) {
+        at_the_border(0, columns.out);
+        continue;
+      }
+      at_the_border(0, inside_columns.begin);
+      T* window = dx + top * columns.size + inside_columns.begin * columns.stride - columns.padding;
+      for (int64_t column = inside_columns.begin; column < inside_columns.end; ++column, window += columns.stride) {
+        window[table.offset[indices[column]]] += dy[column];
+      }
+      at_the_border(inside_columns.end, columns.out);
+    }
+  }
+  return true;
+}
+
+template <class T>
+bool max_pool2d_large_backward(T* dx, const T* dy, const int32_t* indices, const PoolShape& shape, int64_t planes) {
   const PoolAxis &rows = shape.rows, &columns = shape.columns;
   const uint32_t row_taps = static_cast<uint32_t>(columns.kernel);
   const uint32_t taps = static_cast<uint32_t>(rows.kernel) * row_taps;
@@ -73,13 +130,6 @@ bool max_pool2d_backward(T* dx, const T* dy, const Index* indices, const PoolSha
     }
   }
   return true;
-}
-
-// How many elements a window averages: its part inside the input, or inside the padded input.
-PYNN_INLINE int64_t averaged(const PoolAxis& axis, const Taps& taps, bool count_include_pad) {
-  if (!count_include_pad) return taps.end - taps.begin;
-  const int64_t inside = axis.size + axis.padding - taps.start;
-  return inside < axis.kernel ? inside : axis.kernel;
 }
 
 template <class T>
@@ -198,10 +248,19 @@ void avg_pool2d_2x2_backward(T* dx, const T* dy, const PoolShape& shape, int64_t
 
 template <class T>
 PoolKernels<T> table() {
-  return {
-      max_pool2d<T, uint8_t>, max_pool2d_backward<T, uint8_t>, max_pool2d<T, int32_t>, max_pool2d_backward<T, int32_t>,
-      avg_pool2d<T>,          avg_pool2d_backward<T>,          max_pool2d_2x2<T>,      max_pool2d_2x2_backward<T>,
-      avg_pool2d_2x2<T>,      avg_pool2d_2x2_backward<T>};
+  return {max_pool2d<T, uint8_t>,
+          max_pool2d_backward<T>,
+          max_pool2d<T, int32_t>,
+          max_pool2d_large_backward<T>,
+          avg_pool2d<T>,
+          avg_pool2d_backward<T>,
+          max_pool2d_planes<T>,
+          avg_pool2d_planes<T>,
+          avg_pool2d_planes_backward<T>,
+          max_pool2d_2x2<T>,
+          max_pool2d_2x2_backward<T>,
+          avg_pool2d_2x2<T>,
+          avg_pool2d_2x2_backward<T>};
 }
 
 }  // namespace

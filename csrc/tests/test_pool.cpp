@@ -30,6 +30,13 @@ std::vector<Case> cases(int64_t dilation) {
     for (const int64_t width : {2, 3, 5, 8, 14, 15, 28, 31, 33, 64, 67}) {
       all.push_back({{axis(7, 2, 2, 0, 1, ceil_mode), axis(width, 2, 2, 0, 1, ceil_mode)}, 3});
     }
+    for (const int64_t width : {5, 16, 17, 33, 70}) {
+      for (const int64_t stride : {1, 2, 3, 4, 5}) {
+        all.push_back({{axis(8, 3, stride, 1, 1, ceil_mode), axis(width, 3, stride, 1, 1, ceil_mode)}, 2});
+        all.push_back(
+            {{axis(11, 4, 1, 2, dilation, ceil_mode), axis(width + 4, 5, stride, 2, dilation, ceil_mode)}, 2});
+      }
+    }
     all.push_back({{axis(9, 3, 2, 1, dilation, ceil_mode), axis(12, 2, 3, 1, dilation, ceil_mode)}, 2});
     all.push_back({{axis(6, 2, 5, 1, dilation, ceil_mode), axis(5, 3, 1, 0, dilation, ceil_mode)}, 3});
     all.push_back({{axis(20, 17, 3, 8, 1, ceil_mode), axis(19, 16, 2, 5, 1, ceil_mode)}, 2});
