@@ -318,6 +318,17 @@ def test_sizes_that_overflow_are_refused():
         _core.concatenate([np.zeros((0, 2**60), np.float32)] * 16, 1)
 
 
+@pytest.mark.parametrize("stride", [(1, 1), (2, 2)])  # with stride 1 through lists of windows
+def test_pooled_gradient_refuses_an_index_outside_its_window(stride):
+    x, weight = np.ones((3, 2, 9, 8), np.float32), np.ones((4, 2, 3, 3), np.float32)
+    how = stride, (0, 0, 0, 0), (1, 1), 1, "relu"
+    y, indices = _core.conv2d_max_pool2d(x, weight, None, *how)
+    for index in (4, 255):
+        indices.reshape(-1)[-1] = index
+        with pytest.raises(IndexError, match=r"^conv2d_max_pool2d_backward: indices .* outside 0..3"):
+            _core.conv2d_max_pool2d_backward(y, y, indices, x, weight, *how, True, True, True)
+
+
 def test_info():
     info = _core.info()
     assert set(info) >= {"isa", "isas", "compiler", "num_threads", "max_threads"}

@@ -21,12 +21,12 @@ struct Image {
   int64_t pooled_rows, pooled_columns;  // windows
   int64_t rows, columns, channels;
 
-  explicit Image(const ConvShape& s)
+  Image(const ConvShape& s, int64_t with_channels)
       : pooled_rows(s.rows.out / 2),
         pooled_columns(s.columns.out / 2),
         rows(2 * pooled_rows + s.rows.kernel - 1),
         columns(2 * pooled_columns + s.columns.kernel - 1),
-        channels(s.channels) {}
+        channels(with_channels) {}
 
   int64_t windows() const { return pooled_rows * pooled_columns; }
   int64_t row_size() const { return columns * channels; }
@@ -61,8 +61,12 @@ bool sparse_dweight_pays(const ConvShape& s) {
   if (s.groups != 1 || s.rows.stride != 1 || s.columns.stride != 1 || s.rows.dilation != 1 || s.columns.dilation != 1) {
     return false;
   }
-  const Image image(s);
-  if (s.images * s.outputs * image.windows() == 0 || image.rows * image.row_size() > kMostElements) return false;
+  if (s.images == 0 || s.outputs == 0 || s.rows.out < 2 || s.columns.out < 2) return false;
+  const Image image(s, s.channels);
+  if (image.rows > kMostElements || image.columns > kMostElements || image.row_size() > kMostElements ||
+      image.rows * image.row_size() > kMostElements) {
+    return false;
+  }
   return s.channels * s.rows.kernel * s.columns.kernel > 8;
 }
 
@@ -78,8 +82,13 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
                                    const ConvShape& s) {
   using Int = typename SparsePosition<T>::Int;
   const SparseConvKernels<T>& kernel = kernels<T>().sparse_conv;
-  const Image image(s);
-  const int64_t row = kernel.dweight_row(s.columns.kernel * s.channels), filter = s.rows.kernel * row;
+  // Channels in blocks of a vector each: of fewer channels more rows fit into the first cache, and the sums of a block
+  // of channels into the registers.
+  const bool in_blocks = s.channels % kernel.lanes == 0 && s.rows.kernel > 2 && s.columns.kernel > 2;
+  const Image image(s, in_blocks ? kernel.lanes : s.channels);
+  const int64_t blocks = s.channels / image.channels;
+  const int64_t row = kernel.dweight_row(s.columns.kernel * image.channels), block_filter = s.rows.kernel * row;
+  const int64_t filter = blocks * block_filter;
   const int64_t size = s.outputs * (filter + kernel.lanes);  // sums of dweight, and of dbias lane by lane
   const int64_t chunks =
       std::max<int64_t>(1, std::min({s.images, kMostChunks, kPartialBytes / (size * static_cast<int64_t>(sizeof(T)))}));
@@ -106,16 +115,17 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
     T* sums = partial.get() + chunk * size;
     T* bias_sums = sums + s.outputs * filter;
     std::fill(sums, sums + size, T(0));
-    T* images = arena::scratch<T>(arena::Slot::tile, strips.images * image_size + kernel.lanes);
+    T* images = arena::scratch<T>(arena::Slot::tile, blocks * strips.images * image_size + kernel.lanes);
     T* g = arena::scratch<T>(arena::Slot::columns, list_strips * s.outputs * list);
     Int* at = arena::scratch<Int>(arena::Slot::pack_a, list_strips * s.outputs * list);
     int64_t* lengths = arena::scratch<int64_t>(arena::Slot::pack_b, list_strips * s.outputs);
     const int64_t end = s.images * (chunk + 1) / chunks;
     for (int64_t first = s.images * chunk / chunks; first < end; first += strips.images) {
       const int64_t count = std::min(strips.images, end - first);
-      for (int64_t n = 0; n < count && dweight != nullptr; ++n) {
-        kernel.pack_image(images + n * image_size, image.rows, image.columns, s.channels,
-                          x + (first + n) * s.channels * s.rows.size * s.columns.size,
+      for (int64_t n = 0; n < blocks * count && dweight != nullptr; ++n) {
+        const int64_t block = n % blocks, of_block = n / blocks, plane = s.rows.size * s.columns.size;
+        kernel.pack_image(images + (block * strips.images + of_block) * image_size, image.rows, image.columns,
+                          image.channels, x + ((first + of_block) * s.channels + block * image.channels) * plane,
                           {s.rows.size, s.columns.size, -s.rows.padding, -s.columns.padding, 1, 1});
       }
       for (int64_t first_strip = 0; first_strip < strips.count; first_strip += list_strips) {
@@ -131,18 +141,20 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
               const int64_t to = (strip * s.outputs + o) * list + length;
               length += kernel.list_live(g + to, at + to, bias_sums + o * kernel.lanes,
                                          plane.from(row * image.pooled_columns), corners.data() + n * image.windows(),
-                                         static_cast<Int>(image.row_size()), static_cast<Int>(s.channels),
+                                         static_cast<Int>(image.row_size()), static_cast<Int>(image.channels),
                                          rows * image.pooled_columns);
             }
           }
         }
         if (dweight == nullptr) continue;
-        for (int64_t strip = 0; strip < strip_count; ++strip) {
-          const T* from = images + 2 * (first_strip + strip) * strips.pooled_rows * image.row_size();
+        for (int64_t part = 0; part < strip_count * blocks; ++part) {
+          const int64_t strip = part / blocks, block = part % blocks;
+          const T* from = images + block * strips.images * image_size +
+                          2 * (first_strip + strip) * strips.pooled_rows * image.row_size();
           for (int64_t o = 0; o < s.outputs; ++o) {
             const int64_t i = strip * s.outputs + o;
-            kernel.dweight(sums + o * filter, s.rows.kernel, row, from, image.row_size(), g + i * list, at + i * list,
-                           lengths[i]);
+            kernel.dweight(sums + o * filter + block * block_filter, s.rows.kernel, row, from, image.row_size(),
+                           g + i * list, at + i * list, lengths[i]);
           }
         }
       }
@@ -164,14 +176,15 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
   }
   if (dweight == nullptr) return;
   parallel_ranges(s.outputs, ceil_div(4096, filter), [&](int64_t begin, int64_t end) {
-    // The sum of the chunks, [row tap, column tap, channel], then turned to [channel, row tap, column tap].
+    // The sum of the chunks, [block, row tap, column tap, channel], then turned to [channel, row tap, column tap].
     T* sum = arena::scratch<T>(arena::Slot::tile, (end - begin) * filter);
     kernels<T>().gemm.column_sums(sum, partial.get() + begin * filter, size, chunks, (end - begin) * filter);
     T* to = dweight + begin * s.channels * s.rows.kernel * s.columns.kernel;
     for (int64_t o = begin; o < end; ++o, sum += filter) {
       for (int64_t c = 0; c < s.channels; ++c) {
+        const T* from = sum + c / image.channels * block_filter + c % image.channels;
         for (int64_t i = 0; i < s.rows.kernel; ++i) {
-          for (int64_t j = 0; j < s.columns.kernel; ++j) *to++ = sum[i * row + j * s.channels + c];
+          for (int64_t j = 0; j < s.columns.kernel; ++j) *to++ = from[i * row + j * image.channels];
         }
       }
     }
@@ -225,7 +238,7 @@ template <class T>
 void sparse_conv2d_backward_data(T* dx, const PooledGradient<T>& gradient, const T* weight, const ConvShape& s) {
   using Int = typename SparsePosition<T>::Int;
   const SparseConvKernels<T>& kernel = kernels<T>().sparse_conv;
-  const Image image(s);
+  const Image image(s, s.channels);
   const Filters<T> filters(s);
   const arena::Buffer<T> packed(filters.blocks * filters.block);
   pack_filters(packed.get(), filters, weight, s);
