@@ -264,8 +264,10 @@ void dweight(T* dweight, const T* dy, int64_t dy_plane, int64_t dy_image, const 
 
 template <class T>
 void dweight_outputs(T* dweight, const T* dy, int64_t dy_step, int64_t dy_image, const T* source, int64_t source_image,
-                     const int64_t* offsets, const ConvPixels& pixels, int64_t outputs, int64_t taps, int64_t images) {
+                     const int64_t* offsets, const ConvPixels& all_pixels, int64_t outputs, int64_t taps,
+                     int64_t images) {
   constexpr int64_t lanes = Vec<T>::lanes;
+  const ConvPixels pixels = join_rows(all_pixels);
   const int64_t blocks = (taps + gemm_rows - 1) / gemm_rows;
   for (int64_t o = 0; o < outputs; o += 2 * lanes) {
     const int64_t left = outputs - o;

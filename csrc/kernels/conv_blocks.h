@@ -266,19 +266,21 @@ void outputs_dweight_micro_kernel(const OutputsDweight<T>& a, int tail) {
       sum[k][c] = c == NC - 1 ? Vec<T>::load(p, tail) : Vec<T>::load(p);
     }
   }
+  int64_t offset[KT];  // beside one pointer that moves: nothing is set up for each row
+#pragma GCC unroll 16
+  for (int k = 0; k < KT; ++k) offset[k] = a.offsets[k];
   for (int64_t image = 0; image < a.images; ++image) {
     const T* dy = a.dy + image * a.dy_image;
     for (int64_t r = 0; r < a.rows; ++r) {
-      const T* tap[KT];
-#pragma GCC unroll 16
-      for (int k = 0; k < KT; ++k) tap[k] = a.source + image * a.source_image + r * a.source_row + a.offsets[k];
-      for (int64_t column = 0; column < a.columns; ++column, dy += a.dy_step) {
+      const T* pixel = a.source + image * a.source_image + r * a.source_row;
+      const T* const row_end = pixel + a.columns;
+      for (; pixel != row_end; ++pixel, dy += a.dy_step) {
         Vec<T> d[NC];
 #pragma GCC unroll 2
         for (int c = 0; c < NC; ++c) d[c] = Vec<T>::load(dy + c * lanes);
 #pragma GCC unroll 16
         for (int k = 0; k < KT; ++k) {
-          const Vec<T> x(tap[k][column]);
+          const Vec<T> x(pixel[offset[k]]);
 #pragma GCC unroll 2
           for (int c = 0; c < NC; ++c) sum[k][c] = fma(d[c], x, sum[k][c]);
         }

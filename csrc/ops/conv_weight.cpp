@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kPartialBytes = int64_t(1) << 24;
 constexpr int64_t kMostChunks = 16;
+constexpr int64_t kLeastPixels = 128;  // of a group of images, beside which its accumulators weigh little
 
 }  // namespace
 
@@ -45,7 +46,8 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, co
       bands.count > 1
           ? 1
           : std::max<int64_t>(
-                1, std::min({s.images, 1024 / dy_plane, 2 * kSourceBytes / std::max<int64_t>(1, image_bytes)}));
+                1, std::min({std::max(ceil_div(s.images, kMostChunks), ceil_div(kLeastPixels, dy_plane)), s.images,
+                             1024 / dy_plane, 2 * kSourceBytes / std::max<int64_t>(1, image_bytes)}));
   const int64_t units = ceil_div(s.images, group_images) * bands.count;
   const int64_t size = s.outputs * taps + s.outputs;  // dweight, dbias
   const int64_t chunks = std::max<int64_t>(
@@ -121,8 +123,8 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, co
         const T* from = planes + (group * channels - first_channel) * source.channel();
         if (in_lanes) {
           kernel.dweight_outputs(sums + o * taps, gradients + o - first, end - first, dy_image, from, source_image,
-                                 offsets.data(), {row_count, s.columns.out, source.row_length, 0, 0, 1}, o_end - o,
-                                 taps, images);
+                                 offsets.data(), {row_count, s.columns.out, source.row_length, 0, s.columns.out, 1},
+                                 o_end - o, taps, images);
         } else {
           kernel.dweight(sums + o * taps, gradients + (o - first) * dy_plane, dy_plane, dy_image, from, source_image,
                          offsets.data(), o_end - o, taps, run, images);
