@@ -21,9 +21,11 @@ double ulp(double want) {
   return std::ldexp(1.0, std::max(exponent - 24, -149));
 }
 
-// The largest error over every 509th float, of both signs and all exponents; infinities and NaN must be met exactly.
+// The largest error over every 509th float, of both signs and all exponents, in units of the result or of the argument;
+// infinities and NaN must be met exactly.
+enum class Unit { result, argument };
 template <class Kernel, class Reference>
-double largest_error(const Kernel& kernel, const Reference& reference) {
+double largest_error(const Kernel& kernel, const Reference& reference, Unit unit = Unit::result) {
   constexpr uint64_t kStep = 509, kFloats = uint64_t(1) << 32;
   Guarded<float> x(kBatch), y(kBatch);
   double largest = 0;
@@ -36,7 +38,8 @@ double largest_error(const Kernel& kernel, const Reference& reference) {
     for (int64_t i = 0; i < kBatch; ++i) {
       const double want = reference(static_cast<double>(x[i]));
       const auto rounded = static_cast<float>(want);
-      double error = std::abs(static_cast<double>(y[i]) - want) / ulp(want);
+      const double size = unit == Unit::result ? want : static_cast<double>(x[i]);
+      double error = std::abs(static_cast<double>(y[i]) - want) / ulp(size);
       if (!std::isfinite(rounded)) error = y[i] == rounded || (std::isnan(y[i]) && std::isnan(rounded)) ? 0 : INFINITY;
       if (!(error <= largest)) largest = error;
     }
@@ -57,4 +60,17 @@ TEST_CASE("exp, log, tanh, sigmoid and erf are as accurate as simd/math.h says")
     for (int64_t i = 0; i < n; i += V::lanes) math_test::erf(V::load(x + i)).store(y + i);
   };
   CHECK(largest_error(erf, [](double x) { return std::erf(x); }) <= 1.4);
+}
+
+TEST_CASE("gelu and its approximation by tanh are accurate to the units of x that kernels/elementwise.cpp says") {
+  const ElementwiseKernels<float>& kernel = kernels<float>().elementwise;
+  const auto gelu = [](double x) {
+    return std::isinf(x) ? (x > 0 ? x : NAN) : 0.5 * x * std::erfc(-x * std::sqrt(0.5));
+  };
+  CHECK(largest_error(kernel.gelu, gelu, Unit::argument) <= 1.5);
+  const auto gelu_tanh = [](double x) {
+    return std::isinf(x) ? (x > 0 ? x : NAN)
+                         : x / (1 + std::exp(-2 * std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+  };
+  CHECK(largest_error(kernel.gelu_tanh, gelu_tanh, Unit::argument) <= 1.9);
 }
