@@ -10,11 +10,14 @@
 namespace pynn::ops {
 namespace {
 
-constexpr int64_t kSerialWork = int64_t(1) << 18;  // multiply-adds below which a second thread costs more than it gives
+// Multiply-adds below which a second thread costs more than it gives, if it waits for work or has to be woken.
+constexpr int64_t kSerialWork = int64_t(1) << 17;
+constexpr int64_t kWakingWork = int64_t(1) << 19;
 
 // Few rows take as long as three: they wait for the other operand's memory.
 int64_t threads_for(int64_t m, int64_t n, int64_t k) {
-  return std::max<int64_t>(m, 3) * n * k < kSerialWork ? 1 : num_threads();
+  const int64_t work = std::max<int64_t>(m, 3) * n * k;
+  return work < kSerialWork ? 1 : work < kWakingWork ? awake_threads() : num_threads();
 }
 
 // The tasks of both products, evenly mixed, so that every thread has its share of either.
@@ -50,7 +53,7 @@ void batched_gemm(const GemmArguments<T>& first, int64_t batch, const int64_t* a
     gemm(g);
   };
   // Inside parallel_for a product runs on its one thread; few large products are better split themselves.
-  if (batch >= num_threads() && first.m * first.n * first.k * batch >= kSerialWork) {
+  if (batch >= num_threads() && threads_for(first.m * batch, first.n, first.k) > 1) {
     parallel_for(batch, one);
   } else {
     for (int64_t i = 0; i < batch; ++i) one(i);

@@ -147,6 +147,8 @@ class Pool {
     }
   }
 
+  bool any_asleep() const { return sleeping_.load(std::memory_order_relaxed) > 0; }
+
  private:
   // Where the system refuses a thread, the others do its tasks.
   void grow(int workers) {
@@ -250,6 +252,11 @@ int max_threads() {
 }
 
 int num_threads() { return thread_setting().load(std::memory_order_relaxed); }
+
+int awake_threads() {
+  const int threads = num_threads();
+  return threads > 1 && the_pool().any_asleep() ? 1 : threads;
+}
 
 void set_num_threads(int n) { thread_setting().store(checked_threads(n, "set_num_threads")); }
 

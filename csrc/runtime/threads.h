@@ -10,6 +10,7 @@ namespace pynn {
 
 int num_threads();
 int max_threads();            // the cores this process may use
+int awake_threads();          // num_threads(), or 1 while a worker sleeps: for work that is done before one is awake
 void set_num_threads(int n);  // throws std::invalid_argument unless 1 <= n <= 256
 
 namespace detail {

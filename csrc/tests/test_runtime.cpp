@@ -128,6 +128,17 @@ TEST_CASE("a size class wastes at most a quarter") {
   }
 }
 
+TEST_CASE("awake_threads is all threads or the caller alone") {
+  const int before = num_threads();
+  for (const int threads : {1, 2, 3}) {
+    set_num_threads(threads);
+    parallel_for(100, [](int64_t) {});
+    const int awake = awake_threads();
+    CHECK((awake == 1 || awake == threads));
+  }
+  set_num_threads(before);
+}
+
 TEST_CASE("counters count since the last reset") {
   static Counter taken("test.path");
   reset_kernel_counts();
