@@ -13,7 +13,8 @@ namespace {
 
 constexpr int64_t kPartialBytes = int64_t(1) << 24;
 constexpr int64_t kMostChunks = 16;
-constexpr int64_t kLeastPixels = 128;  // of a group of images, beside which its accumulators weigh little
+constexpr int64_t kLeastPixels = 128;             // of a group of images, beside which its accumulators weigh little,
+constexpr int64_t kNearBytes = int64_t(1) << 18;  // if they take no more than this
 
 }  // namespace
 
@@ -40,16 +41,17 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, co
   const int64_t dy_plane = in_lanes ? bands.rows * s.columns.out : round_up(bands.rows * row_length, kernel.lanes);
   const int64_t dy_image = s.outputs * dy_plane;
 
+  const int64_t size = s.outputs * taps + s.outputs;  // dweight, dbias
+  const int64_t least_pixels = kLeastPixels * ceil_div(size * static_cast<int64_t>(sizeof(T)), kNearBytes);
   // Small images go in groups, so that the accumulators are rarely loaded and stored beside what they add up.
   const int64_t image_bytes = (source_image + dy_image) * static_cast<int64_t>(sizeof(T));
   const int64_t group_images =
       bands.count > 1
           ? 1
           : std::max<int64_t>(
-                1, std::min({std::max(ceil_div(s.images, kMostChunks), ceil_div(kLeastPixels, dy_plane)), s.images,
+                1, std::min({std::max(ceil_div(s.images, kMostChunks), ceil_div(least_pixels, dy_plane)), s.images,
                              1024 / dy_plane, 2 * kSourceBytes / std::max<int64_t>(1, image_bytes)}));
   const int64_t units = ceil_div(s.images, group_images) * bands.count;
-  const int64_t size = s.outputs * taps + s.outputs;  // dweight, dbias
   const int64_t chunks = std::max<int64_t>(
       1, std::min({units, kMostChunks, kPartialBytes / std::max<int64_t>(1, size * static_cast<int64_t>(sizeof(T)))}));
   const int64_t work = s.images * s.outputs * s.rows.out * s.columns.out * (taps + 1);
