@@ -118,7 +118,7 @@ def gelu(x: Input, approximate: str = "none") -> Tensor:
     """Return x * Phi(x), Phi the normal distribution function (Hendrycks and Gimpel 2016).
 
     `approximate="tanh"` computes the paper's approximation; other words raise ValueError. In float32 both are right to
-    2 units in the last place of x (of x, not of the result: it is tiny far below 0).
+    4 units in the last place of x (of x, not of the result: it is tiny far below 0).
 
     >>> import pynn
     >>> pynn.functional.gelu(pynn.tensor([0.0]))
