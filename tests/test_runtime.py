@@ -183,6 +183,38 @@ def test_steady_training_takes_no_memory_and_no_page_faults(network: str, thread
     assert min(faults for _, faults in rounds) <= 4  # the interpreter's own pools may grow by a page
 
 
+RESTRICTED = """
+import os
+import numpy as np
+import pynn
+
+pynn.set_num_threads(2)
+a = np.ones((256, 256), np.float32)
+
+def threads():
+    return [int(thread) for thread in os.listdir("/proc/self/task")]
+
+def work():
+    for _ in range(20):
+        pynn.functional.matmul(a, a)
+        sum(range(100000))  # long enough for the worker to fall asleep
+
+work()
+for core in sorted(os.sched_getaffinity(0))[:2]:
+    for thread in threads():
+        os.sched_setaffinity(thread, {core})
+    work()
+    print(all(os.sched_getaffinity(thread) == {core} for thread in threads()))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity masks")
+def test_workers_stay_on_the_cores_that_a_running_process_is_restricted_to() -> None:
+    result = run_python(RESTRICTED)
+    assert result.returncode == 0, result.stderr
+    assert set(result.stdout.split()) == {"True"}
+
+
 def test_outputs_are_aligned_for_vectors() -> None:
     for n in (1, 7, 100):
         assert _core.matmul(np.ones((n, n), np.float32), np.ones((n, n), np.float32)).ctypes.data % 64 == 0

@@ -209,7 +209,8 @@ void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const T* y
   const Inside column(window.left, window.column_step, window.width, columns);
   const int64_t n = column.end - column.begin, zeros = (n + lanes - 1) / lanes * lanes;
   const int64_t first = window.left + column.begin * window.column_step;
-  const int64_t pairs = first + 2 * n <= window.width ? n : n - 1;  // there may be nothing beside the last element
+  // There may be nothing beside the last element.
+  const int64_t pairs = n == 0 || first + 2 * n <= window.width ? n : n - 1;
   clear(plane, row.begin * columns + (row.begin < row.end ? column.begin : 0));
   for (int64_t r = row.begin; r < row.end; ++r) {
     const int64_t start = (window.top + r * window.row_step) * window.width + first;

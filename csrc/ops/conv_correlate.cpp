@@ -149,6 +149,9 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
   const int64_t parts = threads == 1 ? 1
                                      : std::min(job.groups * blocks.count,
                                                 std::max<int64_t>(1, 2 * threads / (job.images * bands.count)));
+  const auto elements_behind = [&](int64_t image) {
+    return (job.images - 1 - image) * all_channels * job.height * job.width;
+  };
   const auto task = [&](int64_t t) {
     const int64_t part = t % parts, band = t / parts % bands.count, image = t / parts / bands.count;
     const int64_t first_block = job.groups * blocks.count * part / parts;
@@ -164,7 +167,8 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
       fill_source(copy, source, x + image_x, mask != nullptr ? mask + image_x : nullptr, first_channel,
                   end_channel - first_channel, first_row);
       planes = copy;
-    } else if (!blocks.outputs_in_lanes && image == job.images - 1) {  // pixels in the lanes are read behind the last
+    } else if (!blocks.outputs_in_lanes && elements_behind(image) < kernel.lanes) {
+      // Pixels in the lanes are read up to a vector behind the last one.
       T* copy = arena::scratch<T>(arena::Slot::tile, part_size + kernel.lanes);
       std::copy(planes, planes + part_size - first_row * source.row_length, copy);
       planes = copy;

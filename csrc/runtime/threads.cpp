@@ -155,9 +155,9 @@ class Pool {
     try {
       if (static_cast<int>(workers_.size()) >= workers) return;
 #if defined(__linux__)
-      if (sched_getaffinity(0, sizeof cores_, &cores_) != 0) CPU_ZERO(&cores_);  // which the new threads inherit
       core_ = -1;
 #endif
+      workers_.reserve(static_cast<size_t>(workers));
       while (static_cast<int>(workers_.size()) < workers) {
         std::thread worker([this, id = static_cast<int>(workers_.size()) + 1] { serve(id); });
         workers_.push_back(worker.native_handle());
@@ -174,7 +174,9 @@ class Pool {
     const int here = sched_getcpu();
     if (here < 0 || here == core_) return;
     core_ = here;
-    cpu_set_t others = cores_;
+    // The caller's own cores, asked anew: who has restricted a running process finds its workers there, too.
+    cpu_set_t others;
+    if (sched_getaffinity(0, sizeof others, &others) != 0) return;
     CPU_CLR(here, &others);
     if (CPU_COUNT(&others) == 0) return;
     for (const pthread_t worker : workers_) pthread_setaffinity_np(worker, sizeof others, &others);
@@ -218,8 +220,7 @@ class Pool {
   std::condition_variable wake_;
   std::vector<pthread_t> workers_;
 #if defined(__linux__)
-  cpu_set_t cores_;  // that the workers may use,
-  int core_ = -1;    // but for this one
+  int core_ = -1;  // that the workers are kept off
 #endif
 };
 

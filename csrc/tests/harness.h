@@ -2,6 +2,8 @@
 #pragma once
 
 #include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdint>
@@ -48,6 +50,31 @@ class Guarded {
   static constexpr unsigned char kPattern = 0xA5;
   int64_t count_;
   std::vector<unsigned char> bytes_;
+};
+
+// A copy of an array that ends where memory without access begins: who reads behind it dies.
+template <class T>
+class BeforeNoAccess {
+ public:
+  explicit BeforeNoAccess(const Guarded<T>& values) {
+    const size_t bytes = static_cast<size_t>(values.size()) * sizeof(T), page = static_cast<size_t>(getpagesize());
+    const size_t usable = (bytes + page - 1) / page * page;
+    void* memory = mmap(nullptr, usable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    memory_ = static_cast<char*>(memory);
+    size_ = usable + page;
+    REQUIRE(mprotect(memory_ + usable, page, PROT_NONE) == 0);
+    data_ = reinterpret_cast<T*>(memory_ + usable - bytes);
+    std::memcpy(data_, values.data(), bytes);
+  }
+  BeforeNoAccess(const BeforeNoAccess&) = delete;
+  ~BeforeNoAccess() { munmap(memory_, size_); }
+  const T* data() const { return data_; }
+
+ private:
+  char* memory_ = nullptr;
+  size_t size_ = 0;
+  T* data_ = nullptr;
 };
 
 template <class T>

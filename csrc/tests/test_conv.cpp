@@ -43,6 +43,9 @@ std::vector<ops::ConvShape> shapes() {
   all.push_back({1, 40, 3, 1, axis(64, 3, 1, 1, 1), axis(70, 3, 1, 1, 1)});
   all.push_back({1, 64, 40, 1, axis(4, 3), axis(5, 3)});
   all.push_back({40, 3, 5, 1, axis(9, 3, 1, 1, 1), axis(9, 3, 1, 1, 1)});
+  // Padding alone.
+  all.push_back({2, 2, 3, 1, axis(4, 3, 2, 2, 2), axis(0, 3, 2, 2, 2)});
+  all.push_back({2, 2, 3, 1, axis(0, 3, 2, 2, 2), axis(4, 3, 2, 2, 2)});
   // Nothing to do.
   all.push_back({0, 3, 4, 1, axis(5, 3), axis(5, 3)});
   all.push_back({2, 0, 4, 1, axis(5, 3), axis(5, 3)});
@@ -100,6 +103,27 @@ TEST_CASE_TEMPLATE("conv2d and its backward equal the naive ones", T, float, dou
     check_close(got.dweight, want.dweight, rounding<T>(pixels), "dweight of " + name(s));
     check_close(got.dbias, want.dbias, rounding<T>(pixels), "dbias of " + name(s));
   }
+}
+
+TEST_CASE_TEMPLATE("conv2d reads nothing behind its input", T, float, double) {
+  for (const ops::ConvShape& s :
+       {ops::ConvShape{3, 1, 1, 1, axis(1, 1), axis(1, 1)}, ops::ConvShape{5, 1, 1, 1, axis(2, 1), axis(2, 1)},
+        ops::ConvShape{4, 1, 2, 1, axis(3, 2), axis(3, 2)}, ops::ConvShape{4, 3, 3, 3, axis(1, 1), axis(3, 1)}}) {
+    const Guarded<T> x = random_array<T>(x_size(s)), weight = random_array<T>(weight_size(s));
+    const BeforeNoAccess<T> placed(x);
+    Guarded<T> y(y_size(s));
+    Guarded<double> want(y_size(s));
+    ops::conv2d(y.data(), placed.data(), weight.data(), static_cast<const T*>(nullptr), false, s);
+    reference::conv2d(want.data(), x.data(), weight.data(), static_cast<const T*>(nullptr), s);
+    check_close(y, want, rounding<T>(double(s.rows.kernel * s.columns.kernel)), "conv2d of " + name(s));
+  }
+}
+
+TEST_CASE_TEMPLATE("conv2d of images without columns reads nothing in front of them", T, float, double) {
+  const ops::ConvShape s{1, 1, 1, 1, axis(4, 3, 2, 2, 2), axis(0, 3, 2, 2, 2)};
+  Guarded<T> in_front(8, T(9)), weight(weight_size(s), T(1)), y(y_size(s), T(7));
+  ops::conv2d(y.data(), in_front.data() + 8, weight.data(), static_cast<const T*>(nullptr), false, s);
+  for (int64_t i = 0; i < y.size(); ++i) CHECK(y[i] == T(0));
 }
 
 TEST_CASE_TEMPLATE("conv2d_backward computes any one of its gradients alone", T, float, double) {
