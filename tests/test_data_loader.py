@@ -257,6 +257,7 @@ def test_take_of_any_layout_and_index_type(rng: np.random.Generator) -> None:
         ((3, 2), [0, 3], IndexError, "row 3 at position 1 is not one of the 3 rows"),
         ((3, 2), [-4], IndexError, "row -4 at position 0"),
         ((0, 2), [0], IndexError, "not one of the 0 rows"),
+        ((3, 2), np.array([2**64 - 1], np.uint64), IndexError, "row 18446744073709551615 is not one of the 3 rows"),
         ((3, 2), [[0]], ValueError, r"got \[3, 2\] and \[1, 1\]"),
         ((), [0], ValueError, r"got \[\] and \[1\]"),
         ((3, 2), [0.5], TypeError, "must hold integers, got float64"),

@@ -6,27 +6,13 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
-// Lanes of a Vec as integers, and as bytes.
-template <class T>
-struct IndexLanes;
-template <>
-struct IndexLanes<float> {
-  using Ints __attribute__((vector_size(4 * Vec<float>::lanes))) = int32_t;
-  using Bytes __attribute__((vector_size(Vec<float>::lanes))) = uint8_t;
-};
-template <>
-struct IndexLanes<double> {
-  using Ints __attribute__((vector_size(8 * Vec<double>::lanes))) = int64_t;
-  using Bytes __attribute__((vector_size(Vec<double>::lanes))) = uint8_t;
-};
-
 // Indices of the windows in the lanes of a Vec. `room` is how many bytes are left in the array: where it allows, whole
 // vectors are moved, since the bytes behind the n first are read for nothing or written again by the next windows.
 template <class T>
 PYNN_INLINE void store_indices(uint8_t* p, Vec<T> v, int n, int64_t room) {
   constexpr int lanes = Vec<T>::lanes;
-  using Ints = typename IndexLanes<T>::Ints;
-  using Bytes = typename IndexLanes<T>::Bytes;
+  using Ints = typename Integers<T>::Lanes;
+  using Bytes = typename Integers<T>::Bytes;
   const Bytes bytes = __builtin_convertvector(__builtin_convertvector(v.v, Ints), Bytes);
   if (room >= lanes) {
     std::memcpy(p, &bytes, lanes);

@@ -164,17 +164,14 @@ void avg_pool2d_backward(T* dx, const T* dy, const PoolShape& shape, bool count_
 template <class T>
 PYNN_INLINE Vec<T> load_indices(const uint8_t* p, int n, int64_t room) {
   constexpr int lanes = Vec<T>::lanes;
-  using Ints = typename IndexLanes<T>::Ints;
-  using Bytes = typename IndexLanes<T>::Bytes;
   uint8_t bytes[lanes] = {};
   if (room >= lanes) {
     std::memcpy(bytes, p, lanes);
   } else {
     for (int i = 0; i < n; ++i) bytes[i] = p[i];
   }
-  Bytes loaded;
-  std::memcpy(&loaded, bytes, lanes);
-  return __builtin_convertvector(__builtin_convertvector(loaded, Ints), decltype(Vec<T>::v));
+  const auto index = (typename Integers<T>::Lanes)widen(bytes, Vec<T>());
+  return __builtin_convertvector(index, decltype(Vec<T>::v));
 }
 
 // body(in, out, lanes): element offsets of the upper left corner of a group of windows, and of their outputs.

@@ -15,6 +15,8 @@ constexpr int64_t kMostChunks = 16;
 constexpr int64_t kPartialBytes = int64_t(1) << 24;
 constexpr int64_t kMostElements = INT32_MAX / 2;  // of an image, so that positions fit into integers of 32 bits
 constexpr int64_t kStripBytes = 36 << 10;         // of an image, to stay in the first cache, or nearly so
+constexpr int64_t kFilterBytes = 40 << 10;        // of a group of outputs, likewise
+constexpr int64_t kListBytes = 256 << 10;         // of the lists of several strips, to stay in the second cache
 
 // An image with its channels last, zeros around it, and of its rows and columns those that windows read.
 struct Image {
@@ -48,8 +50,6 @@ Strips choose_strips(const Image& image, int64_t images, int64_t kernel_rows) {
   const int64_t fit = count > 1 ? 1 : std::max<int64_t>(1, kStripBytes / (rows * row_bytes));
   return {pooled_rows, ceil_div(image.pooled_rows, pooled_rows), ceil_div(images, ceil_div(images, fit)), rows};
 }
-constexpr int64_t kListBytes = 256 << 10;   // of the lists of several strips
-constexpr int64_t kFilterBytes = 40 << 10;  // of a group of outputs, likewise
 
 }  // namespace
 

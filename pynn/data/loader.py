@@ -92,6 +92,8 @@ def take(array: Array, rows: npt.ArrayLike) -> Array:
         raise ValueError(
             f"take: needs an array [N, ...] and rows [K], got {list(array.shape)} and {list(indices.shape)}"
         )
+    if indices.dtype == np.uint64 and indices.max(initial=0) > np.iinfo(np.int64).max:  # would count from the end
+        raise IndexError(f"take: row {indices.max()} is not one of the {len(array)} rows of the array")
     indices = np.asarray(indices, np.int64, order="C")
     if array.flags.c_contiguous and array.flags.aligned and not array.dtype.hasobject:
         return _core.take_rows(array, indices)

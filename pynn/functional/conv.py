@@ -150,8 +150,8 @@ def conv2d_max_pool2d(
     """Return `max_pool2d(conv2d(...), 2)` in one pass, whose backward never makes the gradient between the two.
 
     At most one element in four of that gradient differs from zero: only these are multiplied. Parameters are those of
-    `conv2d`; the result differs from the two calls by rounding. `nn.Sequential` chooses this for Conv2d, (ReLU,)
-    MaxPool2d(2).
+    `conv2d`; the result has the bits of the two calls, the gradients differ by rounding. `nn.Sequential` chooses this
+    for Conv2d, (ReLU,) MaxPool2d(2).
 
     Returns
     -------

@@ -59,7 +59,8 @@ class Sequential(_List):
     """Call the modules one after another.
 
     `Linear` followed by ReLU, LeakyReLU(0.01), Sigmoid or Tanh is computed by one kernel, and so is `Conv2d` followed
-    by ReLU, MaxPool2d(2), or both. Results are those of the separate layers; with a pool their rounding may differ.
+    by ReLU, MaxPool2d(2), or both. Results are those of the separate layers; with a pool, gradients may differ by
+    rounding.
 
     Parameters
     ----------
