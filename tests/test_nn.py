@@ -275,6 +275,17 @@ def test_a_hooked_layer_is_not_fused(monkeypatch, hooked):
     assert activations_of(monkeypatch, model, np.ones((2, 4), np.float32)) == ["none"]
 
 
+@pytest.mark.parametrize("replaced", range(6))
+def test_a_forward_that_was_replaced_is_called(rng, replaced):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 4), nn.ReLU())
+    x = rng.normal(size=(3, 1, 6, 6)).astype(np.float32)
+    layer, seen = model[replaced], []
+    forward = layer.forward
+    layer.forward = lambda x: seen.append(x) or forward(x)
+    model(x)
+    assert len(seen) == 1
+
+
 POOLS = [
     nn.MaxPool2d(2),
     nn.MaxPool2d(2, ceil_mode=True),

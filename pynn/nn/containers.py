@@ -94,7 +94,7 @@ class Sequential(_List):
         while i < len(layers):
             layer = layers[i]
             fused = _FUSED.get(type(layer))
-            if fused is None or layer._forward_hooks or not isinstance(x, Tensor):
+            if fused is None or not _is_plain(layer) or not isinstance(x, Tensor):
                 x = layer(x)
                 i += 1
             else:
@@ -104,14 +104,19 @@ class Sequential(_List):
 
 
 # Patterns that one kernel computes: what follows a layer decides. Exact types, since a subclass may define its own
-# forward; a hook wants to see every output. Each returns the result and how many modules it stands for.
+# forward. Each returns the result and how many modules it stands for.
 
 _ACTIVATIONS: dict[type[Module], str] = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh"}
 
 
+def _is_plain(module: Module) -> bool:
+    """Whether nobody would notice that it is not called: a hook wants its output, and a forward of its own counts."""
+    return not module._forward_hooks and "forward" not in vars(module)
+
+
 def _linear(layer: Linear, layers: list[Module], after: int, x: Tensor) -> tuple[Tensor, int]:
     activation = None
-    if after < len(layers) and not layers[after]._forward_hooks:
+    if after < len(layers) and _is_plain(layers[after]):
         follower = layers[after]
         activation = _ACTIVATIONS.get(type(follower))
         if isinstance(follower, LeakyReLU) and follower.negative_slope != 0.01:  # the slope of the kernel
@@ -122,7 +127,7 @@ def _linear(layer: Linear, layers: list[Module], after: int, x: Tensor) -> tuple
 
 
 def _conv2d(layer: Conv2d, layers: list[Module], after: int, x: Tensor) -> tuple[Tensor, int]:
-    seen = list(takewhile(lambda module: not module._forward_hooks, layers[after : after + 2]))
+    seen = list(takewhile(_is_plain, layers[after : after + 2]))
     relu = len(seen) > 0 and type(seen[0]) is ReLU
     pool = len(seen) > relu and _is_halving(seen[relu])
     op = F.conv2d_max_pool2d if pool else F.conv2d
