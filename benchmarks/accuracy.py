@@ -30,14 +30,19 @@ def run(seed: int, options: list[str]) -> tuple[dict[str, Any], float]:
             f"{folder}/run",
         ]
         start = time.perf_counter()
-        subprocess.run([*command, *options], check=True)
+        if code := subprocess.run([*command, *options]).returncode:
+            sys.exit(code)  # the command has said why
         return json.loads(Path(folder, "run", "metrics.json").read_text()), time.perf_counter() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="Other options go to `pynn train mnist`."
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="trainings (%(default)s)")
     arguments, options = parser.parse_known_args()
+    if arguments.seeds < 1:
+        parser.error(f"--seeds {arguments.seeds}: needs at least 1")
     accuracies = []
     for seed in range(arguments.seeds):
         metrics, seconds = run(seed, [o for o in options if o != "--"])

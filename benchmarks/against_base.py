@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="of the compiler (%(default)s)")
     parser.add_argument("--repeats", type=int, default=9, help="pairs of blocks (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="few short blocks: shows that it runs, not how fast")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--json", metavar="FILE", type=report.output_file, help="write the figures")
     args = parser.parse_args(argv)
     everything = [*MAIN, *NEIGHBOURS]
     chosen = everything if args.filter is None else choose(everything, args.filter)
@@ -147,7 +147,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--filter {args.filter}: no workload has this in its name")
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     if not (REPOSITORY / "pynn" / f"_core{suffix}").exists():
-        parser.error("the working tree is not compiled in place")
+        parser.error("the working tree is not compiled in place: pip install -e ., or CMake with PYNN_INPLACE")
     try:
         commit = git("rev-parse", "--verify", f"{args.revision}^{{commit}}")
     except subprocess.CalledProcessError:

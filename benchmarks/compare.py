@@ -44,8 +44,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="blocks of each side (15; neighbours 9)")
     parser.add_argument("--quick", action="store_true", help="few short blocks: shows that it runs, not how fast")
     parser.add_argument("--seed", type=int, default=0, help="of weights, data and order (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures, with the time of every block")
-    parser.add_argument("--plot", metavar="FILE", help="draw the ratios: .png or .svg (needs matplotlib)")
+    parser.add_argument(
+        "--json", metavar="FILE", type=report.output_file, help="write the figures, with the time of every block"
+    )
+    parser.add_argument(
+        "--plot", metavar="FILE", type=report.output_file, help="draw the ratios: .png or .svg (needs matplotlib)"
+    )
     args = parser.parse_args(argv)
     _, possible, default = MODES[args.mode]
     args.vs = list(default) if args.vs is None else list(dict.fromkeys(filter(None, args.vs.split(","))))

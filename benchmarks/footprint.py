@@ -75,8 +75,12 @@ def installed_megabytes() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", type=Path, help="also print the size of this wheel")
-    parser.add_argument("--repeats", type=int, default=15, help="processes per import")
+    parser.add_argument("--repeats", type=int, default=15, help="processes per import (%(default)s)")
     arguments = parser.parse_args()
+    if arguments.repeats < 1:
+        parser.error(f"--repeats {arguments.repeats}: needs at least 1")
+    if arguments.wheel and not arguments.wheel.is_file():
+        parser.error(f"--wheel {arguments.wheel}: no such file")
     if arguments.wheel:
         print(f"wheel                   {os.path.getsize(arguments.wheel) / 1e6:8.2f} MB")
     print(f"installed               {installed_megabytes():8.2f} MB")

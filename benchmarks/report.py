@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -96,6 +97,13 @@ def summary(results: list[dict[str, Any]], side: str) -> str:
         f"{NAMES[side]} / pynn over {len(ratios)}: lowest {ratios[worst]:.2f} ({worst}), "
         f"median {np.median(list(ratios.values())):.2f}"
     )
+
+
+def output_file(path: str) -> str:
+    """Type of an argument: refuse a file in a folder that does not exist before anything is measured."""
+    if not Path(path).absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: its folder does not exist")
+    return path
 
 
 def write_json(path: str, report: dict[str, Any]) -> None:

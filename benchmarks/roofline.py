@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=pynn.info()["max_threads"], help="of both (%(default)s)")
     parser.add_argument("--detail", action="store_true", help="every call of a step with its floor and its time")
     parser.add_argument("--quick", action="store_true", help="few short blocks: shows that it runs, not how fast")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--json", metavar="FILE", type=report.output_file, help="write the figures")
     args = parser.parse_args(argv)
     chosen = MAIN if args.filter is None else choose([*MAIN, *NEIGHBOURS], args.filter)
     if not chosen:

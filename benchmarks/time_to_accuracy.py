@@ -75,11 +75,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each (%(default)s)")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--threads", type=int, default=pynn.info()["max_threads"], help="of both (%(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    parser.add_argument("--json", metavar="FILE", type=report.output_file, help="write the figures")
     args = parser.parse_args(argv)
     if args.seeds < 1:
         parser.error(f"--seeds {args.seeds}: needs at least 1")
-    data = load_mnist(download=False, allow_synthetic=False)
+    try:
+        data = load_mnist(download=False, allow_synthetic=False)
+    except FileNotFoundError as error:
+        parser.error(f"{error}; PYNN_DATA_DIR names the folder")
     settings = Settings.of(epochs=args.epochs)
     assert settings.shift == 0, "torch_mnist.py does not shift images"
     with_torch = importlib.util.find_spec("torch") is not None

@@ -250,6 +250,7 @@ def test_time_to_accuracy(bench, tmp_path, monkeypatch, capsys):
         (["--filter", "resnet"], "no case"),
         (["--repeats", "0"], "needs at least 1"),
         (["--threads", "0"], "needs at least 1"),
+        (["--json", "no-such-folder/figures.json"], "its folder does not exist"),
         (["--vs", "keras"], "--mode train compares with torch, jax, numpy"),
         (["--mode", "gemm", "--vs", "jax"], "--mode gemm compares with torch, numpy"),
     ],
@@ -258,6 +259,22 @@ def test_options_without_sense_are_refused(bench, options, message, capsys):
     with pytest.raises(SystemExit):
         bench.compare.main(options)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["accuracy.py", "--seeds", "0"], "--seeds 0: needs at least 1"),
+        (["accuracy.py", "--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["footprint.py", "--wheel", "no-such.whl"], "--wheel no-such.whl: no such file"),
+        (["footprint.py", "--repeats", "0"], "--repeats 0: needs at least 1"),
+    ],
+)
+def test_programs_refuse_without_a_traceback(command, message):
+    done = subprocess.run([sys.executable, FOLDER / command[0], *command[1:]], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_overhead_prints_every_operation(bench, capsys):

@@ -269,6 +269,12 @@ def test_take_refuses(shape: tuple[int, ...], rows: Any, error: type[Exception],
         take(np.zeros(shape), rows)
 
 
+def test_take_refuses_rows_of_any_layout() -> None:
+    for array in (np.zeros((3, 4))[:, ::2], np.zeros(3, object)):
+        with pytest.raises(IndexError, match=r"^take: index 3 is out of bounds"):
+            take(array, [3])
+
+
 def test_take_rows_of_the_core_refuses_what_it_cannot_copy() -> None:
     rows = np.zeros(1, np.int64)
     with pytest.raises(TypeError, match="needs plain elements"):

@@ -97,7 +97,10 @@ def take(array: Array, rows: npt.ArrayLike) -> Array:
     indices = np.asarray(indices, np.int64, order="C")
     if array.flags.c_contiguous and array.flags.aligned and not array.dtype.hasobject:
         return _core.take_rows(array, indices)
-    return array.take(indices, axis=0)
+    try:
+        return array.take(indices, axis=0)
+    except IndexError as error:
+        raise IndexError(f"take: {error}") from None
 
 
 class DataLoader:

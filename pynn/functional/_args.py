@@ -19,6 +19,7 @@ Operand: TypeAlias = Tensor | npt.ArrayLike
 Axes: TypeAlias = int | Sequence[int] | None
 
 INT64 = np.dtype(np.int64)
+INT64_MAX = 2**63 - 1
 
 
 def as_tensor(x: Input) -> Tensor:
@@ -109,12 +110,15 @@ def one_of(name: str, argument: str, value: str, allowed: Sequence[str]) -> None
 
 
 def int64(name: str, argument: str, indices: Input) -> npt.NDArray[np.int64]:
-    """Return an array of any integer dtype as contiguous int64; TypeError for others."""
+    """Return an array of any integer dtype as contiguous int64; TypeError for others, IndexError beyond int64."""
     array = np.asarray(indices.data if isinstance(indices, Tensor) else indices)
     if array.dtype == INT64 and array.flags.carray:  # the usual case, faster than asking NumPy to convert
         return array
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: {argument} must hold integers, got {array.dtype}")
+    # The rest of uint64 would wrap to negative indices.
+    if array.dtype.kind == "u" and array.itemsize == 8 and array.size and (largest := int(array.max())) > INT64_MAX:
+        raise IndexError(f"{name}: {argument} has {largest}, needs at most {INT64_MAX}")
     return np.asarray(array, np.int64, order="C")
 
 

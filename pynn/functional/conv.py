@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from pynn import _core
@@ -119,13 +120,13 @@ def conv1d(
     strides, dilations = (1, integer("conv1d", "stride", stride)), (1, integer("conv1d", "dilation", dilation))
     if not isinstance(padding, str):
         padding = integer("conv1d", "padding", padding)
-    pads = _pads("conv1d", padding if isinstance(padding, str) else (0, padding), w.shape, strides, dilations)
-    how = (strides, pads, dilations, integer("conv1d", "groups", groups), activation)
     needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
     try:
+        pads = _pads("conv1d", padding if isinstance(padding, str) else (0, padding), w.shape, strides, dilations)
+        how = (strides, pads, dilations, integer("conv1d", "groups", groups), activation)
         y = _core.conv2d(value, w, None if offset is None else offset.data, *how)
     except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("conv2d", "conv1d", 1)) from None
+        raise type(error)(_without_height(str(error))) from None
     has_relu = activation == "relu"
 
     def backward(dy: Array) -> Gradients:
@@ -135,6 +136,14 @@ def conv1d(
 
     flat = y.reshape(y.shape[0], y.shape[1], y.shape[3])
     return record("conv1d", flat, parents, backward, (x, weight), saves_output=has_relu)
+
+
+def _without_height(message: str) -> str:
+    """What `conv2d` says of images one pixel high, in the sizes that the caller of `conv1d` gave."""
+    message = message.replace("conv2d", "conv1d", 1)
+    message = re.sub(r"((?:input|weight) \[\d+, \d+), 1,", r"\1,", message)
+    message = re.sub(r"(padding (?:is )?\[)0, 0, ", r"\1", message)
+    return re.sub(r"((?:kernel|stride|dilation) (?:is )?|stride 1, got )\[1, (-?\d+)\]", r"\1\2", message)
 
 
 def conv2d_max_pool2d(

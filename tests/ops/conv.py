@@ -105,12 +105,21 @@ conv1d.sample(normal(2, 3, 8), normal(2, 3, 4), normal(2), padding="same")
 conv1d.sample(normal(2, 3, 8), normal(2, 3, 2), padding="valid", activation="relu")
 conv1d.sample(normal(0, 3, 8), normal(2, 3, 2), normal(2))
 conv1d.sample(normal(3, 16, 50), normal(20, 16, 5), normal(20), padding=2)
-conv1d.refuses(ValueError, r"^conv1d: .*3 channels.*expects 1", normal(2, 3, 8), normal(4, 1, 3))
+conv1d.refuses(
+    ValueError, r"^conv1d: input \[2, 3, 8\] has 3 .* weight \[4, 1, 3\] expects 1", normal(2, 3, 8), normal(4, 1, 3)
+)
 conv1d.refuses(ValueError, r"^conv1d: input \[2, 3, 8, 8\] needs 3 axes", normal(2, 3, 8, 8), normal(4, 3, 3))
 conv1d.refuses(ValueError, r"^conv1d: weight \[4, 3\] needs 3 axes", normal(2, 3, 8), normal(4, 3))
-conv1d.refuses(ValueError, r"^conv1d: .*kernel", normal(2, 3, 2), normal(4, 3, 3))
-conv1d.refuses(ValueError, r"^conv1d: .*padding", normal(2, 3, 8), normal(4, 3, 3), padding=-1)
-conv1d.refuses(ValueError, r"^conv1d: padding='same'", normal(2, 3, 8), normal(4, 3, 3), padding="same", stride=2)
+conv1d.refuses(
+    ValueError,
+    r"^conv1d: kernel 3 with dilation 1 is larger than input \[2, 3, 2\] with padding \[0, 0\]",
+    normal(2, 3, 2),
+    normal(4, 3, 3),
+)
+conv1d.refuses(ValueError, r"^conv1d: padding is \[-1, -1\], needs", normal(2, 3, 8), normal(4, 3, 3), padding=-1)
+conv1d.refuses(ValueError, r"^conv1d: stride is 0, needs", normal(2, 3, 8), normal(4, 3, 3), stride=0)
+conv1d.refuses(ValueError, r"^conv1d: bias is \[1, 4\], needs \[4\]", normal(2, 3, 8), normal(4, 3, 3), normal(1, 4))
+conv1d.refuses(ValueError, r"^conv1d: .*'same' .*got 2", normal(2, 3, 8), normal(4, 3, 3), padding="same", stride=2)
 conv1d.refuses(ValueError, r"^conv1d: padding must be .*'full'", normal(2, 3, 8), normal(4, 3, 3), padding="full")
 conv1d.refuses(ValueError, r"^conv1d: activation .*'tanh'", normal(2, 3, 8), normal(4, 3, 3), activation="tanh")
 conv1d.refuses(TypeError, r"^conv1d: stride", normal(2, 3, 8), normal(4, 3, 3), stride=(2,))

@@ -68,6 +68,8 @@ cross_entropy.refuses(ValueError, r"^cross_entropy: .*label_smoothing", _x, _lab
 cross_entropy.refuses(ValueError, r"^cross_entropy: .*label_smoothing", _x, _labels, label_smoothing=float("nan"))
 cross_entropy.refuses(TypeError, r"^cross_entropy: label_smoothing must be a number", _x, _labels, label_smoothing="x")
 cross_entropy.refuses(TypeError, r"^cross_entropy: ignore_index must be an integer", _x, _labels, ignore_index=0.5)
+_wrapping = np.full(_labels.shape, 2**64 - 100, np.uint64)  # -100 as int64: would be ignored
+cross_entropy.refuses(IndexError, r"^cross_entropy: target has 18446744073709551516, needs at most", _x, _wrapping)
 cross_entropy.refuses(ValueError, r"^cross_entropy: reduction must be .*'max'", _x, _labels, reduction="max")
 
 
