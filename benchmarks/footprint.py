@@ -13,8 +13,9 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+
+import accuracy
 
 
 def import_milliseconds(module: str) -> float:
@@ -25,21 +26,7 @@ def import_milliseconds(module: str) -> float:
 
 
 def training_peak_megabytes() -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "pynn",
-            "train",
-            "mnist",
-            "--epochs",
-            "1",
-            "--quiet",
-            "--out",
-            f"{folder}/run",
-        ]
-        subprocess.run(command, check=True)
+    accuracy.run(seed=0, options=["--epochs", "1"])
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 

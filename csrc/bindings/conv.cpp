@@ -72,21 +72,34 @@ bool is_relu(const char* op, const std::string& activation) {
   return activation == "relu";
 }
 
+// What all four operations are given, checked.
+template <class T>
+struct Arguments {
+  View<T> x, weight;
+  ops::ConvShape shape;
+  bool relu;
+
+  Arguments(const char* op, const py::array& x_array, const py::array& weight_array, const Pair& stride,
+            const Pads& padding, const Pair& dilation, int64_t groups, const std::string& activation)
+      : x(view<T>(op, "input", x_array)),
+        weight(view<T>(op, "weight", weight_array)),
+        shape(conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups)),
+        relu(is_relu(op, activation)) {}
+};
+
 py::array conv2d(const py::array& x_array, const py::array& weight_array, const std::optional<py::array>& bias_array,
                  const Pair& stride, const Pads& padding, const Pair& dilation, int64_t groups,
                  const std::string& activation) {
   constexpr const char* op = "conv2d";
   return by_dtype(op, "input", x_array, [&](auto zero) -> py::array {
     using T = decltype(zero);
-    const View<T> x = view<T>(op, "input", x_array), weight = view<T>(op, "weight", weight_array);
-    const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
-    const T* bias = optional_data<T>(op, "bias", bias_array, {shape.outputs});
-    const bool relu = is_relu(op, activation);
-    py::array_t<T> y = empty<T>(op, output_shape(shape));
+    const Arguments<T> a(op, x_array, weight_array, stride, padding, dilation, groups, activation);
+    const T* bias = optional_data<T>(op, "bias", bias_array, {a.shape.outputs});
+    py::array_t<T> y = empty<T>(op, output_shape(a.shape));
     T* y_data = data_of(y);
     {
       const py::gil_scoped_release nogil;
-      ops::conv2d(y_data, x.data, weight.data, bias, relu, shape);
+      ops::conv2d(y_data, a.x.data, a.weight.data, bias, a.relu, a.shape);
     }
     return y;
   });
@@ -98,18 +111,16 @@ py::tuple conv2d_max_pool2d(const py::array& x_array, const py::array& weight_ar
   constexpr const char* op = "conv2d_max_pool2d";
   return by_dtype(op, "input", x_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    const View<T> x = view<T>(op, "input", x_array), weight = view<T>(op, "weight", weight_array);
-    const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
-    const T* bias = optional_data<T>(op, "bias", bias_array, {shape.outputs});
-    const bool relu = is_relu(op, activation);
-    const Shape y_shape = pooled_shape(op, shape);
+    const Arguments<T> a(op, x_array, weight_array, stride, padding, dilation, groups, activation);
+    const T* bias = optional_data<T>(op, "bias", bias_array, {a.shape.outputs});
+    const Shape y_shape = pooled_shape(op, a.shape);
     py::array_t<T> y = empty<T>(op, y_shape);
     py::array_t<uint8_t> indices = empty<uint8_t>(op, y_shape);
     T* y_data = data_of(y);
     uint8_t* index_data = data_of(indices);
     {
       const py::gil_scoped_release nogil;
-      ops::conv2d_max_pool2d(y_data, index_data, x.data, weight.data, bias, relu, shape);
+      ops::conv2d_max_pool2d(y_data, index_data, a.x.data, a.weight.data, bias, a.relu, a.shape);
     }
     return py::make_tuple(y, indices);
   });
@@ -135,19 +146,17 @@ py::tuple conv2d_backward(const py::array& dy_array, const std::optional<py::arr
   constexpr const char* op = "conv2d_backward";
   return by_dtype(op, "dy", dy_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    const View<T> dy = view<T>(op, "dy", dy_array), x = view<T>(op, "input", x_array);
-    const View<T> weight = view<T>(op, "weight", weight_array);
-    const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
-    require_shape(op, "dy", dy.shape, output_shape(shape));
-    const bool relu = is_relu(op, activation);
+    const View<T> dy = view<T>(op, "dy", dy_array);
+    const Arguments<T> a(op, x_array, weight_array, stride, padding, dilation, groups, activation);
+    require_shape(op, "dy", dy.shape, output_shape(a.shape));
     const T* y = optional_data<T>(op, "y", y_array, dy.shape);
-    if (relu && y == nullptr) throw_value(op, "y is None, activation \"relu\" needs it");
-    Gradients<T> gradients(op, x.shape, weight.shape, need_dx, need_dweight, need_dbias);
+    if (a.relu && y == nullptr) throw_value(op, "y is None, activation \"relu\" needs it");
+    Gradients<T> gradients(op, a.x.shape, a.weight.shape, need_dx, need_dweight, need_dbias);
     T *dx = gradients.data(gradients.dx), *dweight = gradients.data(gradients.dweight);
     T* dbias = gradients.data(gradients.dbias);
     {
       const py::gil_scoped_release nogil;
-      ops::conv2d_backward(dx, dweight, dbias, dy.data, y, x.data, weight.data, relu, shape);
+      ops::conv2d_backward(dx, dweight, dbias, dy.data, y, a.x.data, a.weight.data, a.relu, a.shape);
     }
     return py::make_tuple(gradients.dx, gradients.dweight, gradients.dbias);
   });
@@ -162,21 +171,19 @@ py::tuple conv2d_max_pool2d_backward(const py::array& dy_array, const py::array&
   return by_dtype(op, "dy", dy_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
     const View<T> dy = view<T>(op, "dy", dy_array), y = view<T>(op, "y", y_array);
-    const View<T> x = view<T>(op, "input", x_array), weight = view<T>(op, "weight", weight_array);
     const View<uint8_t> indices = view<uint8_t>(op, "indices", indices_array);
-    const ops::ConvShape shape = conv_shape(op, x.shape, weight.shape, stride, padding, dilation, groups);
-    const bool relu = is_relu(op, activation);
-    require_shape(op, "dy", dy.shape, pooled_shape(op, shape));
+    const Arguments<T> a(op, x_array, weight_array, stride, padding, dilation, groups, activation);
+    require_shape(op, "dy", dy.shape, pooled_shape(op, a.shape));
     require_shape(op, "y", y.shape, dy.shape);
     require_shape(op, "indices", indices.shape, dy.shape);
-    Gradients<T> gradients(op, x.shape, weight.shape, need_dx, need_dweight, need_dbias);
+    Gradients<T> gradients(op, a.x.shape, a.weight.shape, need_dx, need_dweight, need_dbias);
     T *dx = gradients.data(gradients.dx), *dweight = gradients.data(gradients.dweight);
     T* dbias = gradients.data(gradients.dbias);
     bool inside;
     {
       const py::gil_scoped_release nogil;
-      inside = ops::conv2d_max_pool2d_backward(dx, dweight, dbias, dy.data, y.data, indices.data, x.data, weight.data,
-                                               relu, shape);
+      inside = ops::conv2d_max_pool2d_backward(dx, dweight, dbias, dy.data, y.data, indices.data, a.x.data,
+                                               a.weight.data, a.relu, a.shape);
     }
     if (!inside) throw_index(op, "indices holds an index outside 0..3");
     return py::make_tuple(gradients.dx, gradients.dweight, gradients.dbias);

@@ -245,8 +245,7 @@ void pack_weight(T* packed, const T* weight, const int64_t* tap_offsets, int64_t
   }
 }
 
-// -- gradient of the weights
-// ---------------------------------------------------------------------------------------------
+// -- gradient of the weights ------------------------------------------------------------------------------------------
 
 template <class T>
 void dweight(T* dweight, const T* dy, int64_t dy_plane, int64_t dy_image, const T* source, int64_t source_image,

@@ -109,8 +109,7 @@ struct MicroKernels {
 template <class T>
 constexpr MicroKernels<T> micro_kernels;
 
-// -- output channels in the lanes
-// ----------------------------------------------------------------------------------------
+// -- output channels in the lanes -------------------------------------------------------------------------------------
 
 constexpr int most_pixels = gemm_rows;  // beside two vectors of output channels
 
@@ -174,8 +173,7 @@ struct OutputsMicroKernels {
 template <class T>
 constexpr OutputsMicroKernels<T> outputs_micro_kernels;
 
-// -- gradient of the weights
-// ---------------------------------------------------------------------------------------------
+// -- gradient of the weights ------------------------------------------------------------------------------------------
 
 constexpr int dweight_most_outputs = gemm_rows > 6 ? 6 : gemm_rows > 4 ? 3 : 2;
 
@@ -241,8 +239,7 @@ struct DweightMicroKernels {
 template <class T>
 constexpr DweightMicroKernels<T> dweight_micro_kernels;
 
-// -- gradient of the weights, output channels in the lanes
-// ---------------------------------------------------------------
+// -- gradient of the weights, output channels in the lanes ------------------------------------------------------------
 
 // What the block of accumulators dweight[KT taps][NC vectors of output channels] is summed over.
 template <class T>

@@ -35,8 +35,7 @@ PYNN_INLINE void pool_rows(T* y, uint8_t* indices, const ConvPixels& pixels, int
   }
 }
 
-// -- from a buffer [pixels, width of outputs]
-// ----------------------------------------------------------------------------------------
+// -- from a buffer [pixels, width of outputs] -------------------------------------------------------------------------
 
 constexpr int64_t kRun = 112;  // pixels that go through the buffer at a time: whole blocks of 14, whole vectors of 16
 

@@ -3,6 +3,7 @@
 #include "kernels/sparse_conv_dweight.h"
 #include "kernels/sparse_conv_dx.h"
 #include "kernels/table.h"
+#include "simd/transpose.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -15,29 +16,6 @@ PYNN_INLINE int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low
 template <class T>
 PYNN_INLINE void clear(T* p, int64_t n) {
   for_lanes<T>(n, [&](int64_t i, auto lanes) { store(p + i, Vec<T>::zero(), lanes); });
-}
-
-// dst[cols, rows] = src[rows, cols] transposed, in blocks of which the last ones overlap those before them, where there
-// is one.
-template <class T>
-PYNN_INLINE void transpose(T* dst, int64_t dst_stride, const T* src, int64_t src_stride, int64_t rows, int64_t cols) {
-  constexpr int64_t lanes = Vec<T>::lanes;
-  if (rows < lanes || cols < lanes) {
-    for (int64_t i = 0; i < rows; i += lanes) {
-      for (int64_t j = 0; j < cols; j += lanes) {
-        transpose_block(dst + j * dst_stride + i, dst_stride, src + i * src_stride + j, src_stride,
-                        static_cast<int>(clamp(rows - i, 0, lanes)), static_cast<int>(clamp(cols - j, 0, lanes)));
-      }
-    }
-    return;
-  }
-  for (int64_t i = 0; i < rows; i += lanes) {
-    const int64_t row = i < rows - lanes ? i : rows - lanes;
-    for (int64_t j = 0; j < cols; j += lanes) {
-      const int64_t col = j < cols - lanes ? j : cols - lanes;
-      transpose_block(dst + col * dst_stride + row, dst_stride, src + row * src_stride + col, src_stride);
-    }
-  }
 }
 
 // The rows and columns of an image that lie on x.
@@ -136,8 +114,7 @@ int64_t list_live(T* g, Int<T>* at, T* sum, const PooledGradient<T>& gradient, c
   return count;
 }
 
-// -- gradient of the weights
-// ---------------------------------------------------------------------------------------------
+// -- gradient of the weights ------------------------------------------------------------------------------------------
 
 template <class T>
 int64_t dweight_row(int64_t run) {
@@ -168,8 +145,7 @@ void dweight(T* sums, int64_t kernel_rows, int64_t row, const T* image, int64_t 
   }
 }
 
-// -- gradient of the data
-// -------------------------------------------------------------------------------------------------
+// -- gradient of the data ---------------------------------------------------------------------------------------------
 
 constexpr int most_winners = 64;
 

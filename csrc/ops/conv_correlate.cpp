@@ -1,6 +1,7 @@
 #include "ops/conv_correlate.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "ops/conv_source.h"
@@ -106,19 +107,12 @@ Job forward_job(const AxisPlan& rows, const AxisPlan& columns, const ConvShape& 
 }
 
 Job backward_job(const AxisPlan& rows, const AxisPlan& columns, const ConvShape& s) {
-  const int64_t channels = s.channels / s.groups, outputs = s.outputs / s.groups;
-  const int64_t taps = s.rows.kernel * s.columns.kernel;
-  return {rows,
-          columns,
-          s.images,
-          s.groups,
-          outputs,
-          channels,
-          s.rows.out,
-          s.columns.out,
-          s.rows.size,
-          s.columns.size,
-          {taps, channels * taps, s.columns.kernel, outputs * channels * taps}};
+  Job job = forward_job(rows, columns, s);  // which reads what this one writes, and the other way round
+  std::swap(job.channels, job.outputs);
+  std::swap(job.height, job.y_height);
+  std::swap(job.width, job.y_width);
+  std::swap(job.weight.channel_step, job.weight.output_step);
+  return job;
 }
 
 template <class T>

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "ops/ceil_div.h"
 #include "ops/conv_plan.h"
 #include "runtime/dispatch.h"
 
@@ -12,9 +13,6 @@ namespace pynn::ops {
 constexpr int64_t kConvSerialWork = int64_t(1)
                                     << 19;  // multiply-adds below which a second thread costs more than it gives
 constexpr int64_t kSourceBytes = int64_t(1) << 19;  // of a band's source, which should stay in the second cache
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 // Images are worked on in bands of output rows, so that what a band reads stays in the cache.
 struct Bands {

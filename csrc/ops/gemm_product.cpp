@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ops/ceil_div.h"
 #include "runtime/arena.h"
 #include "runtime/counters.h"
 #include "runtime/dispatch.h"
@@ -23,9 +24,6 @@ constexpr int64_t kTurnWork = 6;                 // to turn an element of C
 constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot product
 constexpr int64_t kReadWork = 1;                 // to read an element of an operand once more
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 template <class T>
 int64_t lanes() {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/ceil_div.h"
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
@@ -12,8 +13,6 @@ namespace {
 
 constexpr int64_t kChunk = 16384;  // elements, so that a second thread pays
 constexpr int64_t kMostParts = 32;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Calls fn(first channel, how many) over all channels: one at a time, or a range of them as columns if they are single
 // values in a row, so that vectors fill.

@@ -56,14 +56,11 @@ def conv2d(
     >>> pynn.functional.conv2d(pynn.ones(2, 3, 8, 8), pynn.ones(4, 3, 3, 3), padding="same").shape
     (2, 4, 8, 8)
     """
-    one_of("conv2d", "activation", activation, ACTIVATIONS)
-    x, weight = as_tensor(x), as_tensor(weight)
-    offset = None if bias is None else as_tensor(bias)
-    parents = (x, weight) if offset is None else (x, weight, offset)
+    parents, b, needs = _operands("conv2d", x, weight, bias, activation)
+    x, weight = parents[:2]
     value, w = x.data, weight.data
     how = (*_geometry("conv2d", w, stride, padding, dilation, groups), activation)
-    needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
-    y = _core.conv2d(value, w, None if offset is None else offset.data, *how)
+    y = _core.conv2d(value, w, b, *how)
     has_relu = activation == "relu"
 
     def backward(dy: Array) -> Gradients:
@@ -109,10 +106,8 @@ def conv1d(
     >>> pynn.functional.conv1d(pynn.ones(2, 3, 16), pynn.ones(4, 3, 5), stride=2).shape
     (2, 4, 6)
     """
-    one_of("conv1d", "activation", activation, ACTIVATIONS)
-    x, weight = as_tensor(x), as_tensor(weight)
-    offset = None if bias is None else as_tensor(bias)
-    parents = (x, weight) if offset is None else (x, weight, offset)
+    parents, b, needs = _operands("conv1d", x, weight, bias, activation)
+    x, weight = parents[:2]
     for name, tensor, axes in (("input", x, "[N, C, L]"), ("weight", weight, "[O, C/groups, K]")):
         if tensor.ndim != 3:
             raise ValueError(f"conv1d: {name} {list(tensor.shape)} needs 3 axes, {axes}")
@@ -120,11 +115,10 @@ def conv1d(
     strides, dilations = (1, integer("conv1d", "stride", stride)), (1, integer("conv1d", "dilation", dilation))
     if not isinstance(padding, str):
         padding = integer("conv1d", "padding", padding)
-    needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
     try:
         pads = _pads("conv1d", padding if isinstance(padding, str) else (0, padding), w.shape, strides, dilations)
         how = (strides, pads, dilations, integer("conv1d", "groups", groups), activation)
-        y = _core.conv2d(value, w, None if offset is None else offset.data, *how)
+        y = _core.conv2d(value, w, b, *how)
     except (TypeError, ValueError) as error:
         raise type(error)(_without_height(str(error))) from None
     has_relu = activation == "relu"
@@ -174,19 +168,28 @@ def conv2d_max_pool2d(
     >>> pynn.functional.conv2d_max_pool2d(images, weight, padding=2, activation="relu").shape
     (2, 6, 14, 14)
     """
-    one_of("conv2d_max_pool2d", "activation", activation, ACTIVATIONS)
-    x, weight = as_tensor(x), as_tensor(weight)
-    offset = None if bias is None else as_tensor(bias)
-    parents = (x, weight) if offset is None else (x, weight, offset)
+    parents, b, needs = _operands("conv2d_max_pool2d", x, weight, bias, activation)
+    x, weight = parents[:2]
     value, w = x.data, weight.data
     how = (*_geometry("conv2d_max_pool2d", w, stride, padding, dilation, groups), activation)
-    needs = (x.requires_grad, weight.requires_grad, offset is not None and offset.requires_grad)
-    y, indices = _core.conv2d_max_pool2d(value, w, None if offset is None else offset.data, *how)
+    y, indices = _core.conv2d_max_pool2d(value, w, b, *how)
 
     def backward(dy: Array) -> Gradients:
         return _core.conv2d_max_pool2d_backward(dy, y, indices, value, w, *how, *needs)[: len(parents)]
 
     return record("conv2d_max_pool2d", y, parents, backward, (x, weight), saves_output=activation != "none")
+
+
+def _operands(
+    op: str, x: Input, weight: Input, bias: Input | None, activation: str
+) -> tuple[tuple[Tensor, ...], Array | None, tuple[bool, bool, bool]]:
+    """The parents, the bias as an array, and which of x, weight and bias need a gradient."""
+    one_of(op, "activation", activation, ACTIVATIONS)
+    x, weight = as_tensor(x), as_tensor(weight)
+    if bias is None:
+        return (x, weight), None, (x.requires_grad, weight.requires_grad, False)
+    bias = as_tensor(bias)
+    return (x, weight, bias), bias.data, (x.requires_grad, weight.requires_grad, bias.requires_grad)
 
 
 def _geometry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,42 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-class Conv2d(Module):
+class _Convolution(Module):
+    """What Conv1d and Conv2d share; they set the attributes declared here, checked, before they call `__init__`."""
+
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    dilation: Any
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, ...], groups: int, bias: bool) -> None:
+        name = type(self).__name__
+        check_sizes(name, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(f"{name}: {in_channels} -> {out_channels} channels do not divide into {groups} groups")
+        if isinstance(self.padding, str) and self.padding not in ("same", "valid"):
+            raise ValueError(f"{name}: padding is {self.padding!r}, needs integers, 'same' or 'valid'")
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.weight = Parameter(np.empty((out_channels, in_channels // groups, *kernel), np.float32))
+        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weight and bias anew."""
+        _reset(self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """Return the sizes, and what is not default."""
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text += f", padding={self.padding}" if self.padding not in (0, (0, 0), "valid") else ""
+        text += f", dilation={self.dilation}" if self.dilation not in (1, (1, 1)) else ""
+        text += f", groups={self.groups}" if self.groups != 1 else ""
+        return text + (", bias=False" if self.bias is None else "")
+
+
+class Conv2d(_Convolution):
     """Cross-correlation of x [N, in_channels, H, W] with `weight` [out_channels, in_channels/groups, KH, KW].
 
     `weight` and `bias` [out_channels] start as U(-k, k) with k = 1/√(in_channels/groups · KH · KW).
@@ -111,41 +147,18 @@ class Conv2d(Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        kernel = _positive_pair("Conv2d", "kernel_size", kernel_size)
-        check_sizes("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"Conv2d: {in_channels} -> {out_channels} channels do not divide into {groups} groups")
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.kernel_size = kernel
+        self.kernel_size = kernel = _positive_pair("Conv2d", "kernel_size", kernel_size)
         self.stride = _positive_pair("Conv2d", "stride", stride)
-        if isinstance(padding, str) and padding not in ("same", "valid"):
-            raise ValueError(f"Conv2d: padding is {padding!r}, needs integers, 'same' or 'valid'")
         self.padding = padding if isinstance(padding, str) else pair("Conv2d", "padding", padding)
         self.dilation = _positive_pair("Conv2d", "dilation", dilation)
-        self.groups = groups
-        self.weight = Parameter(np.empty((out_channels, in_channels // groups, *kernel), np.float32))
-        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw weight and bias anew."""
-        _reset(self.weight, self.bias)
+        super().__init__(in_channels, out_channels, kernel, groups, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, out_channels, OH, OW]; ValueError if `x` does not fit."""
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def extra_repr(self) -> str:
-        """Return the sizes, and what is not default."""
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        text += f", padding={self.padding}" if self.padding not in ((0, 0), "valid") else ""
-        text += f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
-        text += f", groups={self.groups}" if self.groups != 1 else ""
-        return text + (", bias=False" if self.bias is None else "")
 
-
-class Conv1d(Module):
+class Conv1d(_Convolution):
     """Cross-correlation of x [N, in_channels, L] with `weight` [out_channels, in_channels/groups, kernel_size].
 
     `weight` and `bias` [out_channels] start as U(-k, k) with k = 1/√(in_channels/groups · kernel_size).
@@ -182,38 +195,16 @@ class Conv1d(Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        check_sizes("Conv1d", in_channels=in_channels, out_channels=out_channels, groups=groups)
         check_sizes("Conv1d", kernel_size=kernel_size, stride=stride, dilation=dilation)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"Conv1d: {in_channels} -> {out_channels} channels do not divide into {groups} groups")
-        if isinstance(padding, str) and padding not in ("same", "valid"):
-            raise ValueError(f"Conv1d: padding is {padding!r}, needs an integer, 'same' or 'valid'")
-        self.in_channels = in_channels
-        self.out_channels = out_channels
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding if isinstance(padding, str) else integer("Conv1d", "padding", padding)
         self.dilation = dilation
-        self.groups = groups
-        self.weight = Parameter(np.empty((out_channels, in_channels // groups, kernel_size), np.float32))
-        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw weight and bias anew."""
-        _reset(self.weight, self.bias)
+        super().__init__(in_channels, out_channels, (kernel_size,), groups, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [N, out_channels, OL]; ValueError if `x` does not fit."""
         return F.conv1d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        """Return the sizes, and what is not default."""
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        text += f", padding={self.padding}" if self.padding not in (0, "valid") else ""
-        text += f", dilation={self.dilation}" if self.dilation != 1 else ""
-        text += f", groups={self.groups}" if self.groups != 1 else ""
-        return text + (", bias=False" if self.bias is None else "")
 
 
 class Embedding(Module):
