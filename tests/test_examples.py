@@ -35,7 +35,7 @@ def accuracy(output: str) -> float:
 
 def test_every_example_is_tested_and_short():
     programs = sorted(EXAMPLES.glob("*.py"))
-    assert [p.name for p in programs] == ["01_autograd.py", "02_moons.py", "03_mnist_mlp.py", "04_mnist_cnn.py"]
+    assert [p.name for p in programs] == ["01_scalars.py", "02_moons.py", "05_mnist_mlp.py", "08_pytorch_mnist.py"]
     table = (EXAMPLES / "README.md").read_text()
     for program in programs:
         assert len(program.read_text().splitlines()) < 100, program.name
@@ -43,7 +43,7 @@ def test_every_example_is_tested_and_short():
 
 
 def test_autograd_gives_the_published_values():
-    rows = re.findall(r"^(\S+) +([\d.]+) +micrograd +([\d.]+)$", run("01_autograd.py"), re.MULTILINE)
+    rows = re.findall(r"^(\S+) +([\d.]+) +micrograd +([\d.]+)$", run("01_scalars.py"), re.MULTILINE)
     assert rows == [
         (name, value, value) for name, value in (("g", "24.7041"), ("dg/da", "138.8338"), ("dg/db", "645.5773"))
     ]
@@ -56,7 +56,7 @@ def test_moons_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "least"), [("03_mnist_mlp.py", "101,632", 90), ("04_mnist_cnn.py", "1,199,882", 85)]
+    ("name", "parameters", "least"), [("05_mnist_mlp.py", "101,632", 90), ("08_pytorch_mnist.py", "1,199,882", 85)]
 )
 def test_mnist_is_learnt(name: str, parameters: str, least: float, mnist_dir: Path):
     output = run(name, "--data-dir", str(mnist_dir))
