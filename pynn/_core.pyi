@@ -244,6 +244,40 @@ def adam_(
     weight_decay: float,
     decoupled: bool,
 ) -> None: ...
+
+# grad_avgs: empty list unless centred; momentum_buffers: empty list when momentum == 0.
+def rmsprop_(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    square_avgs: Sequence[Array],
+    grad_avgs: Sequence[Array],
+    momentum_buffers: Sequence[Array],
+    lr: float,
+    alpha: float,
+    eps: float,
+    weight_decay: float,
+    momentum: float,
+) -> None: ...
+def adagrad_(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    sums: Sequence[Array],
+    step: int,
+    lr: float,
+    lr_decay: float,
+    eps: float,
+    weight_decay: float,
+) -> None: ...
+def adadelta_(
+    params: Sequence[Array],
+    grads: Sequence[Array],
+    square_avgs: Sequence[Array],
+    acc_deltas: Sequence[Array],
+    lr: float,
+    rho: float,
+    eps: float,
+    weight_decay: float,
+) -> None: ...
 def l2_norm(arrays: Sequence[Array]) -> float: ...  # of all elements together, summed in float64
 def scale_(arrays: Sequence[Array], factor: float) -> None: ...
 def all_finite(arrays: Sequence[Array]) -> bool: ...

@@ -16,7 +16,15 @@ from pynn import _core
 STUB = Path(__file__).parents[1] / "pynn" / "_core.pyi"
 DTYPES = [np.float32, np.float64]
 # Which arguments these write to.
-IN_PLACE = {"sgd_": (0, 2), "adam_": (0, 2, 3), "scale_": (0,), "batch_norm": (3, 4)}
+IN_PLACE = {
+    "sgd_": (0, 2),
+    "adam_": (0, 2, 3),
+    "rmsprop_": (0, 2, 3, 4),
+    "adagrad_": (0, 2),
+    "adadelta_": (0, 2, 3),
+    "scale_": (0,),
+    "batch_norm": (3, 4),
+}
 
 
 def stub_signatures():

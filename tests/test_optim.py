@@ -42,15 +42,27 @@ OPTIMIZERS = {
     "adam options": (optim.Adam, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.02}),
     "adamw": (optim.AdamW, {"lr": 0.1}),
     "adamw options": (optim.AdamW, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.2}),
-}
+    "rmsprop": (optim.RMSprop, {}),
+    "rmsprop momentum": (optim.RMSprop, {"lr": 0.1, "alpha": 0.8, "momentum": 0.9, "weight_decay": 0.02}),
+    "rmsprop centered": (optim.RMSprop, {"lr": 0.1, "alpha": 0.7, "eps": 1e-3, "momentum": 0.5, "centered": True}),
+    "adagrad": (optim.Adagrad, {}),
+    "adagrad options": (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.3, "weight_decay": 0.02, "eps": 1e-3,
+                                        "initial_accumulator_value": 0.5}),
+    "adadelta": (optim.Adadelta, {}),
+    "adadelta options": (optim.Adadelta, {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.02}),
+}  # fmt: skip
 each_optimizer = pytest.mark.parametrize(("kind", "options"), OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 def expected_after(kind, options, p, grads):
     """Return the value after steps with these gradients, from the formulas of the docstrings."""
     o = {"momentum": 0, "dampening": 0, "weight_decay": 0.01 if kind is optim.AdamW else 0, "nesterov": False}
-    o |= {"betas": (0.9, 0.999), "eps": 1e-8, **options}
+    o |= {"betas": (0.9, 0.999), "eps": {optim.Adagrad: 1e-10, optim.Adadelta: 1e-6}.get(kind, 1e-8)}
+    o |= {"lr": 1.0 if kind is optim.Adadelta else 0.01, "alpha": 0.99, "rho": 0.9, "centered": False, "lr_decay": 0}
+    o |= options
     m = v = 0
+    if kind is optim.Adagrad:
+        v = o.get("initial_accumulator_value", 0)
     for t, g in enumerate(grads, 1):
         if kind is optim.AdamW:
             p = p - o["lr"] * o["weight_decay"] * p
@@ -59,6 +71,20 @@ def expected_after(kind, options, p, grads):
         if kind is optim.SGD:
             v = g if t == 1 else o["momentum"] * v + (1 - o["dampening"]) * g
             p = p - o["lr"] * ((g + o["momentum"] * v if o["nesterov"] else v) if o["momentum"] else g)
+        elif kind is optim.RMSprop:
+            # v holds the averages of g^2 and of g, m the momentum.
+            square, mean = v if t > 1 else (0, 0)
+            v = square, mean = (o["alpha"] * square + (1 - o["alpha"]) * g**2, o["alpha"] * mean + (1 - o["alpha"]) * g)
+            m = o["momentum"] * m + g / (np.sqrt(square - mean**2 if o["centered"] else square) + o["eps"])
+            p = p - o["lr"] * m
+        elif kind is optim.Adagrad:
+            v = v + g**2
+            p = p - o["lr"] / (1 + (t - 1) * o["lr_decay"]) * g / (np.sqrt(v) + o["eps"])
+        elif kind is optim.Adadelta:
+            v = o["rho"] * v + (1 - o["rho"]) * g**2
+            delta = np.sqrt(m + o["eps"]) / np.sqrt(v + o["eps"]) * g
+            m = o["rho"] * m + (1 - o["rho"]) * delta**2
+            p = p - o["lr"] * delta
         else:
             beta1, beta2 = o["betas"]
             m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
@@ -210,6 +236,12 @@ BAD = {
     "dampening": (lambda: optim.SGD([P], dampening=math.nan), ValueError, "SGD: dampening is nan"),
     "eps": (lambda: optim.Adam([P], eps=-1), ValueError, "Adam: eps is -1"),
     "weight_decay": (lambda: optim.AdamW([P], weight_decay=-1), ValueError, "AdamW: weight_decay is -1"),
+    "alpha": (lambda: optim.RMSprop([P], alpha=1.0), ValueError, "RMSprop: alpha is 1.0"),
+    "rmsprop momentum": (lambda: optim.RMSprop([P], momentum=-1), ValueError, "RMSprop: momentum is -1"),
+    "lr_decay": (lambda: optim.Adagrad([P], lr_decay=-1), ValueError, "Adagrad: lr_decay is -1"),
+    "accumulator": (lambda: optim.Adagrad([P], initial_accumulator_value=-1), ValueError,
+                    "Adagrad: initial_accumulator_value is -1"),
+    "rho": (lambda: optim.Adadelta([P], rho=1.5), ValueError, "Adadelta: rho is 1.5"),
     "max_norm": (lambda: optim.clip_grad_norm_([P], -1), ValueError, "clip_grad_norm_: max_norm is -1"),
     "scheduler": (lambda: optim.StepLR(P, 1), TypeError, "StepLR: optimizer is a Parameter"),
     "step_size": (lambda: optim.StepLR(optim.SGD([P]), 0), ValueError, "StepLR: step_size is 0"),
@@ -220,7 +252,7 @@ BAD = {
     "max_lr": (lambda: optim.OneCycleLR(optim.SGD([P]), 0, 5), ValueError, "OneCycleLR: max_lr"),
     "mode": (lambda: optim.ReduceLROnPlateau(optim.SGD([P]), "least"), ValueError, "mode is 'least'"),
     "factor": (lambda: optim.ReduceLROnPlateau(optim.SGD([P]), factor=1), ValueError, "factor is 1"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("call", "error", "message"), BAD.values(), ids=BAD)
@@ -246,6 +278,21 @@ def test_training_goes_on_from_a_checkpoint(kind, options):
         take_step(other, others, seed)
     for p, q in zip(params, others, strict=True):
         np.testing.assert_array_equal(p.data, q.data)
+
+
+def test_state_that_only_some_options_need_travels_too():
+    params = parameters()
+    optimizer = optim.RMSprop(params, momentum=0.9, centered=True)
+    take_step(optimizer, params, 1)
+    state = optimizer.state_dict()
+    assert sorted(state["state"][0]) == ["grad_avg", "momentum_buffer", "square_avg"]
+    plain = optim.RMSprop(parameters())
+    plain.load_state_dict(state)  # and with it the options
+    assert plain.param_groups[0]["centered"]
+    np.testing.assert_array_equal(plain.state_dict()["state"][3]["grad_avg"], state["state"][3]["grad_avg"])
+    del state["state"][3]["square_avg"]
+    with pytest.raises(ValueError, match=r"parameter 3 has state .*needs \['square_avg'\]"):
+        plain.load_state_dict(state)
 
 
 def test_state_is_a_copy_with_pytorchs_names():

@@ -100,6 +100,11 @@ def cases():
         "embedding_backward": [(normal(20_000, 65), np.arange(20_000) ** 2 % 97, 100)],
         "sgd_": [([big, rows], [big, rows], [big, rows], 0.1, 0.9, 0.0, 0.1, True, False)],
         "adam_": [([big, rows], [big, rows], [big + 1, rows], [big**2, rows**2], 3, 0.1, 0.9, 0.999, 1e-8, 0.1, True)],
+        "rmsprop_": [
+            ([big, rows], [big, rows], [big**2, rows**2], [big / 9, rows / 9], [big, rows], 0.1, 0.9, 1e-8, 0.1, 0.9)
+        ],
+        "adagrad_": [([big, rows], [big, rows], [big**2, rows**2], 3, 0.1, 0.1, 1e-8, 0.1)],
+        "adadelta_": [([big, rows], [big, rows], [big**2, rows**2], [big**2, rows**2], 0.1, 0.9, 1e-6, 0.1)],
         "l2_norm": [([big, rows, image],)],
     }
     return [Case(name, args, 0) for name, calls in table.items() for args in calls]

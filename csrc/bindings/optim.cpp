@@ -67,6 +67,15 @@ class Arrays {
     }
   }
 
+  // The same of momentum buffers, of which there are none for momentum 0.
+  void require_momentum(const Arrays& params, double momentum) const {
+    if (momentum != 0) {
+      require_like(params);
+    } else if (size() != 0) {
+      throw_value(op_, std::string(name_) + " has " + std::to_string(size()) + " arrays, needs none for momentum 0");
+    }
+  }
+
   // Calls fn(T{}) with the element type of the first array; float32 for an empty list.
   template <class Function>
   auto by_dtype(const Function& fn) const {
@@ -99,11 +108,7 @@ void sgd(const py::sequence& params, const py::sequence& grads, const py::sequen
   require_finite(op, "weight_decay", weight_decay);
   const Arrays p(op, "params", params), g(op, "grads", grads), b(op, "momentum_buffers", momentum_buffers);
   g.require_like(p);
-  if (momentum != 0) {
-    b.require_like(p);
-  } else if (b.size() != 0) {
-    throw_value(op, "momentum_buffers has " + std::to_string(b.size()) + " arrays, needs none for momentum 0");
-  }
+  b.require_momentum(p, momentum);
   p.by_dtype([&](auto zero) {
     using T = decltype(zero);
     const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), buffer = b.checked<T>(true);
@@ -133,6 +138,70 @@ void adam(const py::sequence& params, const py::sequence& grads, const py::seque
     const ops::ArrayList<T> exp_avg = m.checked<T>(true), exp_avg_sq = v.checked<T>(true);
     const py::gil_scoped_release nogil;
     ops::adam(param, grad, exp_avg, exp_avg_sq, {step, lr, beta1, beta2, eps, weight_decay, decoupled});
+  });
+}
+
+void rmsprop(const py::sequence& params, const py::sequence& grads, const py::sequence& square_avgs,
+             const py::sequence& grad_avgs, const py::sequence& momentum_buffers, double lr, double alpha, double eps,
+             double weight_decay, double momentum) {
+  constexpr const char* op = "rmsprop_";
+  require_finite(op, "lr", lr);
+  require_decay(op, "alpha", alpha);
+  require_finite(op, "eps", eps);
+  require_finite(op, "weight_decay", weight_decay);
+  require_finite(op, "momentum", momentum);
+  const Arrays p(op, "params", params), g(op, "grads", grads), v(op, "square_avgs", square_avgs);
+  const Arrays m(op, "grad_avgs", grad_avgs), b(op, "momentum_buffers", momentum_buffers);
+  g.require_like(p);
+  v.require_like(p);
+  if (m.size() != 0) m.require_like(p);
+  b.require_momentum(p, momentum);
+  p.by_dtype([&](auto zero) {
+    using T = decltype(zero);
+    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), square_avg = v.checked<T>(true);
+    const ops::ArrayList<T> grad_avg = m.checked<T>(true), buffer = b.checked<T>(true);
+    const py::gil_scoped_release nogil;
+    ops::rmsprop(param, grad, square_avg, grad_avg, buffer, {lr, alpha, eps, weight_decay, momentum});
+  });
+}
+
+void adagrad(const py::sequence& params, const py::sequence& grads, const py::sequence& sums, int64_t step, double lr,
+             double lr_decay, double eps, double weight_decay) {
+  constexpr const char* op = "adagrad_";
+  if (step < 1) throw_value(op, "step is " + std::to_string(step) + ", needs at least 1");
+  require_finite(op, "lr", lr);
+  require_finite(op, "lr_decay", lr_decay);
+  require_finite(op, "eps", eps);
+  require_finite(op, "weight_decay", weight_decay);
+  const Arrays p(op, "params", params), g(op, "grads", grads), s(op, "sums", sums);
+  g.require_like(p);
+  s.require_like(p);
+  p.by_dtype([&](auto zero) {
+    using T = decltype(zero);
+    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), sum = s.checked<T>(true);
+    const py::gil_scoped_release nogil;
+    ops::adagrad(param, grad, sum, {step, lr, lr_decay, eps, weight_decay});
+  });
+}
+
+void adadelta(const py::sequence& params, const py::sequence& grads, const py::sequence& square_avgs,
+              const py::sequence& acc_deltas, double lr, double rho, double eps, double weight_decay) {
+  constexpr const char* op = "adadelta_";
+  require_finite(op, "lr", lr);
+  require_decay(op, "rho", rho);
+  require_finite(op, "eps", eps);
+  require_finite(op, "weight_decay", weight_decay);
+  const Arrays p(op, "params", params), g(op, "grads", grads);
+  const Arrays v(op, "square_avgs", square_avgs), u(op, "acc_deltas", acc_deltas);
+  g.require_like(p);
+  v.require_like(p);
+  u.require_like(p);
+  p.by_dtype([&](auto zero) {
+    using T = decltype(zero);
+    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false);
+    const ops::ArrayList<T> square_avg = v.checked<T>(true), acc_delta = u.checked<T>(true);
+    const py::gil_scoped_release nogil;
+    ops::adadelta(param, grad, square_avg, acc_delta, {lr, rho, eps, weight_decay});
   });
 }
 
@@ -171,6 +240,13 @@ void bind_optim(py::module_& m) {
   m.def("adam_", adam, py::arg("params"), py::arg("grads"), py::arg("exp_avgs"), py::arg("exp_avg_sqs"),
         py::arg("step"), py::arg("lr"), py::arg("beta1"), py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"),
         py::arg("decoupled"));
+  m.def("rmsprop_", rmsprop, py::arg("params"), py::arg("grads"), py::arg("square_avgs"), py::arg("grad_avgs"),
+        py::arg("momentum_buffers"), py::arg("lr"), py::arg("alpha"), py::arg("eps"), py::arg("weight_decay"),
+        py::arg("momentum"));
+  m.def("adagrad_", adagrad, py::arg("params"), py::arg("grads"), py::arg("sums"), py::arg("step"), py::arg("lr"),
+        py::arg("lr_decay"), py::arg("eps"), py::arg("weight_decay"));
+  m.def("adadelta_", adadelta, py::arg("params"), py::arg("grads"), py::arg("square_avgs"), py::arg("acc_deltas"),
+        py::arg("lr"), py::arg("rho"), py::arg("eps"), py::arg("weight_decay"));
   m.def("l2_norm", l2_norm, py::arg("arrays"));
   m.def("scale_", scale, py::arg("arrays"), py::arg("factor"));
   m.def("all_finite", all_finite, py::arg("arrays"));

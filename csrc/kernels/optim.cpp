@@ -41,6 +41,62 @@ void adam(T* param, T* exp_avg, T* exp_avg_sq, const T* grad, AdamStep<T> step, 
   });
 }
 
+template <class T>
+void rmsprop(T* param, T* square_avg, T* grad_avg, T* momentum_buffer, const T* grad, RmspropStep<T> step, int64_t n) {
+  const Vec<T> minus_lr(-step.lr), decay(step.weight_decay), eps(step.eps), momentum(step.momentum);
+  const Vec<T> alpha(step.alpha), one_minus_alpha(step.one_minus_alpha);
+  const bool decays = step.weight_decay != T(0);  // 0 times an infinite parameter would be NaN
+  for_lanes<T>(n, [&](int64_t i, auto lanes) {
+    const Vec<T> p = load(param + i, lanes);
+    Vec<T> g = load(grad + i, lanes);
+    if (decays) g = fma(decay, p, g);
+    Vec<T> v = fma(alpha, load(square_avg + i, lanes), one_minus_alpha * g * g);
+    store(square_avg + i, v, lanes);
+    if (grad_avg != nullptr) {
+      const Vec<T> m = fma(alpha, load(grad_avg + i, lanes), one_minus_alpha * g);
+      store(grad_avg + i, m, lanes);
+      v = max(Vec<T>::zero(), fma(Vec<T>::zero() - m, m, v));  // rounding can bring a variance below 0; NaN stays
+    }
+    g = g / (sqrt(v) + eps);
+    if (momentum_buffer != nullptr) {
+      g = fma(momentum, load(momentum_buffer + i, lanes), g);
+      store(momentum_buffer + i, g, lanes);
+    }
+    store(param + i, fma(minus_lr, g, p), lanes);
+  });
+}
+
+template <class T>
+void adagrad(T* param, T* sum, const T* grad, AdagradStep<T> step, int64_t n) {
+  const Vec<T> minus_rate(-step.rate), decay(step.weight_decay), eps(step.eps);
+  const bool decays = step.weight_decay != T(0);  // 0 times an infinite parameter would be NaN
+  for_lanes<T>(n, [&](int64_t i, auto lanes) {
+    const Vec<T> p = load(param + i, lanes);
+    Vec<T> g = load(grad + i, lanes);
+    if (decays) g = fma(decay, p, g);
+    const Vec<T> s = fma(g, g, load(sum + i, lanes));
+    store(sum + i, s, lanes);
+    store(param + i, p + minus_rate * g / (sqrt(s) + eps), lanes);
+  });
+}
+
+template <class T>
+void adadelta(T* param, T* square_avg, T* acc_delta, const T* grad, AdadeltaStep<T> step, int64_t n) {
+  const Vec<T> minus_lr(-step.lr), decay(step.weight_decay), eps(step.eps);
+  const Vec<T> rho(step.rho), one_minus_rho(step.one_minus_rho);
+  const bool decays = step.weight_decay != T(0);  // 0 times an infinite parameter would be NaN
+  for_lanes<T>(n, [&](int64_t i, auto lanes) {
+    const Vec<T> p = load(param + i, lanes), u = load(acc_delta + i, lanes);
+    Vec<T> g = load(grad + i, lanes);
+    if (decays) g = fma(decay, p, g);
+    const Vec<T> v = fma(rho, load(square_avg + i, lanes), one_minus_rho * g * g);
+    const Vec<T> delta = sqrt(u + eps) / sqrt(v + eps) * g;
+    store(square_avg + i, v, lanes);
+    store(acc_delta + i, fma(rho, u, one_minus_rho * delta * delta), lanes);
+    store(param + i, fma(minus_lr, delta, p), lanes);
+  });
+}
+
 // Plain loops over a fixed number of sums, which the compiler turns into vectors of double.
 template <class T>
 double sum_squares(const T* x, double scale, int64_t n) {
@@ -81,7 +137,7 @@ bool all_finite(const T* x, int64_t n) {
 
 template <class T>
 OptimKernels<T> table() {
-  return {sgd<T>, adam<T>, sum_squares<T>, scale<T>, all_finite<T>};
+  return {sgd<T>, adam<T>, rmsprop<T>, adagrad<T>, adadelta<T>, sum_squares<T>, scale<T>, all_finite<T>};
 }
 
 }  // namespace

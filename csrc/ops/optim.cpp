@@ -42,6 +42,12 @@ void for_chunks(const std::vector<int64_t>& sizes, const Function& fn) {
   });
 }
 
+// Where part `begin` of array a starts, null if the list is empty.
+template <class T>
+T* part(const ArrayList<T>& list, size_t a, int64_t begin) {
+  return list.data.empty() ? nullptr : list.data[a] + begin;
+}
+
 }  // namespace
 
 template <class T>
@@ -54,8 +60,7 @@ void sgd(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<
                         options.nesterov,
                         options.first};
   for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
-    T* buffer = momentum_buffers.data.empty() ? nullptr : momentum_buffers.data[a] + begin;
-    kernels<T>().optim.sgd(params.data[a] + begin, buffer, grads.data[a] + begin, step, n);
+    kernels<T>().optim.sgd(params.data[a] + begin, part(momentum_buffers, a, begin), grads.data[a] + begin, step, n);
   });
 }
 
@@ -77,6 +82,39 @@ void adam(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList
   for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
     kernels<T>().optim.adam(params.data[a] + begin, exp_avgs.data[a] + begin, exp_avg_sqs.data[a] + begin,
                             grads.data[a] + begin, step, n);
+  });
+}
+
+template <class T>
+void rmsprop(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& square_avgs,
+             const ArrayList<T>& grad_avgs, const ArrayList<T>& momentum_buffers, const RmspropOptions& options) {
+  const RmspropStep<T> step{static_cast<T>(options.lr),           static_cast<T>(options.alpha),
+                            static_cast<T>(1 - options.alpha),    static_cast<T>(options.eps),
+                            static_cast<T>(options.weight_decay), static_cast<T>(options.momentum)};
+  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+    kernels<T>().optim.rmsprop(params.data[a] + begin, square_avgs.data[a] + begin, part(grad_avgs, a, begin),
+                               part(momentum_buffers, a, begin), grads.data[a] + begin, step, n);
+  });
+}
+
+template <class T>
+void adagrad(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& sums,
+             const AdagradOptions& options) {
+  const double rate = options.lr / (1 + static_cast<double>(options.step - 1) * options.lr_decay);
+  const AdagradStep<T> step{static_cast<T>(rate), static_cast<T>(options.eps), static_cast<T>(options.weight_decay)};
+  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+    kernels<T>().optim.adagrad(params.data[a] + begin, sums.data[a] + begin, grads.data[a] + begin, step, n);
+  });
+}
+
+template <class T>
+void adadelta(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& square_avgs,
+              const ArrayList<T>& acc_deltas, const AdadeltaOptions& options) {
+  const AdadeltaStep<T> step{static_cast<T>(options.lr), static_cast<T>(options.rho), static_cast<T>(1 - options.rho),
+                             static_cast<T>(options.eps), static_cast<T>(options.weight_decay)};
+  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+    kernels<T>().optim.adadelta(params.data[a] + begin, square_avgs.data[a] + begin, acc_deltas.data[a] + begin,
+                                grads.data[a] + begin, step, n);
   });
 }
 
@@ -116,12 +154,17 @@ bool all_finite(const ArrayList<T>& arrays) {
   return finite;
 }
 
-#define PYNN_INSTANTIATE(T)                                                                              \
-  template void sgd(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const SgdOptions&);   \
-  template void adam(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, \
-                     const AdamOptions&);                                                                \
-  template double l2_norm(const ArrayList<T>&);                                                          \
-  template void scale(const ArrayList<T>&, double);                                                      \
+#define PYNN_INSTANTIATE(T)                                                                                    \
+  template void sgd(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const SgdOptions&);         \
+  template void adam(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&,       \
+                     const AdamOptions&);                                                                      \
+  template void rmsprop(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&,    \
+                        const ArrayList<T>&, const RmspropOptions&);                                           \
+  template void adagrad(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const AdagradOptions&); \
+  template void adadelta(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&,   \
+                         const AdadeltaOptions&);                                                              \
+  template double l2_norm(const ArrayList<T>&);                                                                \
+  template void scale(const ArrayList<T>&, double);                                                            \
   template bool all_finite(const ArrayList<T>&);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)

@@ -17,6 +17,19 @@ struct AdamOptions {
   bool decoupled;  // AdamW
 };
 
+struct RmspropOptions {
+  double lr, alpha, eps, weight_decay, momentum;
+};
+
+struct AdagradOptions {
+  int64_t step;  // counted from 1
+  double lr, lr_decay, eps, weight_decay;
+};
+
+struct AdadeltaOptions {
+  double lr, rho, eps, weight_decay;
+};
+
 // The arrays of a list and how many elements each has.
 template <class T>
 struct ArrayList {
@@ -31,6 +44,17 @@ void sgd(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<
 template <class T>
 void adam(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& exp_avgs,
           const ArrayList<T>& exp_avg_sqs, const AdamOptions& options);
+
+// grad_avgs is empty unless centred, momentum_buffers without momentum.
+template <class T>
+void rmsprop(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& square_avgs,
+             const ArrayList<T>& grad_avgs, const ArrayList<T>& momentum_buffers, const RmspropOptions& options);
+template <class T>
+void adagrad(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& sums,
+             const AdagradOptions& options);
+template <class T>
+void adadelta(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& square_avgs,
+              const ArrayList<T>& acc_deltas, const AdadeltaOptions& options);
 
 template <class T>
 double l2_norm(const ArrayList<T>& arrays);

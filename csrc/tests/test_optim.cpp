@@ -87,6 +87,80 @@ TEST_CASE_TEMPLATE("adam equals the naive step", T, float, double) {
   }
 }
 
+TEST_CASE_TEMPLATE("rmsprop equals the naive step", T, float, double) {
+  for (const bool centred : {false, true}) {
+    for (const ops::RmspropOptions& o :
+         {ops::RmspropOptions{0.01, 0.99, 1e-8, 0, 0}, ops::RmspropOptions{0.01, 0.5, 1e-3, 0.1, 0.9}}) {
+      // Gradients' mean and mean square far apart, so that centring loses few digits.
+      List<T> param, square_avg(0.5, 1), grad_avg(-0.5, 0.5), buffer, grad;
+      List<double> want = param.in_double(), want_square = square_avg.in_double(), want_grad = grad_avg.in_double();
+      List<double> want_buffer = buffer.in_double();
+      for (size_t a = 0; a < kArrays.size(); ++a) {
+        for (int64_t i = 0; i < kArrays[a]; ++i) {
+          reference::rmsprop(want.arrays[a][i], want_square.arrays[a][i], centred ? &want_grad.arrays[a][i] : nullptr,
+                             want_buffer.arrays[a][i], double(grad.arrays[a][i]), o);
+        }
+      }
+      ops::rmsprop(param.pointers(), grad.pointers(), square_avg.pointers(),
+                   centred ? grad_avg.pointers() : ops::ArrayList<T>{},
+                   o.momentum != 0 ? buffer.pointers() : ops::ArrayList<T>{}, o);
+      check_lists(square_avg, want_square, rounding<T>(4), "square_avg");
+      check_lists(grad_avg, want_grad, rounding<T>(3), "grad_avg");
+      check_lists(buffer, want_buffer, rounding<T>(16, 4), "momentum_buffer");
+      check_lists(param, want, rounding<T>(4), "param");
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("centred rmsprop takes a variance that rounding made negative as 0, and keeps NaN", T, float,
+                   double) {
+  Guarded<T> param(1, T(1)), square_avg(1, T(0.25)), grad_avg(1, T(1)), grad(1, T(1));
+  const ops::RmspropOptions o{0.5, 0.5, 0.5, 0, 0};
+  const auto step = [&] {
+    ops::rmsprop<T>({{param.data()}, {1}}, {{grad.data()}, {1}}, {{square_avg.data()}, {1}}, {{grad_avg.data()}, {1}},
+                    {}, o);
+  };
+  step();  // 0.625 - 1 < 0
+  CHECK(param[0] == T(0));
+  grad[0] = std::numeric_limits<T>::quiet_NaN();
+  step();
+  CHECK(std::isnan(param[0]));
+}
+
+TEST_CASE_TEMPLATE("adagrad equals the naive step", T, float, double) {
+  for (const ops::AdagradOptions& o :
+       {ops::AdagradOptions{1, 0.01, 0, 1e-10, 0}, ops::AdagradOptions{5, 0.1, 0.5, 1e-3, 0.1}}) {
+    List<T> param, sum(0.01, 1), grad;
+    List<double> want = param.in_double(), want_sum = sum.in_double();
+    for (size_t a = 0; a < kArrays.size(); ++a) {
+      for (int64_t i = 0; i < kArrays[a]; ++i) {
+        reference::adagrad(want.arrays[a][i], want_sum.arrays[a][i], double(grad.arrays[a][i]), o);
+      }
+    }
+    ops::adagrad(param.pointers(), grad.pointers(), sum.pointers(), o);
+    check_lists(sum, want_sum, rounding<T>(3, 2), "sum");
+    check_lists(param, want, rounding<T>(4), "param");
+  }
+}
+
+TEST_CASE_TEMPLATE("adadelta equals the naive step", T, float, double) {
+  for (const ops::AdadeltaOptions& o :
+       {ops::AdadeltaOptions{1, 0.9, 1e-6, 0}, ops::AdadeltaOptions{0.5, 0.5, 1e-3, 0.1}}) {
+    List<T> param, square_avg(0.01, 1), acc_delta(0, 0.01), grad;
+    List<double> want = param.in_double(), want_square = square_avg.in_double(), want_delta = acc_delta.in_double();
+    for (size_t a = 0; a < kArrays.size(); ++a) {
+      for (int64_t i = 0; i < kArrays[a]; ++i) {
+        reference::adadelta(want.arrays[a][i], want_square.arrays[a][i], want_delta.arrays[a][i],
+                            double(grad.arrays[a][i]), o);
+      }
+    }
+    ops::adadelta(param.pointers(), grad.pointers(), square_avg.pointers(), acc_delta.pointers(), o);
+    check_lists(square_avg, want_square, rounding<T>(4), "square_avg");
+    check_lists(acc_delta, want_delta, rounding<T>(8), "acc_delta");
+    check_lists(param, want, rounding<T>(8), "param");
+  }
+}
+
 TEST_CASE_TEMPLATE("l2_norm is that of all elements, summed in double", T, float, double) {
   List<T> list;
   double sum = 0;

@@ -1,5 +1,6 @@
 """Optimisers, learning-rate schedules and gradient clipping, with PyTorch's names and options."""
 
+from pynn.optim.adaptive import Adadelta, Adagrad, RMSprop
 from pynn.optim.algorithms import SGD, Adam, AdamW
 from pynn.optim.lr_scheduler import (
     CosineWarmupLR,
@@ -13,6 +14,8 @@ from pynn.optim.optimizer import Optimizer, clip_grad_norm_
 
 __all__ = [
     "SGD",
+    "Adadelta",
+    "Adagrad",
     "Adam",
     "AdamW",
     "CosineWarmupLR",
@@ -20,6 +23,7 @@ __all__ = [
     "LRScheduler",
     "OneCycleLR",
     "Optimizer",
+    "RMSprop",
     "ReduceLROnPlateau",
     "StepLR",
     "clip_grad_norm_",

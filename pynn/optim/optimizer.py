@@ -27,6 +27,7 @@ class Optimizer:
     """
 
     _arrays: tuple[str, ...]  # names of the state arrays, which have the parameter's shape and dtype
+    _optional_arrays: tuple[str, ...] = ()  # such that some options need; they appear with the first step that does
     _scalars: tuple[str, ...] = ()  # names of the state numbers
 
     def __init__(self, params: Iterable[Tensor] | Iterable[Group], defaults: Group) -> None:
@@ -177,10 +178,10 @@ class Optimizer:
 
     def _checked_state(self, what: str, p: Tensor, saved: Mapping[str, Any]) -> State:
         """Return a copy of one parameter's saved state."""
-        if saved.keys() != {*self._arrays, *self._scalars}:
+        if saved.keys() - set(self._optional_arrays) != {*self._arrays, *self._scalars}:
             raise ValueError(f"{what} has state {sorted(saved)}, needs {sorted((*self._arrays, *self._scalars))}")
         state: State = {name: int(saved[name]) for name in self._scalars}
-        for name in self._arrays:
+        for name in saved.keys() - set(self._scalars):
             array = np.array(saved[name], dtype=p.dtype, order="C")
             if array.shape != p.shape:
                 raise ValueError(f"{what}: {name} has shape {list(array.shape)}, needs {list(p.shape)}")
@@ -206,11 +207,11 @@ def gradients(params: Sequence[Tensor]) -> list[Array]:
     return [p.grad for p in params if p.grad is not None]
 
 
-def buffers(params: Sequence[Tensor], states: Sequence[State], name: str) -> list[Array]:
-    """Return the state arrays `name` of parameters; new ones are zeros."""
+def buffers(params: Sequence[Tensor], states: Sequence[State], name: str, start: float = 0.0) -> list[Array]:
+    """Return the state arrays `name` of parameters; new ones are filled with `start`."""
     if name not in states[0]:
         for p, state in zip(params, states, strict=True):
-            state[name] = np.zeros_like(p.data)
+            state[name] = np.full_like(p.data, start)
     return [state[name] for state in states]
 
 

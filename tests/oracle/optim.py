@@ -27,6 +27,36 @@ def adam_(params, grads, exp_avgs, exp_avg_sqs, step, lr, beta1, beta2, eps, wei
         param -= lr / (1 - beta1**step) * m / denominator
 
 
+def rmsprop_(params, grads, square_avgs, grad_avgs, momentum_buffers, lr, alpha, eps, weight_decay, momentum):
+    for i, (param, grad, square_avg) in enumerate(zip(params, grads, square_avgs, strict=True)):
+        grad = grad + weight_decay * param
+        square_avg += (1 - alpha) * (grad * grad - square_avg)
+        variance = square_avg
+        if grad_avgs:
+            grad_avgs[i] += (1 - alpha) * (grad - grad_avgs[i])
+            variance = np.maximum(square_avg - grad_avgs[i] ** 2, 0)
+        step = grad / (np.sqrt(variance) + eps)
+        if momentum:
+            momentum_buffers[i][...] = step = momentum * momentum_buffers[i] + step
+        param -= lr * step
+
+
+def adagrad_(params, grads, sums, step, lr, lr_decay, eps, weight_decay):
+    for param, grad, total in zip(params, grads, sums, strict=True):
+        grad = grad + weight_decay * param
+        total += grad * grad
+        param -= lr / (1 + (step - 1) * lr_decay) * grad / (np.sqrt(total) + eps)
+
+
+def adadelta_(params, grads, square_avgs, acc_deltas, lr, rho, eps, weight_decay):
+    for param, grad, square_avg, acc_delta in zip(params, grads, square_avgs, acc_deltas, strict=True):
+        grad = grad + weight_decay * param
+        square_avg += (1 - rho) * (grad * grad - square_avg)
+        delta = np.sqrt(acc_delta + eps) / np.sqrt(square_avg + eps) * grad
+        acc_delta += (1 - rho) * (delta * delta - acc_delta)
+        param -= lr * delta
+
+
 def l2_norm(arrays):
     return math.sqrt(sum(float(np.sum(np.square(array, dtype=np.float64))) for array in arrays))
 
