@@ -10,18 +10,9 @@ import numpy as np
 import pynn
 from pynn import functional as F
 from pynn import nn, optim
+from pynn.data import make_moons
 
 PUBLISHED = 100.0  # % of the 100 points
-
-
-def two_moons(n: int, noise: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return points [n, 2] on two interleaving half circles, in random order, with labels [n, 1] of -1 and 1."""
-    labels = rng.permutation(np.arange(n) % 2)
-    angles = np.pi * rng.random(n)
-    x = np.where(labels == 0, np.cos(angles), 1 - np.cos(angles))
-    y = np.where(labels == 0, np.sin(angles), 0.5 - np.sin(angles))
-    points = np.stack([x, y], axis=1) + rng.normal(0, noise, (n, 2))
-    return points.astype(np.float32), (2 * labels[:, None] - 1).astype(np.float32)
 
 
 def build_model() -> nn.Sequential:
@@ -42,7 +33,8 @@ def main() -> None:
     args = parser.parse_args()
     pynn.seed(args.seed)
 
-    points, labels = two_moons(100, 0.1, np.random.default_rng(args.seed))
+    points, moons = make_moons(100, noise=0.1)
+    labels = (2 * moons[:, None] - 1).astype(np.float32)  # [100, 1], -1 and 1
     model = build_model()
     print(f"model: 2-16-16-1, {sum(p.size for p in model.parameters())} parameters (micrograd 337)")
 

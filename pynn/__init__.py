@@ -24,6 +24,7 @@ from pynn._core import num_threads, set_num_threads
 from pynn._version import __version__
 from pynn.creation import arange, ones, randn, tensor, zeros
 from pynn.random import seed
+from pynn.sampling import categorical, multinomial
 from pynn.tape import grad, no_grad
 from pynn.tensor import Tensor
 
@@ -34,11 +35,13 @@ __all__ = [
     "Tensor",
     "__version__",
     "arange",
+    "categorical",
     "data",
     "debug",
     "functional",
     "grad",
     "info",
+    "multinomial",
     "nn",
     "no_grad",
     "num_threads",

@@ -11,6 +11,7 @@ import pytest
 from small_mnist import NAMES, few_synthetic, isolated, put, small_arrays, small_is_mnist
 
 from pynn.data import MNIST_MEAN, MNIST_STD, load_mnist, mnist, read_idx, write_idx
+from pynn.data._download import cache_dir
 
 __all__ = ["few_synthetic", "isolated", "small_is_mnist"]  # fixtures, found by their names in this module
 
@@ -131,16 +132,16 @@ def test_environment_without_mnist_warns_and_goes_on_to_the_cache(
 
 
 def test_cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mnist.cache_dir() == tmp_path / "cache"
+    assert cache_dir("load_mnist") == tmp_path / "cache"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     for empty in ("set", "unset"):
         monkeypatch.setenv("PYNN_CACHE_DIR", "") if empty == "set" else monkeypatch.delenv("PYNN_CACHE_DIR")
-        assert mnist.cache_dir() == tmp_path / "xdg" / "pynn"
+        assert cache_dir("load_mnist") == tmp_path / "xdg" / "pynn"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/ignored")
-    assert mnist.cache_dir() == tmp_path / ".cache" / "pynn"
+    assert cache_dir("load_mnist") == tmp_path / ".cache" / "pynn"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert mnist.cache_dir() == tmp_path / ".cache" / "pynn"
+    assert cache_dir("load_mnist") == tmp_path / ".cache" / "pynn"
 
 
 def test_unknown_home(monkeypatch: pytest.MonkeyPatch) -> None:

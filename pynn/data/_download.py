@@ -1,4 +1,4 @@
-"""Download one file from the first mirror that has it, verified before it takes its name."""
+"""The cache of downloads: a file comes from the first mirror that has it, and is verified before it takes its name."""
 
 from __future__ import annotations
 
@@ -28,13 +28,35 @@ class _TransientError(Exception):
     """The same request may succeed when repeated."""
 
 
-def download_gzip(
-    urls: Sequence[str], path: str | os.PathLike[str], *, sha256: str, max_bytes: int, max_unpacked: int
-) -> str:
-    """Download a gzip file whose unpacked bytes have the given SHA-256; return the URL that it came from.
+def cache_dir(op: str) -> Path:
+    """Return the folder that downloads are kept in (it may not exist yet); errors begin with `op`."""
+    if own := os.environ.get("PYNN_CACHE_DIR"):
+        return Path(own)
+    # The XDG specification has relative paths ignored.
+    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if xdg.is_absolute():
+        return xdg / "pynn"
+    try:
+        return Path.home() / ".cache" / "pynn"
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"{op}: no folder for the cache, the home folder is unknown: set PYNN_CACHE_DIR"
+        ) from error
 
-    Mirrors are tried in turn. A connection that drops, times out or answers "server error" is tried again; a mirror
-    that cannot be reached, refuses, or sends other bytes than expected is left for the next one.
+
+def download_file(
+    urls: Sequence[str],
+    path: str | os.PathLike[str],
+    *,
+    sha256: str,
+    max_bytes: int,
+    max_unpacked: int | None = None,
+) -> str:
+    """Download a file with the given SHA-256; return the URL that it came from.
+
+    `max_unpacked` says that it is packed by gzip; the SHA-256 is then that of the unpacked bytes. Mirrors are tried in
+    turn. A connection that drops, times out or answers "server error" is tried again; a mirror that cannot be reached,
+    refuses, or sends other bytes than expected is left for the next one.
 
     Raises
     ------
@@ -106,7 +128,11 @@ def _receive(url: str, file: BinaryIO, name: str, max_bytes: int) -> None:
         raise _TransientError(f"connection dropped after {done} of {expected} bytes")
 
 
-def _verify(path: Path, sha256: str, max_unpacked: int) -> None:
+def _verify(path: Path, sha256: str, max_unpacked: int | None) -> None:
+    if max_unpacked is None:
+        if (got := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
+            raise ConnectionError(f"sent other data: SHA-256 {got}, expected {sha256}")
+        return
     digest = hashlib.sha256()
     done = 0
     try:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pynn.data._download import download_gzip
+from pynn.data._download import cache_dir, download_file
 from pynn.data.idx import idx_header, read_idx
 from pynn.data.synthetic import synthetic_digits
 
@@ -135,22 +135,6 @@ def load_mnist(
     return _synthetic()
 
 
-def cache_dir() -> Path:
-    """Return the folder that downloads are kept in (it may not exist yet)."""
-    if own := os.environ.get("PYNN_CACHE_DIR"):
-        return Path(own)
-    # The XDG specification has relative paths ignored.
-    xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if xdg.is_absolute():
-        return xdg / "pynn"
-    try:
-        return Path.home() / ".cache" / "pynn"
-    except RuntimeError as error:
-        raise FileNotFoundError(
-            "load_mnist: no folder for the cache, the home folder is unknown: set PYNN_CACHE_DIR"
-        ) from error
-
-
 def _find(folder: Path, what: str) -> dict[str, Path]:
     """Return the path of each of the four files in `folder` or `folder`/mnist."""
     if not folder.is_dir():
@@ -196,7 +180,7 @@ def _load_folder(paths: dict[str, Path]) -> MNIST:
 
 def _load_cache(download: bool) -> MNIST:
     """Load the cache, downloading what is missing or is not MNIST's."""
-    folder = cache_dir() / "mnist"
+    folder = cache_dir("load_mnist") / "mnist"
     arrays: dict[str, npt.NDArray[Any]] = {}
     mirrors: list[str] = []
     for name in _FILES:
@@ -216,7 +200,7 @@ def _load_cache(download: bool) -> MNIST:
             folder.mkdir(parents=True, exist_ok=True)
             if not mirrors:
                 _notice(f"downloading MNIST to {folder}")
-            url = download_gzip(
+            url = download_file(
                 [f"{mirror}{name}.gz" for mirror in MIRRORS],
                 path,
                 sha256=_SHA256[name],

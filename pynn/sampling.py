@@ -1,0 +1,108 @@
+"""Random choices by probabilities or logits, from the generator that `pynn.seed` sets."""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn.random import generator
+from pynn.tensor import Tensor
+
+__all__ = ["categorical", "multinomial"]
+
+
+def multinomial(probabilities: npt.ArrayLike | Tensor, num_samples: int = 1, replacement: bool = False) -> Tensor:
+    """Return `num_samples` indices, int64 [num_samples] or [N, num_samples], drawn by the probabilities of each row.
+
+    Parameters
+    ----------
+    probabilities
+        Shape [C] or [N, C]: not negative, of any positive sum.
+    num_samples
+        Without replacement at most the number of probabilities above 0.
+    replacement
+        Whether an index may be drawn more than once.
+
+    Raises
+    ------
+    ValueError
+        If a probability is negative or not finite, a row has the sum 0, or there are too few to draw.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.multinomial([0.0, 0.5, 0.0, 2.5], 2).numpy().sum()  # 1 and 3 in either order
+    np.int64(4)
+    """
+    p = np.asarray(probabilities.data if isinstance(probabilities, Tensor) else probabilities, np.float64)
+    count = operator.index(num_samples)
+    if p.ndim not in (1, 2):
+        raise ValueError(f"multinomial: probabilities are {list(p.shape)}, need [C] or [N, C]")
+    if not (np.isfinite(p).all() and (p >= 0).all() and p.sum(-1).all()):
+        raise ValueError("multinomial: probabilities must be finite, not negative, and of positive sum in each row")
+    fewest = int((p > 0).sum(-1).min(initial=p.shape[-1]))
+    if count < 1 or (not replacement and count > fewest):
+        raise ValueError(f"multinomial: num_samples is {count}, needs 1 to {fewest}, or replacement")
+    if replacement or count == 1:
+        return Tensor(_choices(p.reshape(-1, p.shape[-1]), count).reshape(*p.shape[:-1], count))
+    # The order in which exponential clocks of these rates ring.
+    with np.errstate(divide="ignore"):
+        rings = generator().standard_exponential(p.shape) / p
+    return Tensor(np.argsort(rings, axis=-1)[..., :count])
+
+
+def categorical(logits: npt.ArrayLike | Tensor, temperature: float = 1.0, top_k: int | None = None) -> Tensor:
+    """Return one index for each row of `logits`, drawn with the probabilities softmax(logits / temperature).
+
+    Parameters
+    ----------
+    logits
+        Shape [..., C].
+    temperature
+        Below 1 favours the likely ones; 0 takes the first maximum.
+    top_k
+        Draw among the k largest logits only; ties for the last place all stay.
+
+    Returns
+    -------
+    Tensor
+        int64 [...].
+
+    Raises
+    ------
+    ValueError
+        If a row has a NaN, an infinity or no entry above -inf, or an option is out of range.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.categorical([[0.0, 9.0, -9.0], [1.0, 0.0, 0.0]], temperature=0)
+    Tensor([1, 0], dtype=int64)
+    """
+    x = np.asarray(logits.data if isinstance(logits, Tensor) else logits, np.float64)
+    if x.ndim < 1 or x.shape[-1] < 1:
+        raise ValueError(f"categorical: logits are {list(x.shape)}, need [..., C] with C at least 1")
+    if not 0 <= temperature < np.inf:
+        raise ValueError(f"categorical: temperature is {temperature}, needs at least 0 and a finite number")
+    if top_k is not None and operator.index(top_k) < 1:
+        raise ValueError(f"categorical: top_k is {top_k}, needs at least 1")
+    highest = x.max(-1, keepdims=True)
+    if not np.isfinite(highest).all():  # a NaN is the maximum, too
+        raise ValueError("categorical: logits need a finite maximum in each row")
+    if temperature == 0:
+        return Tensor(np.asarray(x.argmax(-1)))
+    if top_k is not None and top_k < x.shape[-1]:
+        x = np.where(x < np.partition(x, -top_k, axis=-1)[..., -top_k, None], -np.inf, x)
+    p = np.exp((x - highest) / temperature)
+    return Tensor(_choices(p.reshape(-1, p.shape[-1]), 1).reshape(x.shape[:-1]))
+
+
+def _choices(p: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
+    """Return [N, count] indices by the weights p [N, C]: where a uniform number falls among their running sums."""
+    sums = np.cumsum(p, axis=-1)
+    x = generator().random((len(p), count)) * sums[:, -1:]
+    # Rounded up to the whole sum, x would fall behind the last one.
+    x = np.minimum(x, np.nextafter(sums[:, -1:], 0))
+    return np.asarray((sums[:, None, :] <= x[:, :, None]).sum(-1), np.int64)
