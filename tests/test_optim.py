@@ -148,6 +148,89 @@ def test_float32_and_float64_in_one_group(kind, options):
         np.testing.assert_allclose(single.data, double.data, rtol=1e-4, atol=1e-5)  # three steps of float32 rounding
 
 
+MATRICES = [(6, 4), (4, 6), (5, 5), (1, 7), (7, 1), (40, 24)]
+
+
+def matrices(seed, dtype=np.float64):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(dtype) for shape in MATRICES]
+
+
+MUON = {
+    "default": {},
+    "plain": {"lr": 0.05, "momentum": 0.8, "nesterov": False, "weight_decay": 0.0},
+    "options": {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3, "adjust_lr_fn": "match_rms_adamw", "ns_steps": 3},
+    "coefficients": {"lr": 0.02, "ns_coefficients": (2.0, -1.5, 0.5), "ns_steps": 12, "adjust_lr_fn": "original"},
+}
+each_muon = pytest.mark.parametrize("options", MUON.values(), ids=MUON)
+
+
+def muon_steps(options, dtype):
+    params = [nn.Parameter(value) for value in matrices(0, dtype)]
+    optimizer = optim.Muon(params, **options)
+    for seed in range(1, 8):
+        for p, g in zip(params, matrices(seed, dtype), strict=True):
+            p.grad = g
+        optimizer.step()
+    return params
+
+
+@each_muon
+@needs_torch
+def test_muon_equals_pytorchs(options, monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)  # in which PyTorch iterates
+    theirs = [torch.from_numpy(value).requires_grad_() for value in matrices(0)]
+    reference = torch.optim.Muon(theirs, **options)
+    for seed in range(1, 8):
+        for p, g in zip(theirs, matrices(seed), strict=True):
+            p.grad = torch.from_numpy(g)
+        reference.step()
+    for p, q in zip(muon_steps(options, np.float64), theirs, strict=True):
+        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+@each_muon
+def test_muon_in_float32(options):
+    for single, double in zip(muon_steps(options, np.float32), muon_steps(options, np.float64), strict=True):
+        assert single.dtype == np.float32
+        # Singular values near 0 grow by 3.4 in each step of Newton-Schulz, and float32's errors with them.
+        np.testing.assert_allclose(single.data, double.data, atol=1e-4)
+
+
+def test_muon_makes_steps_orthogonal():
+    """From the polynomial with the fixed point 1, u becomes U Vᵀ; a gradient of 0 stays 0."""
+    rng = np.random.default_rng(4)
+    for shape in MATRICES[:3]:
+        p, g = nn.Parameter(np.zeros(shape)), rng.normal(size=shape)
+        p.grad = g.copy()
+        optimizer = optim.Muon([p], lr=1.0, momentum=0.0, ns_coefficients=(1.875, -1.25, 0.375), ns_steps=40)
+        optimizer.step()
+        u, _, vt = np.linalg.svd(g, full_matrices=False)
+        np.testing.assert_allclose(-p.data, math.sqrt(max(1, shape[0] / shape[1])) * (u @ vt), atol=1e-9)
+        before = p.data.copy()
+        p.grad = np.zeros(shape)
+        optimizer.step()
+        np.testing.assert_allclose(p.data, 0.9 * before, rtol=1e-12)  # weight decay alone
+
+
+def test_muon_state_and_checkpoint():
+    params = [nn.Parameter(value) for value in matrices(0)]
+    optimizer = optim.Muon(params, lr=0.02)
+    for p, g in zip(params, matrices(1), strict=True):
+        p.grad = g
+    optimizer.step()
+    others = [nn.Parameter(p.data.copy()) for p in params]
+    other = optim.Muon(others)
+    other.load_state_dict(optimizer.state_dict())
+    assert list(other.state_dict()["state"][0]) == ["momentum_buffer"]
+    for p, q, g in zip(params, others, matrices(2), strict=True):
+        p.grad, q.grad = g.copy(), g.copy()
+    optimizer.step()
+    other.step()
+    for p, q in zip(params, others, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
 def test_a_step_counts_as_a_write():
     w = nn.Parameter([2.0])
     y = (w * w).sum()
@@ -210,7 +293,7 @@ def test_zero_grad():
     assert all(p.grad is None for p in params)
 
 
-P = nn.Parameter([1.0])
+P, M = nn.Parameter([1.0]), nn.Parameter([[1.0]])
 BAD = {
     "empty": (lambda: optim.SGD([]), ValueError, "SGD: params is empty"),
     "empty group": (lambda: optim.SGD([{"params": []}]), ValueError, "SGD: a parameter group is empty"),
@@ -242,6 +325,19 @@ BAD = {
     "accumulator": (lambda: optim.Adagrad([P], initial_accumulator_value=-1), ValueError,
                     "Adagrad: initial_accumulator_value is -1"),
     "rho": (lambda: optim.Adadelta([P], rho=1.5), ValueError, "Adadelta: rho is 1.5"),
+    "muon vector": (lambda: optim.Muon([P]), ValueError, r"Muon: parameter \[1\], needs a matrix"),
+    "muon steps": (lambda: optim.Muon([M], ns_steps=0), ValueError, "Muon: ns_steps is 0, needs at least 1"),
+    "muon coefficients": (lambda: optim.Muon([M], ns_coefficients=(1, 2)), TypeError, "Muon: ns_coefficients is"),
+    "muon nan": (lambda: optim.Muon([M], ns_coefficients=(1, math.nan, 2)), ValueError,
+                 r"Muon: ns_coefficients\[1\] is nan"),
+    "muon rate": (lambda: optim.Muon([M], adjust_lr_fn="adam"), ValueError, "Muon: adjust_lr_fn is 'adam'"),
+    "clip_value": (lambda: optim.clip_grad_value_([P], -1), ValueError, "clip_grad_value_: clip_value is -1"),
+    "lambdas": (lambda: optim.LambdaLR(optim.SGD([P]), [abs, abs]), ValueError, "LambdaLR: lr_lambda has 2 functions"),
+    "milestones": (lambda: optim.MultiStepLR(optim.SGD([P]), ["x"]), TypeError, r"MultiStepLR: milestones\[0\] is 'x'"),
+    "total_iters": (lambda: optim.LinearLR(optim.SGD([P]), total_iters=0), ValueError, "LinearLR: total_iters is 0"),
+    "start_factor": (lambda: optim.LinearLR(optim.SGD([P]), -1), ValueError, "LinearLR: start_factor is -1"),
+    "T_max": (lambda: optim.CosineAnnealingLR(optim.SGD([P]), 0), ValueError, "CosineAnnealingLR: T_max is 0"),
+    "eta_min": (lambda: optim.CosineAnnealingLR(optim.SGD([P]), 3, -1), ValueError, "CosineAnnealingLR: eta_min is -1"),
     "max_norm": (lambda: optim.clip_grad_norm_([P], -1), ValueError, "clip_grad_norm_: max_norm is -1"),
     "scheduler": (lambda: optim.StepLR(P, 1), TypeError, "StepLR: optimizer is a Parameter"),
     "step_size": (lambda: optim.StepLR(optim.SGD([P]), 0), ValueError, "StepLR: step_size is 0"),
@@ -370,6 +466,23 @@ def test_clip_of_nothing_and_of_what_is_not_finite():
         np.testing.assert_array_equal(p.grad, [1.0, bad])
 
 
+def test_clip_grad_value():
+    params = [*parameters(), *parameters(dtype=np.float32), nn.Parameter([1.0])]
+    grads = [*values(1), *values(1, np.float32)]
+    for p, g in zip(params, grads, strict=False):
+        p.grad = g.copy()
+    params[0].grad[0, 0] = math.nan
+    optim.clip_grad_value_(iter(params), 0.5)
+    assert math.isnan(params[0].grad[0, 0])
+    params[0].grad[0, 0] = np.clip(grads[0][0, 0], -0.5, 0.5)
+    for p, g in zip(params, grads, strict=False):
+        np.testing.assert_array_equal(p.grad, np.clip(g, -0.5, 0.5))
+        assert p.grad.dtype == g.dtype
+    optim.clip_grad_value_(params[1], 0)
+    assert not params[1].grad.any()
+    assert params[-1].grad is None
+
+
 # -- schedules ---------------------------------------------------------------------------------------------------------
 
 
@@ -396,6 +509,10 @@ def warm_cosine(t):
         (lambda o: optim.StepLR(o, 3, 0.5), lambda t: 0.5 ** (t // 3), "epoch"),
         (lambda o: optim.ExponentialLR(o, 0.9), lambda t: 0.9**t, "epoch"),
         (lambda o: optim.CosineWarmupLR(o, 10, 3), warm_cosine, "step"),
+        (lambda o: optim.LambdaLR(o, lambda t: 1 / (t + 1)), lambda t: 1 / (t + 1), "epoch"),
+        (lambda o: optim.MultiStepLR(o, [7, 3, 3], 0.5), lambda t: 0.5 ** (2 * (t >= 3) + (t >= 7)), "epoch"),
+        (lambda o: optim.LinearLR(o, 0.25, 0.5, 4), lambda t: 0.25 + min(t, 4) / 16, "epoch"),
+        (lambda o: optim.CosineAnnealingLR(o, 6), lambda t: 0.5 * (1 + math.cos(math.pi * t / 6)), "epoch"),
     ],
 )
 def test_schedules_follow_the_formula(make, factor, interval):
@@ -416,6 +533,11 @@ def test_cosine_ends_at_min_lr():
     [
         ("StepLR", "StepLR", {"step_size": 4, "gamma": 0.3}),
         ("ExponentialLR", "ExponentialLR", {"gamma": 0.8}),
+        ("LambdaLR", "LambdaLR", {"lr_lambda": [lambda t: 0.9**t, lambda t: 1 + t]}),
+        ("MultiStepLR", "MultiStepLR", {"milestones": [3, 8, 15], "gamma": 0.3}),
+        ("LinearLR", "LinearLR", {}),
+        ("LinearLR", "LinearLR", {"start_factor": 0.9, "end_factor": 0.2, "total_iters": 12}),
+        ("CosineAnnealingLR", "CosineAnnealingLR", {"T_max": 7, "eta_min": 0.005}),
         ("CosineWarmupLR", "CosineAnnealingLR", {"total_steps": 20}),
         ("CosineWarmupLR", "CosineAnnealingLR", {"total_steps": 30, "min_lr": 0.005}),
         ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20}),
@@ -427,7 +549,7 @@ def test_cosine_ends_at_min_lr():
 @pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # PyTorch's: we take no optimiser steps
 def test_schedules_equal_pytorchs(kind, name, theirs, options):
-    names = {"total_steps": "T_max", "min_lr": "eta_min"} if theirs == "CosineAnnealingLR" else {}
+    names = {"total_steps": "T_max", "min_lr": "eta_min"} if name == "CosineWarmupLR" else {}
     ours = getattr(optim, name)(two_groups(kind), **options)
     p, q = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
     optimizer = getattr(torch.optim, kind.__name__)([{"params": [p]}, {"params": [q], "lr": 0.02}], lr=0.1)
@@ -486,6 +608,10 @@ SCHEDULERS = {
     "StepLR": lambda o: optim.StepLR(o, 2),
     "ExponentialLR": lambda o: optim.ExponentialLR(o, 0.9),
     "CosineWarmupLR": lambda o: optim.CosineWarmupLR(o, 12, 3),
+    "LambdaLR": lambda o: optim.LambdaLR(o, lambda t: 0.9**t),
+    "MultiStepLR": lambda o: optim.MultiStepLR(o, [2, 5]),
+    "LinearLR": optim.LinearLR,
+    "CosineAnnealingLR": lambda o: optim.CosineAnnealingLR(o, 12),
     "OneCycleLR": lambda o: optim.OneCycleLR(o, 1.0, 12),
     "ReduceLROnPlateau": lambda o: optim.ReduceLROnPlateau(o, patience=1),
 }

@@ -2,6 +2,7 @@
 
 from pynn.optim.adaptive import Adadelta, Adagrad, RMSprop
 from pynn.optim.algorithms import SGD, Adam, AdamW
+from pynn.optim.lr_formulas import CosineAnnealingLR, LambdaLR, LinearLR, MultiStepLR
 from pynn.optim.lr_scheduler import (
     CosineWarmupLR,
     ExponentialLR,
@@ -10,7 +11,8 @@ from pynn.optim.lr_scheduler import (
     ReduceLROnPlateau,
     StepLR,
 )
-from pynn.optim.optimizer import Optimizer, clip_grad_norm_
+from pynn.optim.muon import Muon
+from pynn.optim.optimizer import Optimizer, clip_grad_norm_, clip_grad_value_
 
 __all__ = [
     "SGD",
@@ -18,13 +20,19 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "CosineAnnealingLR",
     "CosineWarmupLR",
     "ExponentialLR",
     "LRScheduler",
+    "LambdaLR",
+    "LinearLR",
+    "MultiStepLR",
+    "Muon",
     "OneCycleLR",
     "Optimizer",
     "RMSprop",
     "ReduceLROnPlateau",
     "StepLR",
     "clip_grad_norm_",
+    "clip_grad_value_",
 ]

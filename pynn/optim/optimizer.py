@@ -260,3 +260,29 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
         for grads in by_dtype.values():
             _core.scale_(grads, max_norm / norm)
     return norm
+
+
+def clip_grad_value_(params: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Limit every element of the gradients to -clip_value … clip_value; NaN stays.
+
+    Parameters
+    ----------
+    params : Tensor or iterable of Tensor
+        Those without a gradient do not count.
+    clip_value : float
+        At least 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import nn
+    >>> p = nn.Parameter([0.0, 0.0])
+    >>> p.grad = np.array([3.0, -0.5], np.float32)
+    >>> clip_grad_value_([p], 1.0)
+    >>> p.grad
+    array([ 1. , -0.5], dtype=float32)
+    """
+    check_range("clip_grad_value_", 0, clip_value=clip_value)
+    for p in [params] if isinstance(params, Tensor) else params:
+        if p.grad is not None:
+            p.grad = _core.clip(p.grad, -clip_value, clip_value)
