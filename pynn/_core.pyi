@@ -37,6 +37,61 @@ def linear_backward(
     dy: Array, y: Array, x: Array, weight: Array, activation: str, need_dx: bool, need_dweight: bool, need_dbias: bool
 ) -> tuple[Array | None, Array | None, Array | None]: ...
 
+# -- attention: query [N, H, L, E], key [N, H, S, E], value [N, H, S, Ev] -> y [N, H, L, Ev], lse [N, H, L] ----------
+# y = dropout(softmax(query @ key.T * scale + attn_mask)) @ value, lse the logarithm of each row's sum of exp(score).
+# attn_mask [N, H, L, S], its first three axes may be 1: bool (False hides a key) or numbers to add. is_causal: query i
+# sees keys 0..i. A row that sees no key is 0, its lse infinite. dropout: ceil(S / 4) counters for each row.
+def scaled_dot_product_attention(
+    query: Array,
+    key: Array,
+    value: Array,
+    attn_mask: Array | None,
+    is_causal: bool,
+    scale: float,
+    dropout_p: float,
+    seed: int,
+    offset: int,
+) -> tuple[Array, Array]: ...
+def scaled_dot_product_attention_backward(
+    dy: Array,
+    y: Array,
+    lse: Array,
+    query: Array,
+    key: Array,
+    value: Array,
+    attn_mask: Array | None,
+    is_causal: bool,
+    scale: float,
+    dropout_p: float,
+    seed: int,
+    offset: int,
+) -> tuple[Array, Array, Array]: ...  # dquery, dkey, dvalue
+
+# The same on qkv [N, L, 3 H E], where queries, keys and values of all heads stand beside each other -> y [N, L, H E].
+def self_attention(
+    qkv: Array,
+    num_heads: int,
+    attn_mask: Array | None,
+    is_causal: bool,
+    scale: float,
+    dropout_p: float,
+    seed: int,
+    offset: int,
+) -> tuple[Array, Array]: ...
+def self_attention_backward(
+    dy: Array,
+    y: Array,
+    lse: Array,
+    qkv: Array,
+    num_heads: int,
+    attn_mask: Array | None,
+    is_causal: bool,
+    scale: float,
+    dropout_p: float,
+    seed: int,
+    offset: int,
+) -> Array: ...  # dqkv
+
 # -- conv: x [N, C, H, W], weight [O, C/groups, KH, KW], bias [O] -> [N, O, OH, OW] ----------------------------------
 def conv2d(
     x: Array,

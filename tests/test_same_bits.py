@@ -18,6 +18,7 @@ def cases():
     big, rows, image = normal(700, 1501), normal(20_011, 10), normal(37, 16, 29, 31)
     wide, pooled = normal(37, 32, 29, 31), normal(37, 32, 14, 15)
     digits, digits_dy, pooled_digits = normal(257, 1, 28, 28), normal(257, 8, 24, 24), normal(257, 8, 12, 12)
+    heads = normal(1, 3, 701, 40), normal(1, 3, 901, 40), normal(1, 3, 901, 40)
     all_three = True, True, True
     table = {
         "matmul": [
@@ -32,6 +33,13 @@ def cases():
             (normal(3, 4001), normal(1000, 4001), None),
             (normal(33, 784), normal(500, 784), normal(500), "relu"),  # turned
             (normal(1001, 2100), normal(11, 2100), normal(11), "relu"),  # dot products
+        ],
+        "scaled_dot_product_attention": [
+            (*heads, None, True, 0.2, 0.1, 3, 4),
+            (normal(1, 1, 3, 40), normal(1, 1, 1501, 40), normal(1, 1, 1501, 40), None, False, 0.2, 0.0, 0, 0),
+        ],
+        "scaled_dot_product_attention_backward": [
+            (heads[0], heads[0], normal(1, 3, 701), *heads, None, True, 0.2, 0.1, 3, 4)
         ],
         "linear_backward": [
             (normal(1001, 129), normal(1001, 129), normal(1001, 785), normal(129, 785), "tanh", True, True, True),

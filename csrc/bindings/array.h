@@ -113,6 +113,7 @@ T* data_of(py::array_t<T>& array) {
 // Every family adds its functions to the module.
 void bind_runtime(py::module_& m);
 void bind_gemm(py::module_& m);
+void bind_attention(py::module_& m);
 void bind_conv(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_elementwise(py::module_& m);

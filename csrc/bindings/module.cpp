@@ -4,6 +4,7 @@ PYBIND11_MODULE(_core, m) {
   namespace b = pynn::bindings;
   b::bind_runtime(m);
   b::bind_gemm(m);
+  b::bind_attention(m);
   b::bind_conv(m);
   b::bind_pool(m);
   b::bind_elementwise(m);

@@ -2,6 +2,7 @@
 // This header is shared by kernels and runtime: plain structs only.
 #pragma once
 
+#include "kernels/attention.h"
 #include "kernels/broadcast.h"
 #include "kernels/conv.h"
 #include "kernels/dropout.h"
@@ -18,6 +19,7 @@
 
 // Every family has one file kernels/<family>.cpp that defines register_<family> and exports nothing else.
 #define PYNN_FOR_EACH_FAMILY(X) \
+  X(attention)                  \
   X(broadcast)                  \
   X(conv)                       \
   X(dropout)                    \
@@ -36,6 +38,7 @@ namespace pynn {
 
 template <class T>
 struct KernelTable {
+  AttentionKernels<T> attention;
   BroadcastKernels<T> broadcast;
   ConvKernels<T> conv;
   DropoutKernels<T> dropout;

@@ -4,6 +4,7 @@ All take tensors or NumPy arrays, float32 or float64, one dtype per call (TypeEr
 shapes that do not fit.
 """
 
+from pynn.functional.attention import scaled_dot_product_attention, self_attention
 from pynn.functional.conv import avg_pool2d, conv1d, conv2d, conv2d_max_pool2d, global_avg_pool2d, max_pool2d
 from pynn.functional.elementwise import (
     abs,
@@ -92,6 +93,8 @@ __all__ = [
     "pow",
     "relu",
     "reshape",
+    "scaled_dot_product_attention",
+    "self_attention",
     "sigmoid",
     "softmax",
     "sqrt",

@@ -3,13 +3,14 @@
 Float arrays are float64 whose values float32 holds exactly, so that both dtypes compute on the same numbers.
 """
 
-from core_cases import elementwise, gemm, loss, movement, norm, other, reduction, spatial
+from core_cases import attention, elementwise, gemm, loss, movement, norm, other, reduction, spatial
 from core_cases.case import CASES, Case, cast
 
 __all__ = [
     "CASES",
     "RUNTIME",
     "Case",
+    "attention",
     "cast",
     "elementwise",
     "gemm",

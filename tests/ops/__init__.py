@@ -1,6 +1,19 @@
 """The table of operations: for each public one its oracle, its accuracy, sample inputs, and inputs it must refuse."""
 
-from ops import conv, elementwise, linear, loss, norm, reduction, shape
+from ops import attention, conv, elementwise, linear, loss, norm, reduction, shape
 from ops.row import OPS, Bad, Call, Op
 
-__all__ = ["OPS", "Bad", "Call", "Op", "conv", "elementwise", "linear", "loss", "norm", "reduction", "shape"]
+__all__ = [
+    "OPS",
+    "Bad",
+    "Call",
+    "Op",
+    "attention",
+    "conv",
+    "elementwise",
+    "linear",
+    "loss",
+    "norm",
+    "reduction",
+    "shape",
+]

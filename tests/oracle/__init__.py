@@ -5,6 +5,7 @@ approximate. Shapes and rules are stated once, in `_core.pyi`. It trusts its arg
 """
 # ruff: noqa: F403
 
+from oracle.attention import *
 from oracle.elementwise import *
 from oracle.gemm import *
 from oracle.losses import *

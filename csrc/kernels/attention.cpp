@@ -1,0 +1,161 @@
+#include "kernels/attention.h"
+
+#include <math.h>
+
+#include "kernels/table.h"
+#include "simd/math.h"
+#include "simd/sum.h"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+constexpr double kLog2E = 1.4426950408889634;
+
+template <class T>
+constexpr T infinity = static_cast<T>(__builtin_inff());
+
+// e^x for x <= 0, where simd/math.h's exp would take half as long again; below 2^-127 it is 0. 2^f with |f| <= 1/2 is a
+// minimax polynomial, 1 at 0, so that the largest score of a row weighs exactly 1. A score and the sum it is held
+// against may both be large: their difference is rounded once, before it is taken to base 2.
+PYNN_INLINE Vec<float> exp_of_negative(Vec<float> x) {
+  x = max(Vec<float>(-127.0f), x * Vec<float>(static_cast<float>(kLog2E)));
+  const Vec<float> n = round(x), f = x - n;
+  const Vec<float> p =
+      polynomial(f, {1.0f, 0.693147182f, 0.240226477f, 0.0555033237f, 0.00961843692f, 0.0013398875f, 0.00015353362f});
+  return p * exp2i(n);
+}
+PYNN_INLINE Vec<double> exp_of_negative(Vec<double> x) { return exp(x); }
+
+template <class T>
+void bias_of_bool(T* PYNN_RESTRICT bias, int64_t ldbias, const uint8_t* PYNN_RESTRICT keep, int64_t ldkeep,
+                  int64_t rows, int64_t cols) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < cols; ++j) bias[r * ldbias + j] = keep[r * ldkeep + j] != 0 ? T(0) : -infinity<T>;
+  }
+}
+
+template <class T>
+PYNN_INLINE int64_t seen(AttentionScores<T> scores, int64_t row, int64_t cols) {
+  const int64_t n = scores.visible >= cols ? cols : scores.visible + row;
+  return n < 0 ? 0 : n < cols ? n : cols;
+}
+
+// The scores minus `base`.
+template <bool Biased, class T, class Lanes>
+PYNN_INLINE Vec<T> relative_score(const T* s, const T* bias, Vec<T> scale, Vec<T> base, int64_t j, Lanes lanes) {
+  if constexpr (Biased) return fma(load(s + j, lanes), scale, load(bias + j, lanes)) - base;
+  return fma(load(s + j, lanes), scale, Vec<T>::zero() - base);
+}
+
+template <class T, bool Biased>
+PYNN_INLINE void softmax_row(T* s, T* max_of_row, T* sum_of_row, T* y, AttentionScores<T> scores, const T* bias,
+                             int64_t n, int64_t cols, int64_t features) {
+  const Vec<T> scale(scores.scale);
+  Vec<T> largest(-infinity<T>);
+  for_lanes<T>(n, [&](int64_t j, auto lanes) {
+    const Vec<T> z = relative_score<Biased>(s, bias, scale, Vec<T>::zero(), j, lanes);
+    largest = max(largest, first_or(z, lanes, -infinity<T>));
+  });
+  const T before = *max_of_row, here = reduce_max(largest), after = here > before ? here : before;
+  // A row that has seen no key has no maximum; of any other base its scores of -infinity become 0.
+  const Vec<T> base(after == -infinity<T> ? T(0) : after);
+  Vec<T> sum = Vec<T>::zero();
+  for_lanes<T>(n, [&](int64_t j, auto lanes) {
+    const Vec<T> p = exp_of_negative(relative_score<Biased>(s, bias, scale, base, j, lanes));
+    sum = sum + first_or(p, lanes, T(0));
+    store(s + j, p, lanes);
+  });
+  for_lanes<T>(cols - n, [&](int64_t j, auto lanes) { store(s + n + j, Vec<T>::zero(), lanes); });
+  T factor[Vec<T>::lanes];
+  const Vec<T> rescale = exp_of_negative(Vec<T>(before) - base);
+  rescale.store(factor);
+  *max_of_row = after;
+  *sum_of_row = *sum_of_row * factor[0] + reduce_add(sum);
+  if (y != nullptr && before != after) {
+    for_lanes<T>(features, [&](int64_t j, auto lanes) { store(y + j, load(y + j, lanes) * rescale, lanes); });
+  }
+}
+
+// One pass over the keys: Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018.
+template <class T>
+void softmax_step(T* s, int64_t lds, T* max, T* sum, T* y, int64_t ldy, AttentionScores<T> scores, int64_t rows,
+                  int64_t cols, int64_t features) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t n = seen(scores, r, cols);
+    T* y_row = y == nullptr ? nullptr : y + r * ldy;
+    if (scores.bias != nullptr) {
+      const T* bias = scores.bias + r * scores.ldbias;
+      softmax_row<T, true>(s + r * lds, max + r, sum + r, y_row, scores, bias, n, cols, features);
+    } else {
+      softmax_row<T, false>(s + r * lds, max + r, sum + r, y_row, scores, nullptr, n, cols, features);
+    }
+  }
+}
+
+template <class T>
+void softmax_finish(T* y, int64_t ldy, T* lse, const T* max, const T* sum, int64_t rows, int64_t features) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const Vec<T> inverse(sum[r] == T(0) ? T(0) : T(1) / sum[r]);
+    T* row = y + r * ldy;
+    for_lanes<T>(features, [&](int64_t j, auto lanes) { store(row + j, load(row + j, lanes) * inverse, lanes); });
+  }
+  for_lanes<T>(rows, [&](int64_t r, auto lanes) {
+    const Vec<T> total = load(sum + r, lanes);
+    const Vec<T> value = load(max + r, lanes) + log(total);
+    store(lse + r, select(total == Vec<T>::zero(), Vec<T>(infinity<T>), value), lanes);
+  });
+}
+
+template <class T, bool Biased>
+PYNN_INLINE void softmax_backward_row(T* s, T* dp, T lse, T delta, AttentionScores<T> scores, const T* bias, T factor,
+                                      int64_t n, int64_t cols) {
+  const Vec<T> scale(scores.scale), base(lse), shift(delta), slope(factor);
+  for_lanes<T>(n, [&](int64_t j, auto lanes) {
+    const Vec<T> p = exp_of_negative(relative_score<Biased>(s, bias, scale, base, j, lanes));
+    store(s + j, p, lanes);
+    store(dp + j, p * slope * (load(dp + j, lanes) - shift), lanes);
+  });
+  for_lanes<T>(cols - n, [&](int64_t j, auto lanes) {
+    store(s + n + j, Vec<T>::zero(), lanes);
+    store(dp + n + j, Vec<T>::zero(), lanes);
+  });
+}
+
+template <class T>
+void softmax_backward(T* s, T* dp, int64_t lds, const T* lse, const T* delta, AttentionScores<T> scores, T factor,
+                      int64_t rows, int64_t cols) {
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t n = seen(scores, r, cols), at = r * lds;
+    if (scores.bias != nullptr) {
+      const T* bias = scores.bias + r * scores.ldbias;
+      softmax_backward_row<T, true>(s + at, dp + at, lse[r], delta[r], scores, bias, factor, n, cols);
+    } else {
+      softmax_backward_row<T, false>(s + at, dp + at, lse[r], delta[r], scores, nullptr, factor, n, cols);
+    }
+  }
+}
+
+template <class T>
+void row_dots(T* dots, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t rows, int64_t cols) {
+  for (int64_t r = 0; r < rows; ++r) {
+    Vec<T> sum = Vec<T>::zero();
+    for_lanes<T>(cols, [&](int64_t j, auto lanes) {
+      sum = fma(load(a + r * lda + j, lanes), load(b + r * ldb + j, lanes), sum);
+    });
+    dots[r] = reduce_add(sum);
+  }
+}
+
+template <class T>
+AttentionKernels<T> table() {
+  return {bias_of_bool<T>, softmax_step<T>, softmax_finish<T>, softmax_backward<T>, row_dots<T>};
+}
+
+}  // namespace
+
+void register_attention(KernelSet& set) {
+  set.f32.attention = table<float>();
+  set.f64.attention = table<double>();
+}
+
+}  // namespace pynn::PYNN_ISA

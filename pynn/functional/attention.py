@@ -1,0 +1,157 @@
+"""Attention, computed blockwise: memory grows with the length, not with its square."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pynn import _core, random
+from pynn.functional._args import Array, Gradients, Input, as_tensor, number
+from pynn.tape import record
+from pynn.tensor import Tensor
+
+__all__ = ["scaled_dot_product_attention", "self_attention"]
+
+
+def scaled_dot_product_attention(
+    query: Input,
+    key: Input,
+    value: Input,
+    attn_mask: Input | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Return softmax(query @ key.T * scale + mask) @ value for each head (Vaswani et al. 2017).
+
+    The scores are never stored: forward and backward go through tiles of them (Dao, FlashAttention-2, 2023).
+
+    Parameters
+    ----------
+    query, key, value
+        Shapes [N, H, L, E], [N, H, S, E] and [N, H, S, Ev], or without N, or without N and H.
+    attn_mask
+        Broadcasts to [N, H, L, S]. bool: False hides a key from a query. Of the query's dtype: added to the scores; it
+        takes no gradient.
+    dropout_p
+        Probability with which each weight is dropped, at every call: pass 0 unless training.
+    is_causal
+        Query i sees keys 0 … i; together with `attn_mask`, those that both show.
+    scale
+        1 / sqrt(E) if None.
+
+    Returns
+    -------
+    Tensor
+        Shape [N, H, L, Ev]. A query that sees no key gives 0, and takes and passes no gradient, as in PyTorch.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> x = pynn.tensor([[1.0], [3.0]])
+    >>> pynn.functional.scaled_dot_product_attention(pynn.zeros(2, 1), x, x, is_causal=True)
+    Tensor([[1.],
+            [2.]], dtype=float32)
+    """
+    name = "scaled_dot_product_attention"
+    query, key, value = as_tensor(query), as_tensor(key), as_tensor(value)
+    q, k, v = query.data, key.data, value.data
+    shape = q.shape
+    if not 2 <= q.ndim == k.ndim == v.ndim <= 4 or not (
+        k.shape[:-2] == v.shape[:-2] == shape[:-2] and k.shape[-1] == shape[-1] and v.shape[-2] == k.shape[-2]
+    ):
+        raise ValueError(
+            f"{name}: query {list(shape)}, key {list(k.shape)} and value {list(v.shape)} "
+            "need the shapes [N, H, L, E], [N, H, S, E] and [N, H, S, Ev]"
+        )
+    if q.ndim < 4:
+        ones = (1,) * (4 - q.ndim)
+        q, k, v = q.reshape(ones + shape), k.reshape(ones + k.shape), v.reshape(ones + v.shape)
+    lengths = *q.shape[:3], k.shape[2]
+    mask = _mask(name, attn_mask, lengths)
+    how = mask, is_causal, _scale(name, scale, q.shape[3]), *_dropout(name, dropout_p, lengths)
+    y, lse = _core.scaled_dot_product_attention(q, k, v, *how)
+
+    def backward(dy: Array) -> Gradients:
+        dxs = _core.scaled_dot_product_attention_backward(dy.reshape(y.shape), y, lse, q, k, v, *how)
+        return [dx.reshape(x.shape) for dx, x in zip(dxs, (query, key, value), strict=True)]
+
+    result = y if query.ndim == 4 else y.reshape(*shape[:-1], v.shape[-1])
+    return record(name, result, (query, key, value), backward, (query, key, value), saves_output=True)
+
+
+def self_attention(
+    qkv: Input,
+    num_heads: int,
+    attn_mask: Input | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Return `scaled_dot_product_attention` of the heads that stand beside each other in `qkv`, without a copy of them.
+
+    Parameters
+    ----------
+    qkv
+        Shape [N, L, 3 H E]: in each row all heads' queries, then all keys, then all values, as one linear layer makes
+        them.
+    num_heads
+        H.
+    attn_mask, dropout_p, is_causal, scale
+        As in `scaled_dot_product_attention`.
+
+    Returns
+    -------
+    Tensor
+        Shape [N, L, H E].
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.functional.self_attention(pynn.randn(2, 5, 3 * 8), num_heads=4, is_causal=True).shape
+    (2, 5, 8)
+    """
+    name = "self_attention"
+    qkv = as_tensor(qkv)
+    x = qkv.data
+    if x.ndim != 3 or num_heads < 1 or x.shape[2] % (3 * num_heads):
+        raise ValueError(
+            f"{name}: qkv {list(x.shape)} with {num_heads} heads needs the shape [N, L, 3 H E] with H >= 1"
+        )
+    lengths = x.shape[0], num_heads, x.shape[1], x.shape[1]
+    mask = _mask(name, attn_mask, lengths)
+    how = mask, is_causal, _scale(name, scale, x.shape[2] // (3 * num_heads)), *_dropout(name, dropout_p, lengths)
+    y, lse = _core.self_attention(x, num_heads, *how)
+
+    def backward(dy: Array) -> Gradients:
+        return (_core.self_attention_backward(dy, y, lse, x, num_heads, *how),)
+
+    return record(name, y, (qkv,), backward, (qkv,), saves_output=True)
+
+
+def _mask(name: str, attn_mask: Input | None, shape: tuple[int, ...]) -> Array | None:
+    """The mask with four axes, of which the first three may be 1."""
+    if attn_mask is None:
+        return None
+    tensor = as_tensor(attn_mask)
+    if tensor.requires_grad:
+        raise ValueError(f"{name}: attn_mask takes no gradient; detach it")
+    mask = tensor.data
+    if mask.ndim > 4 or any(n not in (1, size) for n, size in zip(mask.shape[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"{name}: attn_mask {list(mask.shape)} does not broadcast to {list(shape)}")
+    mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+    if mask.shape[3] != shape[3]:
+        mask = np.ascontiguousarray(np.broadcast_to(mask, (*mask.shape[:3], shape[3])))
+    return mask
+
+
+def _scale(name: str, scale: float | None, features: int) -> float:
+    return 1 / math.sqrt(max(1, features)) if scale is None else number(name, "scale", scale)
+
+
+def _dropout(name: str, p: float, shape: tuple[int, ...]) -> tuple[float, int, int]:
+    """Probability, key and first counter of Philox, which gives four numbers for each counter."""
+    if not 0 <= number(name, "dropout_p", p) <= 1:
+        raise ValueError(f"{name}: dropout_p must be a probability in 0 … 1, got {p}")
+    return (p, *random.next_offset(math.prod(shape[:3]) * ((shape[3] + 3) // 4))) if p else (0.0, 0, 0)
