@@ -30,11 +30,15 @@ from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
     from pynn import data, debug, nn, optim, serialize, train
+    from pynn.recorder import CaptureError
+    from pynn.replay import capture
 
 __all__ = [
+    "CaptureError",
     "Tensor",
     "__version__",
     "arange",
+    "capture",
     "categorical",
     "data",
     "debug",
@@ -58,11 +62,14 @@ __all__ = [
 ]
 
 _LAZY = ("data", "debug", "nn", "optim", "serialize", "train")  # imported on first use: `import pynn` stays quick
+_LAZY_NAMES = {"capture": "pynn.replay", "CaptureError": "pynn.recorder"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"pynn.{name}")
+    if name in _LAZY_NAMES:
+        return getattr(importlib.import_module(_LAZY_NAMES[name]), name)
     raise AttributeError(f"module 'pynn' has no attribute {name!r}")
 
 

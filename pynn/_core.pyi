@@ -6,7 +6,7 @@ Outputs are new arrays; only names with a trailing underscore, `batch_norm` (its
 write to arguments. Axes are non-negative and sorted. Backward functions take `dy` first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -334,5 +334,22 @@ def adadelta_(
     weight_decay: float,
 ) -> None: ...
 def l2_norm(arrays: Sequence[Array]) -> float: ...  # of all elements together, summed in float64
+
+# scale_ by max_norm / norm if the norm is larger than max_norm and finite; returns the norm [] float64
+def clip_norm_(arrays: Sequence[Array], max_norm: float) -> Array: ...
 def scale_(arrays: Sequence[Array], factor: float) -> None: ...
-def all_finite(arrays: Sequence[Array]) -> bool: ...
+def require_finite(arrays: Sequence[Array], what: str) -> None: ...  # FloatingPointError that begins with `what`
+
+# -- recorded steps (pynn.replay) ------------------------------------------------------------------------------------
+
+class Recording:
+    """Computations of this module's functions, to be run again on the same memory."""
+
+    def __init__(self) -> None: ...
+    # Makes function(*args) step `at` (which len() of them append) without computing it; it will write to `outputs`.
+    # The caller keeps the memory of all arrays alive.
+    def record(
+        self, at: int, function: Callable[..., Any], args: tuple[Any, ...], outputs: Sequence[Array]
+    ) -> None: ...
+    def run(self) -> None: ...  # raises what a step raises, and leaves out those after it
+    def __len__(self) -> int: ...

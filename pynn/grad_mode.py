@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -13,6 +13,7 @@ R = TypeVar("R")
 
 class _Mode(threading.local):
     enabled = True
+    recorder: Any = None  # while `pynn.capture` records
 
 
 mode = _Mode()

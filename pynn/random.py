@@ -8,6 +8,8 @@ import threading
 
 import numpy as np
 
+from pynn.grad_mode import mode
+
 __all__ = ["generator", "next_offset", "seed"]
 
 
@@ -49,6 +51,8 @@ def seed(n: int) -> None:
 
 def generator() -> np.random.Generator:
     """Return the NumPy generator of initialisers and data."""
+    if mode.recorder is not None:
+        mode.recorder.random()
     return _state.generator
 
 
@@ -58,4 +62,6 @@ def next_offset(n: int) -> tuple[int, int]:
         state = _state
         offset = state.offset
         state.offset += n
+    if mode.recorder is not None:
+        return mode.recorder.draw(n, (state.key, offset))  # type: ignore[no-any-return]
     return state.key, offset

@@ -109,6 +109,8 @@ def record(
     >>> x.grad
     array([2., 2.], dtype=float32)
     """
+    if mode.recorder is not None:
+        y = mode.recorder.result(name, parents, y)
     out = _new(Tensor)  # without __init__: `y` needs no conversion
     out.data = y
     out.grad = None
@@ -156,7 +158,7 @@ def backward(output: Tensor, grad_output: object = None, retain_graph: bool = Fa
             dx = _core.add(x.grad, dx)
         updates.append((x, dx))
     for x, dx in updates:
-        x.grad = dx
+        x.grad = dx if mode.recorder is None else mode.recorder.gradient(x, dx)
 
 
 def grad(
@@ -228,7 +230,9 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
                 if parent in grads:
                     dx = _core.add(grads[parent], dx)  # not in place: the sum so far may be someone's dy
                 elif type(parent) is not Node:
-                    if dx is dy or isinstance(dx.base, np.ndarray) or id(dx) in given:
+                    if mode.recorder is not None:
+                        dx = mode.recorder.own(dx, given)
+                    elif dx is dy or isinstance(dx.base, np.ndarray) or id(dx) in given:
                         dx = dx.copy()  # a leaf's gradient will be its own
                     given.add(id(dx))
                 grads[parent] = dx

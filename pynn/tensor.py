@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn._array import as_array
-from pynn.grad_mode import is_grad_enabled, no_grad
+from pynn.grad_mode import is_grad_enabled, mode, no_grad
 
 if TYPE_CHECKING:
     from pynn.tape import Node
@@ -138,6 +138,8 @@ class Tensor:
             raise TypeError(f"requires_grad: needs float32 or float64, got {self.data.dtype}; use astype or write 1.0")
         if self._node is not None and not requires_grad:
             raise RuntimeError("requires_grad: only leaves can stop requiring a gradient; use detach()")
+        if requires_grad and mode.recorder is not None:
+            mode.recorder.new_leaf(self)
         self.requires_grad = requires_grad
         return self
 
@@ -155,6 +157,8 @@ class Tensor:
     # -- NumPy ---------------------------------------------------------------------------------------------------------
     def numpy(self) -> Array:
         """Return the values as an array that shares memory; read-only if the tensor requires a gradient."""
+        if mode.recorder is not None:
+            mode.recorder.numpy(self.data)
         if not self.requires_grad:
             return self.data
         view = self.data.view()

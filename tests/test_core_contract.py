@@ -23,6 +23,7 @@ IN_PLACE = {
     "adagrad_": (0, 2),
     "adadelta_": (0, 2, 3),
     "scale_": (0,),
+    "clip_norm_": (0,),
     "batch_norm": (3, 4),
 }
 
@@ -140,7 +141,7 @@ def test_every_function_has_cases():
 
 def test_stub_lists_the_functions_of_the_module():
     public = {name for name, value in vars(_core).items() if not name.startswith("_") and callable(value)}
-    assert public == set(stub_signatures())
+    assert public == {*stub_signatures(), "Recording"}
 
 
 def test_oracle_lists_the_functions_of_the_stub():
@@ -335,6 +336,18 @@ def test_pooled_gradient_refuses_an_index_outside_its_window(stride):
         indices.reshape(-1)[-1] = index
         with pytest.raises(IndexError, match=r"^conv2d_max_pool2d_backward: indices .* outside 0..3"):
             _core.conv2d_max_pool2d_backward(y, y, indices, x, weight, *how, True, True, True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [0, 17, 1030])
+def test_require_finite(dtype, bad, at):
+    array = np.zeros(1031, dtype)
+    array[at] = bad
+    with pytest.raises(FloatingPointError, match=r"^x is not finite$"):
+        _core.require_finite([np.ones(3, dtype), array], "x")
+    with pytest.raises(FloatingPointError, match=rf"^the loss is {bad}$"):
+        _core.require_finite([np.full(1, bad, dtype)], "the loss")
 
 
 def test_info():

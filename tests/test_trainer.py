@@ -126,7 +126,7 @@ def test_evaluate_and_predict_use_evaluation_mode_without_tape(blobs):
             seen.append((self.training, is_grad_enabled()))
             return self.frozen(self.layer(x))
 
-    trainer = make(model=Probe())
+    trainer = make(model=Probe(), capture=False)
     trainer.evaluate([(x, y)])
     trainer.predict(x)
     assert seen == [(False, False)] * 2

@@ -1,6 +1,7 @@
 #include "bindings/array.h"
 
 #include <new>
+#include <stdexcept>
 
 namespace pynn::bindings {
 
@@ -14,9 +15,26 @@ std::string dtype_name(const py::array& array) { return py::str(array.dtype()); 
 
 void throw_type(const char* op, const std::string& text) { throw py::type_error(std::string(op) + ": " + text); }
 void throw_value(const char* op, const std::string& text) { throw py::value_error(std::string(op) + ": " + text); }
-void throw_index(const char* op, const std::string& text) { throw py::index_error(std::string(op) + ": " + text); }
+void throw_index(const char* op, const std::string& text) { throw std::out_of_range(std::string(op) + ": " + text); }
+
+namespace {
+
+py::array next_output(const char* op, const Shape& shape, const py::dtype& dtype) {
+  Recorder& r = *recorder();
+  if (r.next == r.outputs.size()) throw_value(op, "a recording needs an array for each result");
+  py::array output = r.outputs[r.next++];
+  if (shape_of(output) != shape || !output.dtype().is(dtype)) {
+    throw_value(op, "a recording's array for a result is " + dtype_name(output) + " " + to_string(shape_of(output)) +
+                        ", needs " + dtype_name(py::array(dtype, Shape{0})) + " " + to_string(shape));
+  }
+  require_writeable(op, "a recording's array for a result", output);
+  return output;
+}
+
+}  // namespace
 
 py::array empty_of(const char* op, const Shape& shape, py::dtype dtype) {
+  if (recorder() != nullptr) return next_output(op, shape, dtype);
   const int64_t size = checked_size(op, shape);
   void* block = nullptr;
   try {
@@ -91,10 +109,6 @@ void require_range(const char* op, const char* name, const Shape& values, int64_
                           std::to_string(INT32_MAX));
     }
   }
-}
-
-std::vector<int64_t> copy_of(const View<int64_t>& indices) {
-  return std::vector<int64_t>(indices.data, indices.data + indices.size);
 }
 
 void require_shape(const char* op, const char* name, const Shape& got, const Shape& needed) {

@@ -6,11 +6,14 @@
 
 #include <cstdint>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "runtime/arena.h"
+#include "runtime/recording.h"
 
 namespace pynn::bindings {
 
@@ -20,10 +23,15 @@ using Shape = std::vector<int64_t>;
 std::string to_string(const Shape& shape);  // "[2, 3]"
 std::string dtype_name(const py::array& array);
 
-// Exceptions whose text begins with the operation.
+// Exceptions whose text begins with the operation; throw_index may be called without the GIL.
 [[noreturn]] void throw_type(const char* op, const std::string& text);
 [[noreturn]] void throw_value(const char* op, const std::string& text);
 [[noreturn]] void throw_index(const char* op, const std::string& text);
+
+// Python's FloatingPointError, which may be thrown without the GIL.
+struct FloatingPointError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 // The product of a shape; ValueError for too many axes, a negative size, or a product that does not fit memory.
 int64_t checked_size(const char* op, const Shape& shape);
@@ -42,13 +50,16 @@ void require_layout(const char* op, const char* name, const py::array& array);
 // The same, and ValueError unless the array is writeable.
 void require_writeable(const char* op, const char* name, const py::array& array);
 
-// An argument that was checked: element type, layout, and (by the caller) shape.
+// An argument that was checked: element type, layout, and (by the caller) shape. Not copied: what is launched needs the
+// pointer only.
 template <class T>
 struct View {
   const T* data;
   Shape shape;
   int64_t size;
 
+  View(const T* at, Shape sizes, int64_t count) : data(at), shape(std::move(sizes)), size(count) {}
+  View(View&&) = default;
   int64_t ndim() const { return static_cast<int64_t>(shape.size()); }
 };
 
@@ -75,7 +86,9 @@ View<T> view(const char* op, const char* name, const py::array& array) {
 
 // The elements of indices that are to be checked and then used: a copy, which no other Python thread can change in
 // between.
-std::vector<int64_t> copy_of(const View<int64_t>& indices);
+inline std::vector<int64_t> copy_of(const int64_t* indices, int64_t n) {
+  return std::vector<int64_t>(indices, indices + n);
+}
 
 // ValueError unless the view has this shape.
 void require_shape(const char* op, const char* name, const Shape& got, const Shape& needed);
@@ -97,12 +110,36 @@ auto by_dtype(const char* op, const char* name, const py::array& array, const Fu
   throw_type(op, std::string(name) + " is " + dtype_name(array) + ", needs float32 or float64");
 }
 
-// A new array in the arena, contents undefined; MemoryError that names the operation if there is no room.
+// While this thread records (see recording.cpp): where computations go, and the arrays that they are to write to.
+struct Recorder {
+  Recording& recording;
+  std::vector<py::array> outputs;
+  size_t next = 0;
+};
+inline Recorder*& recorder() {
+  static thread_local Recorder* current = nullptr;
+  return current;
+}
+
+// A new array in the arena, contents undefined, or the next output of the recorder; MemoryError that names the
+// operation if there is no room.
 py::array empty_of(const char* op, const Shape& shape, py::dtype dtype);
 
 template <class T>
 py::array_t<T> empty(const char* op, const Shape& shape) {
   return py::reinterpret_steal<py::array_t<T>>(empty_of(op, shape, py::dtype::of<T>()).release());
+}
+
+// Runs the computation of an operation without the GIL; a thread that records keeps it instead, for the replays. It
+// must own what it captures, except for the memory of arrays, which the recording keeps alive.
+template <class Compute>
+void launch(const Compute& compute) {
+  if (recorder() != nullptr) {
+    recorder()->recording.add(compute);
+    return;
+  }
+  const py::gil_scoped_release nogil;
+  compute();
 }
 
 template <class T>
@@ -125,5 +162,6 @@ void bind_norm(py::module_& m);
 void bind_dropout(py::module_& m);
 void bind_embedding(py::module_& m);
 void bind_optim(py::module_& m);
+void bind_recording(py::module_& m);
 
 }  // namespace pynn::bindings

@@ -95,10 +95,7 @@ py::tuple scaled_dot_product_attention(const py::array& query, const py::array& 
     py::array_t<T> y = empty<T>(op, x.y_shape()), lse = empty<T>(op, x.lse_shape());
     const ops::Heads<T> to = heads_of(data_of(y), x.y_shape());
     T* lse_data = data_of(lse);
-    {
-      const py::gil_scoped_release nogil;
-      ops::attention(to, lse_data, a);
-    }
+    launch([=] { ops::attention(to, lse_data, a); });
     return py::make_tuple(y, lse);
   });
 }
@@ -122,10 +119,7 @@ py::tuple scaled_dot_product_attention_backward(const py::array& dy_array, const
     const ops::Heads<T> dq = heads_of(data_of(dquery), x.query.shape), dk = heads_of(data_of(dkey), x.key.shape),
                         dv = heads_of(data_of(dvalue), x.value.shape);
     const ops::Heads<const T> from_dy = heads_of(dy.data, dy.shape), from_y = heads_of(y.data, y.shape);
-    {
-      const py::gil_scoped_release nogil;
-      ops::attention_backward(dq, dk, dv, from_dy, from_y, lse.data, a);
-    }
+    launch([=, lse = lse.data] { ops::attention_backward(dq, dk, dv, from_dy, from_y, lse, a); });
     return py::make_tuple(dquery, dkey, dvalue);
   });
 }
@@ -175,10 +169,7 @@ py::tuple self_attention(const py::array& qkv, int64_t num_heads, const std::opt
     py::array_t<T> y = empty<T>(op, x.y_shape()), lse = empty<T>(op, x.lse_shape());
     const ops::Heads<T> to = x.at(data_of(y), 0, 1);
     T* lse_data = data_of(lse);
-    {
-      const py::gil_scoped_release nogil;
-      ops::attention(to, lse_data, a);
-    }
+    launch([=] { ops::attention(to, lse_data, a); });
     return py::make_tuple(y, lse);
   });
 }
@@ -199,10 +190,7 @@ py::array self_attention_backward(const py::array& dy_array, const py::array& y_
     T* data = data_of(dqkv);
     const ops::Heads<T> dq = x.at(data, 0, 3), dk = x.at(data, 1, 3), dv = x.at(data, 2, 3);
     const ops::Heads<const T> from_dy = x.at(dy.data, 0, 1), from_y = x.at(y.data, 0, 1);
-    {
-      const py::gil_scoped_release nogil;
-      ops::attention_backward(dq, dk, dv, from_dy, from_y, lse.data, a);
-    }
+    launch([=, lse = lse.data] { ops::attention_backward(dq, dk, dv, from_dy, from_y, lse, a); });
     return dqkv;
   });
 }

@@ -43,14 +43,13 @@ py::array binary(const char* op, const py::array& a_array, const py::array& b_ar
     py::array_t<T> y = empty<T>(op, shape);
     T* y_data = data_of(y);
     const ops::Broadcast<2> g = broadcast(shape, a.shape, b.shape);
-    {
-      const py::gil_scoped_release nogil;
+    launch([=, a = a.data, b = b.data] {
       if constexpr (sizeof(T) == 4) {
-        ops::binary<T>(kernels<T>().broadcast.*f32, y_data, a.data, b.data, g);
+        ops::binary<T>(kernels<T>().broadcast.*f32, y_data, a, b, g);
       } else {
-        ops::binary<T>(kernels<T>().broadcast.*f64, y_data, a.data, b.data, g);
+        ops::binary<T>(kernels<T>().broadcast.*f64, y_data, a, b, g);
       }
-    }
+    });
     return y;
   });
 }
@@ -63,10 +62,7 @@ py::array pow(const py::array& a_array, const py::array& b_array) {
     py::array_t<T> y = empty<T>("pow", shape);
     T* y_data = data_of(y);
     const ops::Broadcast<2> g = broadcast(shape, a.shape, b.shape);
-    {
-      const py::gil_scoped_release nogil;
-      ops::pow(y_data, a.data, b.data, b.size, g);
-    }
+    launch([=, a = a.data, b = b.data, n = b.size] { ops::pow(y_data, a, b, n, g); });
     return y;
   });
 }
@@ -81,23 +77,17 @@ py::array where(const py::array& condition_array, const py::array& a_array, cons
     T* y_data = data_of(y);
     const ops::Broadcast<3> g(shape.data(), ndim(shape), {condition.shape.data(), a.shape.data(), b.shape.data()},
                               {ndim(condition.shape), ndim(a.shape), ndim(b.shape)});
-    {
-      const py::gil_scoped_release nogil;
-      ops::where(y_data, condition.data, a.data, b.data, g);
-    }
+    launch([=, condition = condition.data, a = a.data, b = b.data] { ops::where(y_data, condition, a, b, g); });
     return y;
   });
 }
 
-// Calls compute(da, db) on two new arrays of dy's shape, without the GIL.
+// Launches compute(da, db) on two new arrays of dy's shape.
 template <class T, class Compute>
 py::tuple two_gradients(const char* op, const Shape& shape, const Compute& compute) {
   py::array_t<T> da = empty<T>(op, shape), db = empty<T>(op, shape);
   T *da_data = data_of(da), *db_data = data_of(db);
-  {
-    const py::gil_scoped_release nogil;
-    compute(da_data, db_data);
-  }
+  launch([=] { compute(da_data, db_data); });
   return py::make_tuple(da, db);
 }
 
@@ -108,11 +98,11 @@ py::tuple binary_backward(const char* op, const py::array& dy_array, const py::a
     const View<T> dy = view<T>(op, "dy", dy_array), a = view<T>(op, "a", a_array), b = view<T>(op, "b", b_array);
     require_shape(op, "dy", dy.shape, broadcast_shape(op, a.shape, b.shape));
     const ops::Broadcast<2> g = broadcast(dy.shape, a.shape, b.shape);
-    return two_gradients<T>(op, dy.shape, [&](T* da, T* db) {
+    return two_gradients<T>(op, dy.shape, [=, dy = dy.data, a = a.data, b = b.data](T* da, T* db) {
       if constexpr (sizeof(T) == 4) {
-        ops::binary_backward<T>(kernels<T>().broadcast.*f32, da, db, dy.data, a.data, b.data, g);
+        ops::binary_backward<T>(kernels<T>().broadcast.*f32, da, db, dy, a, b, g);
       } else {
-        ops::binary_backward<T>(kernels<T>().broadcast.*f64, da, db, dy.data, a.data, b.data, g);
+        ops::binary_backward<T>(kernels<T>().broadcast.*f64, da, db, dy, a, b, g);
       }
     });
   });
@@ -128,8 +118,9 @@ py::tuple pow_backward(const py::array& dy_array, const py::array& a_array, cons
     require_shape(op, "dy", dy.shape, broadcast_shape(op, a.shape, b.shape));
     require_shape(op, "y", y.shape, dy.shape);
     const ops::Broadcast<2> g = broadcast(dy.shape, a.shape, b.shape);
-    return two_gradients<T>(op, dy.shape,
-                            [&](T* da, T* db) { ops::pow_backward(da, db, dy.data, a.data, b.data, y.data, g); });
+    return two_gradients<T>(op, dy.shape, [=, dy = dy.data, a = a.data, b = b.data, y = y.data](T* da, T* db) {
+      ops::pow_backward(da, db, dy, a, b, y, g);
+    });
   });
 }
 
@@ -141,8 +132,9 @@ py::tuple where_backward(const py::array& dy_array, const py::array& condition_a
     const View<bool> condition = view<bool>(op, "condition", condition_array);
     require_shape(op, "dy", dy.shape, broadcast_shape(op, dy.shape, condition.shape));
     const ops::Broadcast<1> g(dy.shape.data(), ndim(dy.shape), {condition.shape.data()}, {ndim(condition.shape)});
-    return two_gradients<T>(op, dy.shape,
-                            [&](T* da, T* db) { ops::where_backward(da, db, dy.data, condition.data, g); });
+    return two_gradients<T>(op, dy.shape, [=, dy = dy.data, condition = condition.data](T* da, T* db) {
+      ops::where_backward(da, db, dy, condition, g);
+    });
   });
 }
 
@@ -156,10 +148,7 @@ py::array broadcast_to(const py::array& x_array, const Shape& shape) {
     py::array_t<T> y = empty<T>("broadcast_to", shape);
     T* y_data = data_of(y);
     const ops::Broadcast<1> g(shape.data(), ndim(shape), {x.shape.data()}, {ndim(x.shape)});
-    {
-      const py::gil_scoped_release nogil;
-      ops::broadcast_to(y_data, x.data, g);
-    }
+    launch([=, x = x.data] { ops::broadcast_to(y_data, x, g); });
     return y;
   });
 }

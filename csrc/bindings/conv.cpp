@@ -97,10 +97,9 @@ py::array conv2d(const py::array& x_array, const py::array& weight_array, const 
     const T* bias = optional_data<T>(op, "bias", bias_array, {a.shape.outputs});
     py::array_t<T> y = empty<T>(op, output_shape(a.shape));
     T* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      ops::conv2d(y_data, a.x.data, a.weight.data, bias, a.relu, a.shape);
-    }
+    launch([=, x = a.x.data, weight = a.weight.data, relu = a.relu, shape = a.shape] {
+      ops::conv2d(y_data, x, weight, bias, relu, shape);
+    });
     return y;
   });
 }
@@ -118,10 +117,9 @@ py::tuple conv2d_max_pool2d(const py::array& x_array, const py::array& weight_ar
     py::array_t<uint8_t> indices = empty<uint8_t>(op, y_shape);
     T* y_data = data_of(y);
     uint8_t* index_data = data_of(indices);
-    {
-      const py::gil_scoped_release nogil;
-      ops::conv2d_max_pool2d(y_data, index_data, a.x.data, a.weight.data, bias, a.relu, a.shape);
-    }
+    launch([=, x = a.x.data, weight = a.weight.data, relu = a.relu, shape = a.shape] {
+      ops::conv2d_max_pool2d(y_data, index_data, x, weight, bias, relu, shape);
+    });
     return py::make_tuple(y, indices);
   });
 }
@@ -154,10 +152,9 @@ py::tuple conv2d_backward(const py::array& dy_array, const std::optional<py::arr
     Gradients<T> gradients(op, a.x.shape, a.weight.shape, need_dx, need_dweight, need_dbias);
     T *dx = gradients.data(gradients.dx), *dweight = gradients.data(gradients.dweight);
     T* dbias = gradients.data(gradients.dbias);
-    {
-      const py::gil_scoped_release nogil;
-      ops::conv2d_backward(dx, dweight, dbias, dy.data, y, a.x.data, a.weight.data, a.relu, a.shape);
-    }
+    launch([=, dy = dy.data, x = a.x.data, weight = a.weight.data, relu = a.relu, shape = a.shape] {
+      ops::conv2d_backward(dx, dweight, dbias, dy, y, x, weight, relu, shape);
+    });
     return py::make_tuple(gradients.dx, gradients.dweight, gradients.dbias);
   });
 }
@@ -179,13 +176,12 @@ py::tuple conv2d_max_pool2d_backward(const py::array& dy_array, const py::array&
     Gradients<T> gradients(op, a.x.shape, a.weight.shape, need_dx, need_dweight, need_dbias);
     T *dx = gradients.data(gradients.dx), *dweight = gradients.data(gradients.dweight);
     T* dbias = gradients.data(gradients.dbias);
-    bool inside;
-    {
-      const py::gil_scoped_release nogil;
-      inside = ops::conv2d_max_pool2d_backward(dx, dweight, dbias, dy.data, y.data, indices.data, a.x.data,
-                                               a.weight.data, a.relu, a.shape);
-    }
-    if (!inside) throw_index(op, "indices holds an index outside 0..3");
+    launch([=, dy = dy.data, y = y.data, indices = indices.data, x = a.x.data, weight = a.weight.data, relu = a.relu,
+            shape = a.shape] {
+      if (!ops::conv2d_max_pool2d_backward(dx, dweight, dbias, dy, y, indices, x, weight, relu, shape)) {
+        throw_index(op, "indices holds an index outside 0..3");
+      }
+    });
     return py::make_tuple(gradients.dx, gradients.dweight, gradients.dbias);
   });
 }

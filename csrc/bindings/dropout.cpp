@@ -12,10 +12,7 @@ py::array dropout(const py::array& x_array, double p, uint64_t seed, uint64_t of
     if (!(p >= 0 && p <= 1)) throw_value("dropout", "p is " + std::to_string(p) + ", needs 0 to 1");
     py::array_t<T> y = empty<T>("dropout", x.shape);
     T* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      ops::dropout(y_data, x.data, p, seed, offset, x.size);
-    }
+    launch([=, x = x.data, n = x.size] { ops::dropout(y_data, x, p, seed, offset, n); });
     return y;
   });
 }

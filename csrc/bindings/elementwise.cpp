@@ -17,10 +17,9 @@ py::array apply(const char* op, const py::array& x_array, const Kernel& kernel) 
   const View<T> x = view<T>(op, "x", x_array);
   py::array_t<T> y = empty<T>(op, x.shape);
   T* y_data = data_of(y);
-  {
-    const py::gil_scoped_release nogil;
-    ops::for_elements(x.size, [&](int64_t begin, int64_t end) { kernel(y_data + begin, x.data + begin, end - begin); });
-  }
+  launch([=, x = x.data, n = x.size] {
+    ops::for_elements(n, [&](int64_t begin, int64_t end) { kernel(y_data + begin, x + begin, end - begin); });
+  });
   return y;
 }
 
@@ -32,12 +31,10 @@ py::array apply_backward(const char* op, const char* kept_name, const py::array&
   require_shape(op, "dy", dy.shape, kept.shape);
   py::array_t<T> dx = empty<T>(op, dy.shape);
   T* dx_data = data_of(dx);
-  {
-    const py::gil_scoped_release nogil;
-    ops::for_elements(dy.size, [&](int64_t begin, int64_t end) {
-      kernel(dx_data + begin, dy.data + begin, kept.data + begin, end - begin);
-    });
-  }
+  launch([=, dy = dy.data, kept = kept.data, n = dy.size] {
+    ops::for_elements(
+        n, [&](int64_t begin, int64_t end) { kernel(dx_data + begin, dy + begin, kept + begin, end - begin); });
+  });
   return dx;
 }
 

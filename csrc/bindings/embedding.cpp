@@ -19,16 +19,16 @@ py::array embedding(const py::array& weight_array, const py::array& indices_arra
     const View<T> weight = view<T>("embedding", "weight", weight_array);
     const View<int64_t> indices = view<int64_t>("embedding", "indices", indices_array);
     if (weight.ndim() != 2) throw_value("embedding", "weight " + to_string(weight.shape) + " needs 2 axes, [V, D]");
-    const std::vector<int64_t> checked = copy_of(indices);
-    require_indices("embedding", checked, weight.shape[0]);
+    const int64_t rows = weight.shape[0], dim = weight.shape[1];
     Shape shape = indices.shape;
-    shape.push_back(weight.shape[1]);
+    shape.push_back(dim);
     py::array_t<T> y = empty<T>("embedding", shape);
     T* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      ops::take_rows(y_data, weight.data, checked.data(), indices.size, weight.shape[1] * int64_t(sizeof(T)));
-    }
+    launch([=, weight = weight.data, indices = indices.data, n = indices.size] {
+      const std::vector<int64_t> checked = copy_of(indices, n);
+      require_indices("embedding", checked, rows);
+      ops::take_rows(y_data, weight, checked.data(), n, dim * int64_t(sizeof(T)));
+    });
     return y;
   });
 }
@@ -47,13 +47,12 @@ py::array embedding_backward(const py::array& dy_array, const py::array& indices
     }
     const int64_t dim = dy.shape.back();
     py::array_t<T> dweight = empty<T>(op, {num_embeddings, dim});
-    const std::vector<int64_t> checked = copy_of(indices);
-    require_indices(op, checked, num_embeddings);
     T* dweight_data = data_of(dweight);
-    {
-      const py::gil_scoped_release nogil;
-      ops::embedding_backward(dweight_data, dy.data, checked.data(), indices.size, num_embeddings, dim);
-    }
+    launch([=, dy = dy.data, indices = indices.data, n = indices.size] {
+      const std::vector<int64_t> checked = copy_of(indices, n);
+      require_indices(op, checked, num_embeddings);
+      ops::embedding_backward(dweight_data, dy, checked.data(), n, num_embeddings, dim);
+    });
     return dweight;
   });
 }
@@ -68,23 +67,22 @@ py::array take_rows(const py::array& x, const py::array& rows_array) {
   require_layout(op, "x", x);
   Shape shape = shape_of(x);
   const int64_t count = shape[0];
-  std::vector<int64_t> checked = copy_of(rows);
-  for (size_t i = 0; i < checked.size(); ++i) {
-    if (checked[i] < -count || checked[i] >= count) {
-      throw_index(op, "row " + std::to_string(checked[i]) + " at position " + std::to_string(i) +
-                          " is not one of the " + std::to_string(count) + " rows of x");
-    }
-    if (checked[i] < 0) checked[i] += count;
-  }
   shape[0] = rows.size;
   py::array y = empty_of(op, shape, x.dtype());
   const int64_t row_bytes = count == 0 ? 0 : static_cast<int64_t>(x.nbytes()) / count;
   void* y_data = y.mutable_data();
   const void* x_data = x.data();
-  {
-    const py::gil_scoped_release nogil;
-    ops::take_rows(y_data, x_data, checked.data(), rows.size, row_bytes);
-  }
+  launch([=, rows = rows.data, n = rows.size] {
+    std::vector<int64_t> checked = copy_of(rows, n);
+    for (size_t i = 0; i < checked.size(); ++i) {
+      if (checked[i] < -count || checked[i] >= count) {
+        throw_index(op, "row " + std::to_string(checked[i]) + " at position " + std::to_string(i) +
+                            " is not one of the " + std::to_string(count) + " rows of x");
+      }
+      if (checked[i] < 0) checked[i] += count;
+    }
+    ops::take_rows(y_data, x_data, checked.data(), n, row_bytes);
+  });
   return y;
 }
 

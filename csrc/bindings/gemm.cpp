@@ -69,12 +69,11 @@ py::array matmul(const py::array& a_array, const py::array& b_array, bool transp
     py::array_t<T> c = empty<T>("matmul", shape);
     const ops::GemmArguments<T> g{data_of(c), n, a.data, a_cols, transpose_a, b.data, b_cols, transpose_b, m, n, k};
     if (m * n == 0) return c;
-    const std::vector<int64_t> a_offsets = batch_offsets(batch, count, a.shape),
-                               b_offsets = batch_offsets(batch, count, b.shape);
-    {
-      const py::gil_scoped_release nogil;
+    std::vector<int64_t> a_offsets = batch_offsets(batch, count, a.shape),
+                         b_offsets = batch_offsets(batch, count, b.shape);
+    launch([=, a_offsets = std::move(a_offsets), b_offsets = std::move(b_offsets)] {
       ops::batched_gemm(g, count, a_offsets.data(), b_offsets.data(), m * n);
-    }
+    });
     return c;
   });
 }
@@ -118,10 +117,9 @@ py::array linear(const py::array& x_array, const py::array& weight_array, const 
     shape.back() = size.out;
     py::array_t<T> y = empty<T>("linear", shape);
     T* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      ops::linear(y_data, x.data, weight.data, bias, activation, size.rows, size.in, size.out);
-    }
+    launch([=, x = x.data, weight = weight.data] {
+      ops::linear(y_data, x, weight, bias, activation, size.rows, size.in, size.out);
+    });
     return y;
   });
 }
@@ -147,11 +145,10 @@ py::tuple linear_backward(const py::array& dy_array, const py::array& y_array, c
     T* dx_data = dx ? data_of(*dx) : nullptr;
     T* dweight_data = dweight ? data_of(*dweight) : nullptr;
     T* dbias_data = dbias ? data_of(*dbias) : nullptr;
-    {
-      const py::gil_scoped_release nogil;
-      ops::linear_backward(dx_data, dweight_data, dbias_data, dy.data, y.data, x.data, weight.data, activation,
-                           size.rows, size.in, size.out);
-    }
+    launch([=, dy = dy.data, y = y.data, x = x.data, weight = weight.data] {
+      ops::linear_backward(dx_data, dweight_data, dbias_data, dy, y, x, weight, activation, size.rows, size.in,
+                           size.out);
+    });
     return py::make_tuple(dx, dweight, dbias);
   });
 }

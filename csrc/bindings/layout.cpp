@@ -51,10 +51,7 @@ py::array transpose(const py::array& x_array, const Shape& axes) {
       box.push_back({shape[a], y_strides[a], x_strides[static_cast<size_t>(axes[a])]});
     py::array_t<T> y = empty<T>("transpose", shape);
     T* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      ops::strided_copy(y_data, x.data, box);
-    }
+    launch([=, x = x.data] { ops::strided_copy(y_data, x, box); });
     return y;
   });
 }
@@ -88,16 +85,12 @@ py::array concatenate(const std::vector<py::array>& arrays, int64_t axis) {
     py::array_t<T> y = empty<T>(op, shape);
     T* y_data = data_of(y);
     const Shape y_strides = strides_of(shape);
-    {
-      const py::gil_scoped_release nogil;
-      int64_t start = 0;
-      for (const View<T>& x : views) {
-        const Shape x_strides = strides_of(x.shape);
-        std::vector<ops::CopyAxis> box;
-        for (size_t a = 0; a < shape.size(); ++a) box.push_back({x.shape[a], y_strides[a], x_strides[a]});
-        ops::strided_copy(y_data + start * y_strides[along], x.data, box);
-        start += x.shape[along];
-      }
+    for (const View<T>& x : views) {
+      const Shape x_strides = strides_of(x.shape);
+      std::vector<ops::CopyAxis> box;
+      for (size_t a = 0; a < shape.size(); ++a) box.push_back({x.shape[a], y_strides[a], x_strides[a]});
+      launch([=, x = x.data] { ops::strided_copy(y_data, x, box); });
+      y_data += x.shape[along] * y_strides[along];
     }
     return y;
   });
@@ -128,11 +121,10 @@ py::array pad(const py::array& x_array, const std::vector<Pair>& widths, double 
       first += widths[a].first * y_strides[a];
     }
     const int64_t y_size = y.size();
-    {
-      const py::gil_scoped_release nogil;
+    launch([=, x = x.data, n = x.size] {
       ops::fill(y_data, static_cast<T>(value), y_size);
-      if (x.size > 0) ops::strided_copy(y_data + first, x.data, box);
-    }
+      if (n > 0) ops::strided_copy(y_data + first, x, box);
+    });
     return y;
   });
 }
@@ -177,10 +169,7 @@ py::array slice(const py::array& x_array, const Shape& starts, const Shape& step
     py::array_t<T> y = empty<T>("slice", sizes);
     T* y_data = data_of(y);
     if (y.size() == 0) return y;
-    {
-      const py::gil_scoped_release nogil;
-      ops::strided_copy(y_data, x.data + box.first, axes);
-    }
+    launch([=, x = x.data] { ops::strided_copy(y_data, x + box.first, axes); });
     return y;
   });
 }
@@ -199,11 +188,10 @@ py::array slice_backward(const py::array& dy_array, const Shape& x_shape, const 
     py::array_t<T> dx = empty<T>(op, x_shape);
     T* dx_data = data_of(dx);
     const int64_t dx_size = dx.size();
-    {
-      const py::gil_scoped_release nogil;
+    launch([=, dy = dy.data, n = dy.size] {
       ops::fill(dx_data, T(0), dx_size);
-      if (dy.size > 0) ops::strided_copy(dx_data + box.first, dy.data, axes);
-    }
+      if (n > 0) ops::strided_copy(dx_data + box.first, dy, axes);
+    });
     return dx;
   });
 }

@@ -32,10 +32,7 @@ py::array apply_rows(const char* op, const py::array& x_array, Forward<T> forwar
   const Rows size = rows_of(op, "x", x.shape);
   py::array_t<T> y = empty<T>(op, x.shape);
   T* y_data = data_of(y);
-  {
-    const py::gil_scoped_release nogil;
-    forward(y_data, x.data, size.rows, size.cols);
-  }
+  launch([=, x = x.data] { forward(y_data, x, size.rows, size.cols); });
   return y;
 }
 
@@ -47,10 +44,7 @@ py::array apply_rows_backward(const char* op, const py::array& dy_array, const p
   require_shape(op, "dy", dy.shape, y.shape);
   py::array_t<T> dx = empty<T>(op, y.shape);
   T* dx_data = data_of(dx);
-  {
-    const py::gil_scoped_release nogil;
-    backward(dx_data, dy.data, y.data, size.rows, size.cols);
-  }
+  launch([=, dy = dy.data, y = y.data] { backward(dx_data, dy, y, size.rows, size.cols); });
   return dx;
 }
 
@@ -116,18 +110,17 @@ py::tuple cross_entropy(const py::array& logits_array, const py::array& target_a
     if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
       throw_value(op, "label_smoothing is " + std::to_string(label_smoothing) + ", needs 0..1");
     }
-    const std::vector<int64_t> labels = copy_of(target);
-    require_targets(op, labels, classes, ignore_index);
     py::array_t<T> loss = empty<T>(op, reduction == ops::Reduction::none ? Shape{rows} : Shape{});
     std::optional<py::array_t<T>> dlogits;
     if (need_grad) dlogits = empty<T>(op, logits.shape);
     T* loss_data = data_of(loss);
     T* dlogits_data = dlogits ? data_of(*dlogits) : nullptr;
-    {
-      const py::gil_scoped_release nogil;
-      ops::cross_entropy(loss_data, dlogits_data, logits.data, labels.data(), ignore_index, label_smoothing, reduction,
-                         rows, classes);
-    }
+    launch([=, logits = logits.data, target = target.data, n = target.size] {
+      const std::vector<int64_t> labels = copy_of(target, n);
+      require_targets(op, labels, classes, ignore_index);
+      ops::cross_entropy(loss_data, dlogits_data, logits, labels.data(), ignore_index, label_smoothing, reduction, rows,
+                         classes);
+    });
     return py::make_tuple(loss, dlogits);
   });
 }
@@ -144,10 +137,9 @@ py::tuple elementwise_loss(const char* op, ops::ElementwiseLoss kind, const py::
     if (need_grad) dx = empty<T>(op, x.shape);
     T* loss_data = data_of(loss);
     T* dx_data = dx ? data_of(*dx) : nullptr;
-    {
-      const py::gil_scoped_release nogil;
-      ops::elementwise_loss(kind, loss_data, dx_data, x.data, target.data, reduction, x.size);
-    }
+    launch([=, x = x.data, target = target.data, n = x.size] {
+      ops::elementwise_loss(kind, loss_data, dx_data, x, target, reduction, n);
+    });
     return py::make_tuple(loss, dx);
   });
 }

@@ -16,4 +16,5 @@ PYBIND11_MODULE(_core, m) {
   b::bind_dropout(m);
   b::bind_embedding(m);
   b::bind_optim(m);
+  b::bind_recording(m);
 }

@@ -62,11 +62,10 @@ py::tuple batch_norm(const py::array& x_array, const Optional& weight_array, con
     require_eps(op, eps);
     py::array_t<T> y = empty<T>(op, x.shape), mean = empty<T>(op, channels), rstd = empty<T>(op, channels);
     T *y_data = data_of(y), *mean_data = data_of(mean), *rstd_data = data_of(rstd);
-    {
-      const py::gil_scoped_release nogil;
-      ops::batch_norm(y_data, mean_data, rstd_data, x.data, weight, bias, running_mean, running_var, training, momentum,
-                      eps, sizes);
-    }
+    launch([=, x = x.data] {
+      ops::batch_norm(y_data, mean_data, rstd_data, x, weight, bias, running_mean, running_var, training, momentum, eps,
+                      sizes);
+    });
     return py::make_tuple(y, mean, rstd);
   });
 }
@@ -86,11 +85,9 @@ py::tuple batch_norm_backward(const py::array& dy_array, const py::array& x_arra
     require_shape(op, "rstd", rstd.shape, channels);
     py::array_t<T> dx = empty<T>(op, x.shape), dweight = empty<T>(op, channels), dbias = empty<T>(op, channels);
     T *dx_data = data_of(dx), *dweight_data = data_of(dweight), *dbias_data = data_of(dbias);
-    {
-      const py::gil_scoped_release nogil;
-      ops::batch_norm_backward(dx_data, dweight_data, dbias_data, dy.data, x.data, weight, mean.data, rstd.data,
-                               training, sizes);
-    }
+    launch([=, dy = dy.data, x = x.data, mean = mean.data, rstd = rstd.data] {
+      ops::batch_norm_backward(dx_data, dweight_data, dbias_data, dy, x, weight, mean, rstd, training, sizes);
+    });
     return py::make_tuple(dx, dweight, dbias);
   });
 }
@@ -118,10 +115,9 @@ py::tuple layer_norm(const py::array& x_array, const Optional& weight_array, con
     require_eps(op, eps);
     py::array_t<T> y = empty<T>(op, x.shape), mean = empty<T>(op, sizes.rows), rstd = empty<T>(op, sizes.rows);
     T *y_data = data_of(y), *mean_data = data_of(mean), *rstd_data = data_of(rstd);
-    {
-      const py::gil_scoped_release nogil;
-      ops::layer_norm(y_data, mean_data, rstd_data, x.data, weight, bias, eps, sizes.row_count, sizes.cols);
-    }
+    launch([=, x = x.data] {
+      ops::layer_norm(y_data, mean_data, rstd_data, x, weight, bias, eps, sizes.row_count, sizes.cols);
+    });
     return py::make_tuple(y, mean, rstd);
   });
 }
@@ -141,11 +137,10 @@ py::tuple layer_norm_backward(const py::array& dy_array, const py::array& x_arra
     require_shape(op, "rstd", rstd.shape, sizes.rows);
     py::array_t<T> dx = empty<T>(op, x.shape), dweight = empty<T>(op, features), dbias = empty<T>(op, features);
     T *dx_data = data_of(dx), *dweight_data = data_of(dweight), *dbias_data = data_of(dbias);
-    {
-      const py::gil_scoped_release nogil;
-      ops::layer_norm_backward(dx_data, dweight_data, dbias_data, dy.data, x.data, weight, mean.data, rstd.data,
-                               sizes.row_count, sizes.cols);
-    }
+    launch([=, dy = dy.data, x = x.data, mean = mean.data, rstd = rstd.data] {
+      ops::layer_norm_backward(dx_data, dweight_data, dbias_data, dy, x, weight, mean, rstd, sizes.row_count,
+                               sizes.cols);
+    });
     return py::make_tuple(dx, dweight, dbias);
   });
 }

@@ -112,8 +112,7 @@ void sgd(const py::sequence& params, const py::sequence& grads, const py::sequen
   p.by_dtype([&](auto zero) {
     using T = decltype(zero);
     const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), buffer = b.checked<T>(true);
-    const py::gil_scoped_release nogil;
-    ops::sgd(param, grad, buffer, {lr, momentum, dampening, weight_decay, nesterov, first});
+    launch([=] { ops::sgd(param, grad, buffer, {lr, momentum, dampening, weight_decay, nesterov, first}); });
   });
 }
 
@@ -136,8 +135,8 @@ void adam(const py::sequence& params, const py::sequence& grads, const py::seque
     using T = decltype(zero);
     const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false);
     const ops::ArrayList<T> exp_avg = m.checked<T>(true), exp_avg_sq = v.checked<T>(true);
-    const py::gil_scoped_release nogil;
-    ops::adam(param, grad, exp_avg, exp_avg_sq, {step, lr, beta1, beta2, eps, weight_decay, decoupled});
+    launch(
+        [=] { ops::adam(param, grad, exp_avg, exp_avg_sq, {step, lr, beta1, beta2, eps, weight_decay, decoupled}); });
   });
 }
 
@@ -160,8 +159,7 @@ void rmsprop(const py::sequence& params, const py::sequence& grads, const py::se
     using T = decltype(zero);
     const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), square_avg = v.checked<T>(true);
     const ops::ArrayList<T> grad_avg = m.checked<T>(true), buffer = b.checked<T>(true);
-    const py::gil_scoped_release nogil;
-    ops::rmsprop(param, grad, square_avg, grad_avg, buffer, {lr, alpha, eps, weight_decay, momentum});
+    launch([=] { ops::rmsprop(param, grad, square_avg, grad_avg, buffer, {lr, alpha, eps, weight_decay, momentum}); });
   });
 }
 
@@ -179,8 +177,7 @@ void adagrad(const py::sequence& params, const py::sequence& grads, const py::se
   p.by_dtype([&](auto zero) {
     using T = decltype(zero);
     const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), sum = s.checked<T>(true);
-    const py::gil_scoped_release nogil;
-    ops::adagrad(param, grad, sum, {step, lr, lr_decay, eps, weight_decay});
+    launch([=] { ops::adagrad(param, grad, sum, {step, lr, lr_decay, eps, weight_decay}); });
   });
 }
 
@@ -200,8 +197,7 @@ void adadelta(const py::sequence& params, const py::sequence& grads, const py::s
     using T = decltype(zero);
     const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false);
     const ops::ArrayList<T> square_avg = v.checked<T>(true), acc_delta = u.checked<T>(true);
-    const py::gil_scoped_release nogil;
-    ops::adadelta(param, grad, square_avg, acc_delta, {lr, rho, eps, weight_decay});
+    launch([=] { ops::adadelta(param, grad, square_avg, acc_delta, {lr, rho, eps, weight_decay}); });
   });
 }
 
@@ -214,21 +210,42 @@ double l2_norm(const py::sequence& arrays) {
   });
 }
 
+// As l2_norm and scale_ by max_norm / norm, in one call that can be recorded.
+py::array clip_norm(const py::sequence& arrays, double max_norm) {
+  const Arrays a("clip_norm_", "arrays", arrays);
+  py::array_t<double> norm = empty<double>("clip_norm_", {});
+  double* norm_data = data_of(norm);
+  a.by_dtype([&](auto zero) {
+    const auto list = a.checked<decltype(zero)>(true);
+    launch([=] {
+      *norm_data = ops::l2_norm(list);
+      if (*norm_data > max_norm && std::isfinite(*norm_data)) ops::scale(list, max_norm / *norm_data);
+    });
+  });
+  return norm;
+}
+
 void scale(const py::sequence& arrays, double factor) {
   const Arrays a("scale_", "arrays", arrays);
   a.by_dtype([&](auto zero) {
     const auto list = a.checked<decltype(zero)>(true);
-    const py::gil_scoped_release nogil;
-    ops::scale(list, factor);
+    launch([=] { ops::scale(list, factor); });
   });
 }
 
-bool all_finite(const py::sequence& arrays) {
-  const Arrays a("all_finite", "arrays", arrays);
-  return a.by_dtype([&](auto zero) {
+void require_finite_elements(const py::sequence& arrays, const std::string& what) {
+  const Arrays a("require_finite", "arrays", arrays);
+  a.by_dtype([&](auto zero) {
     const auto list = a.checked<decltype(zero)>(false);
-    const py::gil_scoped_release nogil;
-    return ops::all_finite(list);
+    launch([=] {
+      if (ops::all_finite(list)) return;
+      const bool one = list.data.size() == 1 && list.sizes[0] == 1;
+      const double value = one ? static_cast<double>(list.data[0][0]) : 0.0;
+      throw FloatingPointError(what + (!one                ? " is not finite"
+                                       : std::isnan(value) ? " is nan"
+                                       : value > 0         ? " is inf"
+                                                           : " is -inf"));
+    });
   });
 }
 
@@ -248,8 +265,9 @@ void bind_optim(py::module_& m) {
   m.def("adadelta_", adadelta, py::arg("params"), py::arg("grads"), py::arg("square_avgs"), py::arg("acc_deltas"),
         py::arg("lr"), py::arg("rho"), py::arg("eps"), py::arg("weight_decay"));
   m.def("l2_norm", l2_norm, py::arg("arrays"));
+  m.def("clip_norm_", clip_norm, py::arg("arrays"), py::arg("max_norm"));
   m.def("scale_", scale, py::arg("arrays"), py::arg("factor"));
-  m.def("all_finite", all_finite, py::arg("arrays"));
+  m.def("require_finite", require_finite_elements, py::arg("arrays"), py::arg("what"));
 }
 
 }  // namespace pynn::bindings

@@ -96,10 +96,7 @@ py::tuple max_pool2d(const py::array& x_array, const Pair& kernel, const Pair& s
       py::array_t<Index> indices = empty<Index>(op, y_shape);
       T* y_data = data_of(y);
       Index* index_data = data_of(indices);
-      {
-        const py::gil_scoped_release nogil;
-        ops::max_pool2d(y_data, index_data, x.data, shape, planes);
-      }
+      launch([=, x = x.data] { ops::max_pool2d(y_data, index_data, x, shape, planes); });
       return py::make_tuple(y, indices);
     });
   });
@@ -118,14 +115,12 @@ py::array max_pool2d_backward(const py::array& dy_array, const py::array& indice
       require_shape(op, "indices", indices.shape, dy.shape);
       py::array_t<T> dx = empty<T>(op, x_shape);
       T* dx_data = data_of(dx);
-      bool inside;
-      {
-        const py::gil_scoped_release nogil;
-        inside = ops::max_pool2d_backward(dx_data, dy.data, indices.data, shape, x_shape[0] * x_shape[1]);
-      }
-      if (!inside) {
-        throw_index(op, "indices holds an index outside 0.." + std::to_string(kernel.first * kernel.second - 1));
-      }
+      const int64_t planes = x_shape[0] * x_shape[1], taps = kernel.first * kernel.second;
+      launch([=, dy = dy.data, indices = indices.data] {
+        if (!ops::max_pool2d_backward(dx_data, dy, indices, shape, planes)) {
+          throw_index(op, "indices holds an index outside 0.." + std::to_string(taps - 1));
+        }
+      });
       return dx;
     });
   });
@@ -141,10 +136,7 @@ py::array avg_pool2d(const py::array& x_array, const Pair& kernel, const Pair& s
     const int64_t planes = x.shape[0] * x.shape[1];
     py::array_t<T> y = empty<T>(op, {x.shape[0], x.shape[1], shape.rows.out, shape.columns.out});
     T* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      ops::avg_pool2d(y_data, x.data, shape, count_include_pad, planes);
-    }
+    launch([=, x = x.data] { ops::avg_pool2d(y_data, x, shape, count_include_pad, planes); });
     return y;
   });
 }
@@ -158,10 +150,8 @@ py::array avg_pool2d_backward(const py::array& dy_array, const Shape& x_shape, c
     const PoolShape shape = pool_shape_of_output(op, x_shape, dy.shape, kernel, stride, padding, {1, 1});
     py::array_t<T> dx = empty<T>(op, x_shape);
     T* dx_data = data_of(dx);
-    {
-      const py::gil_scoped_release nogil;
-      ops::avg_pool2d_backward(dx_data, dy.data, shape, count_include_pad, x_shape[0] * x_shape[1]);
-    }
+    const int64_t planes = x_shape[0] * x_shape[1];
+    launch([=, dy = dy.data] { ops::avg_pool2d_backward(dx_data, dy, shape, count_include_pad, planes); });
     return dx;
   });
 }

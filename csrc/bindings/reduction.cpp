@@ -54,10 +54,7 @@ py::array reduce(const char* op, const py::array& x_array, const Shape& axes, bo
     }
     py::array_t<T> y = empty<T>(op, keepdims ? over.kept_shape : over.dropped_shape);
     T* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      compute(y_data, x.data, over.axes());
-    }
+    launch([=, x = x.data] { compute(y_data, x, over.axes()); });
     return y;
   });
 }
@@ -98,10 +95,7 @@ py::array argmax(const py::array& x_array, int64_t axis) {
     for (int64_t i = 0; i < axis; ++i) size.outer *= x.shape[static_cast<size_t>(i)];
     size.inner = size.outer == 0 ? 0 : over.kept / size.outer;
     int64_t* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      ops::argmax(y_data, x.data, size);
-    }
+    launch([=, x = x.data] { ops::argmax(y_data, x, size); });
     return y;
   });
 }
@@ -126,10 +120,7 @@ py::array sum_to(const py::array& x_array, const Shape& shape) {
     const ReducedAxes over("sum_to", x.shape, axes);
     py::array_t<T> y = empty<T>("sum_to", shape);
     T* y_data = data_of(y);
-    {
-      const py::gil_scoped_release nogil;
-      ops::sum(y_data, x.data, over.axes());
-    }
+    launch([=, x = x.data] { ops::sum(y_data, x, over.axes()); });
     return y;
   });
 }
@@ -145,10 +136,7 @@ py::array extremum_backward(const py::array& dy_array, const py::array& x_array,
     require_shape(op, "y", y.shape, over.kept_shape);
     py::array_t<T> dx = empty<T>(op, x.shape);
     T* dx_data = data_of(dx);
-    {
-      const py::gil_scoped_release nogil;
-      ops::extremum_backward(dx_data, dy.data, x.data, y.data, over.axes());
-    }
+    launch([=, dy = dy.data, x = x.data, y = y.data] { ops::extremum_backward(dx_data, dy, x, y, over.axes()); });
     return dx;
   });
 }
@@ -162,10 +150,7 @@ py::array var_backward(const py::array& dy_array, const py::array& x_array, cons
     require_shape(op, "dy", dy.shape, over.kept_shape);
     py::array_t<T> dx = empty<T>(op, x.shape);
     T* dx_data = data_of(dx);
-    {
-      const py::gil_scoped_release nogil;
-      ops::var_backward(dx_data, dy.data, x.data, correction, over.axes());
-    }
+    launch([=, dy = dy.data, x = x.data] { ops::var_backward(dx_data, dy, x, correction, over.axes()); });
     return dx;
   });
 }

@@ -60,6 +60,13 @@ double copy_rate(int64_t nbytes) {
 void bind_runtime(py::module_& m) {
   active_isa();  // a wrong PYNN_ISA or PYNN_NUM_THREADS is reported at import
   num_threads();
+  py::register_exception_translator([](std::exception_ptr error) {
+    try {
+      if (error) std::rethrow_exception(error);
+    } catch (const FloatingPointError& e) {
+      py::set_error(PyExc_FloatingPointError, e.what());
+    }
+  });
   m.def("info", info);
   m.def("num_threads", num_threads);
   m.def("set_num_threads", set_num_threads, py::arg("n"));

@@ -37,7 +37,7 @@ from pynn.functional.loss import (
     softmax,
 )
 from pynn.functional.norm import batch_norm, dropout, embedding, layer_norm
-from pynn.functional.reduction import argmax, max, mean, min, sum, var
+from pynn.functional.reduction import argmax, max, mean, min, require_finite, sum, var
 from pynn.functional.shape import (
     astype,
     broadcast_to,
@@ -92,6 +92,7 @@ __all__ = [
     "pad",
     "pow",
     "relu",
+    "require_finite",
     "reshape",
     "scaled_dot_product_attention",
     "self_attention",

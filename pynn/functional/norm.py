@@ -127,12 +127,13 @@ def dropout(x: Input, p: float = 0.5, training: bool = True) -> Tensor:
     x = as_tensor(x)
     if not training or p == 0:
         return x
-    key, offset = random.next_offset((x.size + 3) // 4)  # a counter of Philox gives four numbers
+    value = x.data
+    at = random.next_offset((x.size + 3) // 4)  # a counter of Philox gives four numbers
 
     def backward(dy: Array) -> Gradients:
-        return (_core.dropout(dy, p, key, offset),)
+        return (_core.dropout(dy, p, *at),)
 
-    return record("dropout", _core.dropout(x.data, p, key, offset), (x,), backward)
+    return record("dropout", _core.dropout(value, p, *at), (x,), backward)
 
 
 def embedding(indices: Input, weight: Input) -> Tensor:

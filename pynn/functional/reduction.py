@@ -9,10 +9,10 @@ import numpy as np
 
 from pynn import _core
 from pynn.functional._args import Array, Axes, Gradients, Input, as_tensor, axes_tuple, axis_index, integer
-from pynn.tape import record
+from pynn.tape import constant, record
 from pynn.tensor import Tensor
 
-__all__ = ["argmax", "max", "mean", "min", "sum", "var"]
+__all__ = ["argmax", "max", "mean", "min", "require_finite", "sum", "var"]
 
 
 def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -118,5 +118,19 @@ def argmax(x: Input, axis: int | None = None) -> Tensor:
     """
     value = as_tensor(x).data
     if axis is None:
-        return Tensor(_core.argmax(value.reshape(-1), 0))
-    return Tensor(_core.argmax(value, axis_index("argmax", axis, value.ndim)))
+        return constant(_core.argmax(value.reshape(-1), 0))
+    return constant(_core.argmax(value, axis_index("argmax", axis, value.ndim)))
+
+
+def require_finite(x: Input, what: str = "a tensor") -> Tensor:
+    """Return `x`; FloatingPointError that begins with `what` if it holds a NaN or an infinity.
+
+    In a captured step this looks again in each replay, before anything that follows runs.
+
+    >>> import pynn
+    >>> pynn.functional.require_finite(pynn.ones(2), "the loss")
+    Tensor([1., 1.], dtype=float32)
+    """
+    x = as_tensor(x)
+    _core.require_finite([x.data], what)
+    return x

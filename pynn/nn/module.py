@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from pynn.grad_mode import mode
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Module:
             if isinstance(arg, np.ndarray):
                 args = tuple([Tensor(arg) if isinstance(arg, np.ndarray) else arg for arg in args])
                 break
+        if mode.recorder is not None:
+            return mode.recorder.module(self, args, kwargs)
         y = self.forward(*args, **kwargs)
         for hook in self._forward_hooks:
             hook(self, args, y)
@@ -233,6 +236,8 @@ class Module:
         """Drop the gradients of all parameters, or fill them with zeros."""
         for parameter in self.parameters():
             if set_to_none or parameter.grad is None:
+                if mode.recorder is not None:
+                    mode.recorder.drops_gradient(parameter)
                 parameter.grad = None
             else:
                 parameter.grad.fill(0)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import functional as F
+from pynn.grad_mode import mode
 from pynn.nn.layers import check_sizes
 from pynn.nn.module import Module, Parameter
 from pynn.tensor import Tensor
@@ -69,6 +70,8 @@ class _BatchNorm(Module):
         )
         if self.training and self.track_running_stats:
             self.num_batches_tracked += 1
+            if mode.recorder is not None:
+                mode.recorder.counts(self)
         return y
 
     def extra_repr(self) -> str:

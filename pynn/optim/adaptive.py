@@ -69,17 +69,16 @@ class RMSprop(Optimizer):
         check_range("RMSprop", 0, 1, alpha=options["alpha"])
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
-        _core.rmsprop_(
+        self._call(
+            _core.rmsprop_,
+            states,
             [p.data for p in params],
             gradients(params),
             buffers(params, states, "square_avg"),
             buffers(params, states, "grad_avg") if group["centered"] else [],
             buffers(params, states, "momentum_buffer") if group["momentum"] else [],
-            group["lr"],
-            group["alpha"],
-            group["eps"],
-            group["weight_decay"],
-            group["momentum"],
+            numbers=lambda _: tuple(group[name] for name in ("lr", "alpha", "eps", "weight_decay", "momentum")),
+            present=lambda: (bool(group["centered"]), bool(group["momentum"])),
         )
 
 
@@ -135,19 +134,14 @@ class Adagrad(Optimizer):
         check_range("Adagrad", 0, **{name: value for name, value in options.items() if name != "params"})
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
-        step = states[0].get("step", 0) + 1
-        _core.adagrad_(
+        self._call(
+            _core.adagrad_,
+            states,
             [p.data for p in params],
             gradients(params),
             buffers(params, states, "sum", group["initial_accumulator_value"]),
-            step,
-            group["lr"],
-            group["lr_decay"],
-            group["eps"],
-            group["weight_decay"],
+            numbers=lambda step: (step, *(group[name] for name in ("lr", "lr_decay", "eps", "weight_decay"))),
         )
-        for state in states:
-            state["step"] = step
 
 
 class Adadelta(Optimizer):
@@ -200,13 +194,12 @@ class Adadelta(Optimizer):
         check_range("Adadelta", 0, 1, rho=options["rho"])
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
-        _core.adadelta_(
+        self._call(
+            _core.adadelta_,
+            states,
             [p.data for p in params],
             gradients(params),
             buffers(params, states, "square_avg"),
             buffers(params, states, "acc_delta"),
-            group["lr"],
-            group["rho"],
-            group["eps"],
-            group["weight_decay"],
+            numbers=lambda _: tuple(group[name] for name in ("lr", "rho", "eps", "weight_decay")),
         )

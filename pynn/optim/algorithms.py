@@ -64,16 +64,27 @@ class SGD(Optimizer):
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
         first = not states[0]
-        _core.sgd_(
+
+        def done() -> None:
+            nonlocal first
+            first = False
+
+        self._call(
+            _core.sgd_,
+            states,
             [p.data for p in params],
             gradients(params),
             buffers(params, states, "momentum_buffer") if group["momentum"] else [],
-            group["lr"],
-            group["momentum"],
-            group["dampening"],
-            group["weight_decay"],
-            group["nesterov"],
-            first,
+            numbers=lambda _: (
+                group["lr"],
+                group["momentum"],
+                group["dampening"],
+                group["weight_decay"],
+                group["nesterov"],
+                first,
+            ),
+            present=lambda: bool(group["momentum"]),
+            done=done,
         )
 
 
@@ -136,23 +147,22 @@ class Adam(Optimizer):
         check_range(self._name, 0, 1, beta1=beta1, beta2=beta2)
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
-        step = states[0].get("step", 0) + 1
-        beta1, beta2 = group["betas"]
-        _core.adam_(
+        self._call(
+            _core.adam_,
+            states,
             [p.data for p in params],
             gradients(params),
             buffers(params, states, "exp_avg"),
             buffers(params, states, "exp_avg_sq"),
-            step,
-            group["lr"],
-            beta1,
-            beta2,
-            group["eps"],
-            group["weight_decay"],
-            self._decoupled,
+            numbers=lambda step: (
+                step,
+                group["lr"],
+                *group["betas"],
+                group["eps"],
+                group["weight_decay"],
+                self._decoupled,
+            ),
         )
-        for state in states:
-            state["step"] = step
 
 
 class AdamW(Adam):

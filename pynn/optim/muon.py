@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pynn import _core
+from pynn.grad_mode import mode
 from pynn.optim.optimizer import Array, Group, Optimizer, State, buffers, check_range, gradients
 from pynn.tensor import Tensor
 
@@ -87,6 +88,9 @@ class Muon(Optimizer):
                 raise ValueError(f"Muon: parameter {list(p.shape)}, needs a matrix; give the others to AdamW")
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
+        if mode.recorder is not None:  # the numbers below are a replay's, too: others capture anew
+            options = dict(group)
+            mode.recorder.holds(lambda: group == options)
         lr, momentum, grads = group["lr"], group["momentum"], gradients(params)
         averages = buffers(params, states, "momentum_buffer")
         # m -= (momentum - 1) (g - m)

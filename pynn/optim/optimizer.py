@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
+from pynn.grad_mode import mode
+from pynn.tape import constant
 from pynn.tensor import Tensor, bump_versions
 
 Array = npt.NDArray[Any]
@@ -89,12 +91,16 @@ class Optimizer:
         """Drop the gradients of all parameters, or fill them with zeros."""
         for p in self._params():
             if set_to_none or p.grad is None:
+                if mode.recorder is not None:
+                    mode.recorder.drops_gradient(p)
                 p.grad = None
             else:
                 p.grad.fill(0)
 
     def step(self) -> None:
         """Update, in place, every parameter that has a gradient."""
+        if mode.recorder is not None:
+            self._while_recording(mode.recorder)
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             states = [self.state.get(p) or {} for p in params]
@@ -113,6 +119,51 @@ class Optimizer:
         bump_versions(params)
         if is_first and states[0]:
             self.state.update(zip(params, states, strict=True))  # only now: a failed first step leaves none behind
+
+    def _while_recording(self, recorder: Any) -> None:
+        state = {p: dict(values) for p, values in self.state.items()}
+        recorder.undo(lambda: setattr(self, "state", state))
+        recorder.fixed(self, "state")
+        recorder.fixed(self, "param_groups")
+        groups = len(self.param_groups)
+        recorder.holds(lambda: len(self.param_groups) == groups)
+        updated = [p for p in self._params() if p.grad is not None]
+        for p in updated:
+            recorder.uses_gradient(p)
+        recorder.after.append(lambda: bump_versions(updated))
+
+    def _call(
+        self,
+        update: Callable[..., None],
+        states: Sequence[State],
+        *lists: list[Array],
+        numbers: Callable[[int], tuple[Any, ...]],
+        present: Callable[[], object] = lambda: None,
+        done: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Call an update of the core with lists of arrays and the numbers of this step, which is counted from 1.
+
+        `present` says which of the lists are not empty: a captured step is captured anew when that changes. `done`
+        follows every update.
+        """
+        before = present()
+
+        def args(_: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+            return *lists, *numbers(states[0].get("step", 0) + 1)
+
+        def count() -> None:
+            done()
+            if "step" in self._scalars:
+                for state in states:
+                    state["step"] = state.get("step", 0) + 1
+
+        update(*args())
+        if mode.recorder is not None:
+            mode.recorder.repeat(args, count)
+            mode.recorder.holds(lambda: present() == before)
+        count()
+
+    # -- what an algorithm defines -------------------------------------------------------------------------------------
 
     def _check(self, options: Group) -> None:
         """Raise ValueError if an option is out of range."""
@@ -238,7 +289,8 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
     Returns
     -------
     float
-        The norm before. If it is infinite or NaN, the gradients are left as they are: test for it.
+        The norm before; inside of a captured function a tensor that holds it. If it is infinite or NaN, the gradients
+        are left as they are: test for it.
 
     Examples
     --------
@@ -255,6 +307,10 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
     for p in params:
         if p.grad is not None:
             by_dtype[p.grad.dtype].append(p.grad)
+    if len(by_dtype) == 1:
+        (grads,) = by_dtype.values()
+        total = _core.clip_norm_(grads, max_norm)
+        return float(total) if mode.recorder is None else constant(total)  # type: ignore[return-value]
     norm = math.hypot(*(_core.l2_norm(grads) for grads in by_dtype.values()))
     if max_norm < norm < math.inf:
         for grads in by_dtype.values():

@@ -12,8 +12,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pynn.functional import require_finite
 from pynn.nn import Module
 from pynn.optim import LRScheduler, Optimizer, ReduceLROnPlateau
+from pynn.recorder import CaptureError
+from pynn.replay import Captured
 from pynn.tape import no_grad
 from pynn.tensor import Tensor
 from pynn.train.diagnose import explain_non_finite
@@ -43,6 +46,9 @@ class Trainer:
         Gets each line of text.
     prefix : str
         Put before every line.
+    capture : bool
+        Replay steps and predictions with `pynn.capture`. What cannot be captured runs as it is written; `log` gets the
+        reason once.
 
     Attributes
     ----------
@@ -75,6 +81,7 @@ class Trainer:
         verbose: bool = True,
         log: Callable[[str], object] = print,
         prefix: str = "",
+        capture: bool = True,
     ) -> None:
         self.model = model
         self.loss = loss
@@ -84,6 +91,9 @@ class Trainer:
         self.log = log
         self.prefix = prefix
         self.history = History()
+        self.capture = capture
+        self._step = Captured(self._train_step)
+        self._predict = Captured(model)
 
     def fit(
         self, loader: Batches, epochs: int, val: Batches | None = None, *, restore_best: bool | None = None
@@ -155,7 +165,7 @@ class Trainer:
         with _evaluation_mode(self.model):
             for batch in loader:
                 inputs, targets = _pair("evaluate", batch)
-                outputs = self.model(inputs)
+                outputs = self._run(self._predict, inputs)
                 totals.add(self.loss(outputs, targets).item(), outputs, targets)
         if totals.count == 0:
             raise ValueError("evaluate: the loader has no batches")
@@ -189,35 +199,30 @@ class Trainer:
         with _evaluation_mode(self.model):
             for batch in batches:
                 inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-                outputs.append(self.model(inputs).data)
+                outputs.append(self._run(self._predict, inputs).data)
         if not outputs:
             raise ValueError("predict: there are no samples")
         return np.concatenate(outputs)
 
     def _train_epoch(self, loader: Batches, epoch: int, epochs: int) -> dict[str, float]:
-        model, loss_function, optimizer = self.model, self.loss, self.optimizer
         scheduler = self.scheduler if self.scheduler is not None and self.scheduler.interval == "step" else None
         batches = len(loader) if isinstance(loader, Sized) else None
         label = f"{self.prefix}epoch {epoch}/{epochs}"
         progress = Progress(label, batches, (batches or 0) * (epochs - epoch), enabled=self.verbose)
         totals = _Totals()
-        model.train()
+        self.model.train()
         start = time.perf_counter()
         try:
             for step, batch in enumerate(loader, 1):
                 inputs, targets = _pair("fit", batch)
-                outputs = model(inputs)
-                loss = loss_function(outputs, targets)
-                value = loss.item()
-                if not math.isfinite(value):
-                    reason = explain_non_finite(model, inputs)
-                    raise FloatingPointError(f"fit: the loss is {value} in epoch {epoch}, step {step}: {reason}")
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                try:
+                    loss, outputs = self._run(self._step, inputs, targets)
+                except FloatingPointError as error:
+                    reason = explain_non_finite(self.model, inputs)
+                    raise FloatingPointError(f"fit: {error} in epoch {epoch}, step {step}: {reason}") from None
                 if scheduler is not None:
                     scheduler.step()
-                totals.add(value, outputs, targets)
+                totals.add(loss.item(), outputs, targets)
                 progress.update(step, totals.count, totals.loss, totals.accuracy)
         finally:
             progress.close()
@@ -227,10 +232,30 @@ class Trainer:
         return {
             "epoch": epoch,
             **totals.figures(),
-            "lr": optimizer.param_groups[0]["lr"],
+            "lr": self.optimizer.param_groups[0]["lr"],
             "seconds": seconds,
             "images_per_s": totals.count / seconds,
         }
+
+    def _train_step(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        outputs: Tensor = self.model(inputs)
+        loss = self.loss(outputs, targets)
+        require_finite(loss, "the loss")
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss, outputs
+
+    def _run(self, captured: Captured, *args: Any) -> Any:
+        """Replay a captured function, or run it as it is written if it cannot be captured."""
+        if self.capture:
+            try:
+                return captured(*args)
+            except CaptureError as error:
+                self.capture = False
+                if self.verbose:
+                    self.log(f"{self.prefix}runs without capture: {error}")
+        return captured.function(*args)
 
     def _schedule_epoch(self, row: dict[str, float]) -> None:
         if isinstance(self.scheduler, ReduceLROnPlateau):

@@ -32,6 +32,7 @@ max_ = Op("max", _over_axes("max"))
 min_ = Op("min", _over_axes("min"))
 var = Op("var", _var, ulps=8, terms=_count)
 argmax = Op("argmax", lambda x, axis=None: np.array(np.argmax(x, axis)), differentiable=False)
+require_finite = Op("require_finite", lambda x, what="": x)
 REDUCTIONS = [
     ((), None),
     ((1,), None),
@@ -87,3 +88,9 @@ for shape, axis in (
 argmax.refuses(ValueError, r"^argmax: axis 1 is out of range for 1 axes", normal(3), 1)
 argmax.refuses(ValueError, r"^argmax: .*\[0\]", normal(0))
 argmax.refuses(TypeError, r"^argmax: axis must be an integer", normal(3), (0,))
+
+require_finite.sample(normal(2, 3))
+require_finite.sample(normal(), "the loss")
+require_finite.sample(normal(0))
+require_finite.refuses(FloatingPointError, "^the loss is nan", np.array(np.nan), "the loss")
+require_finite.refuses(FloatingPointError, "^x is not finite", np.array([1.0, -np.inf]), "x")

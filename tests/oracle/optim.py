@@ -61,10 +61,18 @@ def l2_norm(arrays):
     return math.sqrt(sum(float(np.sum(np.square(array, dtype=np.float64))) for array in arrays))
 
 
+def clip_norm_(arrays, max_norm):
+    norm = l2_norm(arrays)
+    if max_norm < norm < np.inf:
+        scale_(arrays, max_norm / norm)
+    return np.array(norm)
+
+
 def scale_(arrays, factor):
     for array in arrays:
         array *= factor
 
 
-def all_finite(arrays):
-    return all(bool(np.isfinite(array).all()) for array in arrays)
+def require_finite(arrays, what):
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise FloatingPointError(f"{what} is not finite")

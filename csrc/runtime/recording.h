@@ -1,0 +1,37 @@
+// A recorded step: the computations of every operation, to be run again on the same memory.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <utility>
+#include <vector>
+
+namespace pynn {
+
+using Computation = std::function<void()>;
+
+class Recording {
+ public:
+  // Puts what `add` received since the last call at position `at`, in place of what was there; at == size() appends.
+  void put(int64_t at) {
+    if (at == size()) steps_.emplace_back();
+    steps_[static_cast<size_t>(at)] = std::move(pending_);
+    pending_.clear();
+  }
+  void add(Computation computation) { pending_.push_back(std::move(computation)); }
+  void discard() { pending_.clear(); }
+
+  // What a computation throws ends the run.
+  void run() const {
+    for (const std::vector<Computation>& step : steps_) {
+      for (const Computation& computation : step) computation();
+    }
+  }
+  int64_t size() const { return static_cast<int64_t>(steps_.size()); }
+
+ private:
+  std::vector<std::vector<Computation>> steps_;
+  std::vector<Computation> pending_;
+};
+
+}  // namespace pynn

@@ -1,0 +1,127 @@
+"""A recorded step as a value: what it computes, in which order, and where its results lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass
+class Repeat:
+    """How a call whose numbers change from replay to replay is made again."""
+
+    args: Callable[[tuple[Any, ...]], tuple[Any, ...]]  # from those of the recorded call
+    done: Callable[[], None]  # after a replay that succeeded
+
+
+@dataclass(eq=False)
+class Call:
+    """A call of the core."""
+
+    name: str
+    args: tuple[Any, ...]
+    outputs: list[Array]
+    written: list[Array] = field(default_factory=list)  # arguments that it changes in place
+    repeat: Repeat | None = None
+    checks: bool = False  # it may raise, which ends a replay
+
+    def reads(self) -> Iterator[Array]:
+        """Yield the arrays among the arguments."""
+        return arrays_in(self.args)
+
+    def __str__(self) -> str:
+        """Name, shapes of the arrays it reads, other arguments, shapes of the results."""
+        text = f"{self.name}({', '.join(_describe(arg) for arg in self.args)})"
+        return text + (f" -> {', '.join(str(list(output.shape)) for output in self.outputs)}" if self.outputs else "")
+
+
+def arrays_in(value: Any) -> Iterator[Array]:
+    """Yield the arrays in nested lists and tuples."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from arrays_in(item)
+
+
+def owner(array: Array) -> Array:
+    """Return the array whose memory this is a view of."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
+
+
+def address(array: Array) -> int:
+    """Return where the memory begins that an array is, or is a view of."""
+    at: int = owner(array).__array_interface__["data"][0]
+    return at
+
+
+class Plan:
+    """The calls of a captured step after the passes, and the memory that they share.
+
+    Attributes
+    ----------
+    recorded, calls
+        The calls of the core as they were recorded, and as they are replayed.
+    bytes_recorded, bytes_planned
+        Memory of the results that only later calls read: one after the other, and as it is shared.
+    """
+
+    def __init__(self, calls: list[Call], kept: list[Array]) -> None:
+        from pynn import passes
+
+        self.recorded = calls
+        self._kept = {address(array) for array in kept}
+        calls = passes.drop_unread(calls, self._kept)
+        calls = passes.fuse_activation(calls, self._kept)
+        self.calls = passes.fuse_pool(calls, self._kept)
+        self._offsets, self.bytes_planned = passes.place(self.calls, self._kept)
+        own = {address(o): o.nbytes for call in calls for o in call.outputs if address(o) not in self._kept}
+        self.bytes_recorded = sum(own.values())
+
+    def at_place(self, value: Any, block: Array) -> Any:
+        """Return an argument with its arrays where the plan puts them in `block`."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.at_place(item, block) for item in value)
+        if not isinstance(value, np.ndarray) or address(value) not in self._offsets:
+            return value
+        offset = self._offsets[address(value)] + value.__array_interface__["data"][0] - address(value)
+        return np.ndarray(value.shape, value.dtype, block.data, offset)
+
+    def __str__(self) -> str:
+        """One line for each call, then what the passes did."""
+        lines = [f"{i:3} {call}" for i, call in enumerate(self.calls)]
+        lines.append(
+            f"{len(self.calls)} calls, {len(self.recorded)} recorded; {self.bytes_planned:,} bytes between calls, "
+            f"{self.bytes_recorded:,} if they shared none"
+        )
+        return "\n".join(lines)
+
+    def dot(self) -> str:
+        """Return a picture of the plan in the language of Graphviz: boxes are calls, arrows the arrays between them."""
+        lines = ["digraph plan {", "  node [shape=box, fontname=monospace]"]
+        makers: dict[int, int] = {}
+        for i, call in enumerate(self.calls):
+            lines.append(f'  c{i} [label="{call.name}"]')
+            lines += [
+                f'  c{makers[address(array)]} -> c{i} [label="{list(array.shape)}"]'
+                for array in call.reads()
+                if address(array) in makers
+            ]
+            makers.update((address(output), i) for output in call.outputs)
+        return "\n".join([*lines, "}"])
+
+
+def _describe(arg: Any) -> str:
+    if isinstance(arg, np.ndarray):
+        return str(list(arg.shape))
+    if isinstance(arg, list):
+        return f"{len(arg)} arrays" if len(arg) != 1 else f"[{_describe(arg[0])}]"
+    return repr(arg)

@@ -1,0 +1,332 @@
+"""What `pynn.capture` notes while a function runs for the first time."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pynn import _core
+from pynn.grad_mode import mode
+from pynn.plan import Array, Call, Repeat, address, arrays_in
+from pynn.random import next_offset
+
+if TYPE_CHECKING:
+    from pynn.nn import Module
+    from pynn.tensor import Tensor
+
+__all__ = ["CaptureError", "Guarded", "Recorder"]
+
+
+class CaptureError(RuntimeError):
+    """The function did something that a replay could not repeat."""
+
+
+class Guarded(np.ndarray):
+    """The memory of a recorded value: the core may read it, NumPy and Python may not."""
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise CaptureError(
+            f"capture: a value {list(self.shape)} of a captured step is read, {_where()}; each replay changes it, and "
+            "only what pynn computes is repeated: return it from the captured function, and read it outside"
+        )
+
+    __array_ufunc__ = __array_function__ = __getitem__ = __setitem__ = __iter__ = _refuse
+    # NumPy's own ways in, then Python's, then the methods that look at values.
+    __float__ = __int__ = __bool__ = __index__ = __complex__ = __contains__ = __repr__ = __str__ = _refuse
+    item = tolist = tobytes = astype = copy = fill = argmax = argmin = argsort = sort = take = _refuse
+    sum = mean = std = var = max = min = all = any = prod = dot = round = clip = nonzero = cumsum = _refuse
+
+
+class Draw:
+    """A reservation of `n` counters of the kernels' random numbers, which each replay makes anew."""
+
+    def __init__(self, n: int, drawn: tuple[int, int]) -> None:
+        self.n, self.drawn = n, drawn
+
+    def again(self) -> None:
+        self.drawn = next_offset(self.n)
+
+
+class Drawn(int):
+    """Key or offset of a `Draw`, as an argument of a call."""
+
+    def __new__(cls, draw: Draw, which: int) -> Drawn:
+        self = super().__new__(cls, draw.drawn[which])
+        self.draw, self.which = draw, which
+        return self
+
+    draw: Draw
+    which: int
+
+
+def _with_drawn(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(arg.draw.drawn[arg.which] if isinstance(arg, Drawn) else arg for arg in args)
+
+
+class Recorder:
+    """Notes what the core is asked for while a function runs, and what must be undone if it fails."""
+
+    def __init__(self, leaves: Iterable[Tensor] = ()) -> None:
+        """`leaves`: which had gradients after an earlier recording of the function."""
+        self._had_gradient = {id(tensor) for tensor in leaves if tensor.grad is not None}
+        self._dropped: set[int] = set()
+        self.calls: list[Call] = []
+        self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+        self.leaves: list[Tensor] = []
+        self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}
+        self._inside_module = False
+        self.grads: list[tuple[Tensor, Array]] = []
+        self.draws: list[Draw] = []
+        self.conditions: list[Callable[[], bool]] = []
+        self.after: list[Callable[[], None]] = []
+        self.originals: dict[str, Any] = {}
+        self._made: set[int] = set()  # addresses of the memory that replays will write
+        self._undo: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Recorder:
+        _intercept.acquire()
+        thread = threading.get_ident()
+        for name in OPERATIONS:
+            self.originals[name] = original = getattr(_core, name)
+            setattr(_core, name, functools.partial(self._call, thread, name, original))
+        mode.recorder = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        mode.recorder = None
+        for name, original in self.originals.items():
+            setattr(_core, name, original)
+        _intercept.release()
+        if error is not None:
+            for undo in reversed(self._undo):
+                undo()
+
+    def _call(self, thread: int, name: str, original: Any, *args: Any) -> Any:
+        if threading.get_ident() != thread:
+            return original(*args)
+        if name in READS:
+            raise CaptureError(f"capture: {READS[name]} reads a value, which a replay could not act on")
+        written = [array for i in IN_PLACE.get(name, ()) for array in arrays_in(args[i])]
+        for array in written:
+            if not self.made(array):
+                self.undo(functools.partial(np.copyto, array, array.copy()))
+        result = original(*args)
+        outputs = list(arrays_in(result))
+        for array in outputs:
+            self._made.add(address(array))
+        self.calls.append(Call(name, args, outputs, written, checks=name in CHECKS))
+        if any(isinstance(arg, Drawn) for arg in args):
+            self.repeat(_with_drawn)
+        return guarded(result)
+
+    def input(self, array: Array) -> Array:
+        """Return the memory that a replay copies this argument to."""
+        copy = np.array(array, order="C")
+        self._made.add(address(copy))
+        return copy
+
+    def made(self, array: Array) -> bool:
+        """Whether a replay will write other values to this array."""
+        return array.size > 0 and address(array) in self._made
+
+    # -- called by the tape, modules, optimisers and random numbers while a recorder is at work ------------------------
+
+    def result(self, name: str, parents: Sequence[Tensor], y: Array) -> Array:
+        """Return the result of an operation, guarded if replays will change it."""
+        made = self.made(y)
+        for tensor in parents:
+            if not self.made(tensor.data):
+                if (id(tensor), "data") not in self.guards:  # a replay relies on its memory
+                    self.fixed(tensor, "data")
+                    self.fixed(tensor, "requires_grad")
+            elif not made:
+                raise CaptureError(
+                    f"capture: {name} is computed by NumPy here, which a replay does not repeat, {_where()}"
+                )
+        return y
+
+    def fixed(self, thing: Any, name: str) -> None:
+        """Note an attribute that must be the same object in each replay."""
+        self.guards[id(thing), name] = thing, name, getattr(thing, name)
+
+    def module(self, module: Module, args: Any, kwargs: Any) -> Any:
+        """Call a module whose attributes must be the same objects in each replay."""
+        if self._inside_module:
+            return module.forward(*args, **kwargs)
+        before = {id(m): (m, tuple(vars(m).values())) for m in module.modules()}
+        for m, _ in before.values():
+            if m._forward_hooks:
+                raise CaptureError(f"capture: {type(m).__name__} has a forward hook, which a replay would not call")
+        self._inside_module = True
+        try:
+            y = module.forward(*args, **kwargs)
+        finally:
+            self._inside_module = False
+        for m, values in before.values():
+            if not are(vars(m), values):
+                raise CaptureError(
+                    f"capture: {type(m).__name__} changes its attributes in forward, which a replay does not repeat"
+                )
+        self.modules.update(before)
+        return y
+
+    def counts(self, batch_norm: Any) -> None:
+        """A module counts batches."""
+        counter = batch_norm.num_batches_tracked
+
+        def count(n: int) -> None:
+            counter[...] += n
+
+        self.undo(lambda: count(-1))
+        self.after.append(lambda: count(1))
+
+    def numpy(self, array: Array) -> None:
+        """A tensor is asked for its array."""
+        if self.made(array):
+            guarded(array)._refuse()
+
+    def undo(self, action: Callable[[], None]) -> None:
+        """Do this if the function fails."""
+        self._undo.append(action)
+
+    def holds(self, condition: Callable[[], bool]) -> None:
+        """Something a replay relies on: where it is false, the function is captured anew."""
+        self.conditions.append(condition)
+
+    def repeat(
+        self, args: Callable[[tuple[Any, ...]], tuple[Any, ...]], done: Callable[[], None] = lambda: None
+    ) -> None:
+        """The latest call takes these arguments in the next replay, and `done` follows a replay that succeeded."""
+        self.calls[-1].repeat = Repeat(args, done)
+
+    def gradient(self, tensor: Tensor, grad: Array) -> Array:
+        """Return the gradient of a leaf, guarded."""
+        if tensor.grad is not None and not self.made(tensor.grad):
+            raise CaptureError(
+                f"capture: a tensor {list(tensor.shape)} already has a gradient from before, to which every replay "
+                "would add; call zero_grad inside of the captured function"
+            )
+        if tensor.grad is None and id(tensor) in self._had_gradient:
+            self._dropped.add(id(tensor))  # by `tensor.grad = None`
+        self.leaves.append(tensor)
+        self._undo_gradient(tensor)
+        return grad
+
+    def drops_gradient(self, tensor: Tensor) -> None:
+        """A gradient is set to None."""
+        self._dropped.add(id(tensor))
+        self._undo_gradient(tensor)
+
+    def _undo_gradient(self, tensor: Tensor) -> None:
+        before = tensor.grad
+        self.undo(lambda: setattr(tensor, "grad", before))
+
+    def new_leaf(self, tensor: Tensor) -> None:
+        """A tensor begins to require a gradient."""
+        if not self.made(tensor.data):
+            raise CaptureError(
+                f"capture: a parameter {list(tensor.shape)} is made inside of the captured function, {_where()}; make "
+                "it before, so that it lives from call to call"
+            )
+
+    def draw(self, n: int, drawn: tuple[int, int]) -> tuple[int, int]:
+        """Return the key and offset of random numbers in a form that later calls can be seen to use."""
+        draw = Draw(n, drawn)
+        self.draws.append(draw)
+        return Drawn(draw, 0), Drawn(draw, 1)
+
+    def random(self) -> None:
+        """NumPy is asked for random numbers."""
+        raise CaptureError(
+            f"capture: random numbers are drawn with NumPy {_where()}, and would be the same in every replay; draw "
+            "them outside, and pass them to the captured function"
+        )
+
+    def own(self, dx: Array, given: set[int]) -> Array:
+        """Return a gradient in memory that no other leaf was `given`."""
+        if address(dx) in given or not self.made(dx):
+            dx = _core.broadcast_to(dx, dx.shape)
+        given.add(address(dx))
+        return dx
+
+    def uses_gradient(self, tensor: Tensor) -> None:
+        """An optimiser uses the gradient of this leaf."""
+        if tensor.grad is not None and not self.made(tensor.grad):
+            raise CaptureError(
+                f"capture: an optimiser uses a gradient {list(tensor.shape)} from before; call backward inside of the "
+                "captured function"
+            )
+
+    def finish(self) -> None:
+        """Collect the gradients that stay, and open them to NumPy."""
+        for tensor in dict.fromkeys(self.leaves):
+            if tensor.grad is not None:
+                tensor.grad = tensor.grad.view(np.ndarray)
+                self.grads.append((tensor, tensor.grad))
+            if id(tensor) not in self._dropped:  # a second call would add to it
+                self.holds(functools.partial(_has_no_gradient, tensor))
+
+
+def guarded(value: Any) -> Any:
+    """Return a result of the core with its arrays as `Guarded`."""
+    if isinstance(value, np.ndarray):
+        return value.view(Guarded)
+    return tuple(map(guarded, value)) if isinstance(value, tuple) else value
+
+
+_intercept = threading.Lock()  # one function is captured at a time
+
+# What the core offers that is no computation.
+_NOT_CALLS = {
+    "info",
+    "num_threads",
+    "set_num_threads",
+    "kernel_counts",
+    "reset_kernel_counts",
+    "arena_stats",
+    "empty",
+    "peak_flops",
+    "copy_rate",
+}
+OPERATIONS = [
+    name
+    for name, value in vars(_core).items()
+    if callable(value) and name not in _NOT_CALLS and name[0] in "abcdefghijklmnopqrstuvwxyz"
+]
+IN_PLACE = {
+    "sgd_": (0, 2),
+    "adam_": (0, 2, 3),
+    "rmsprop_": (0, 2, 3, 4),
+    "adagrad_": (0, 2),
+    "adadelta_": (0, 2, 3),
+    "scale_": (0,),
+    "clip_norm_": (0,),
+    "batch_norm": (3, 4),
+}  # which arguments these write
+READS = {"l2_norm": "clip_grad_norm_"}
+CHECKS = {"require_finite"}  # raise, and have no result
+
+
+def _has_no_gradient(tensor: Tensor) -> bool:
+    return tensor.grad is None
+
+
+def are(attributes: dict[str, Any], values: tuple[Any, ...]) -> bool:
+    """Whether the attributes are these very objects."""
+    return len(attributes) == len(values) and all(map(operator.is_, attributes.values(), values))
+
+
+def _where() -> str:
+    """The line of the user's that led here."""
+    here = __file__.rpartition("recorder")[0]
+    for frame, line in traceback.walk_stack(sys._getframe()):
+        if not frame.f_code.co_filename.startswith(here):
+            return f"at {frame.f_code.co_filename}:{line}"
+    return "somewhere"

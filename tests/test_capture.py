@@ -1,0 +1,456 @@
+"""Captured steps do what the same functions do when they run as they are written."""
+
+import gc
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import pynn
+from pynn import CaptureError, nn, optim
+from pynn import functional as F
+from pynn._core import arena_stats
+from pynn.recorder import IN_PLACE, OPERATIONS
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def cnn():
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(),
+        nn.Flatten(), nn.Dropout(0.4), nn.Linear(16, 3),
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """Uses a value twice, and a chain of elementwise operations."""
+
+    def __init__(self):
+        self.first = nn.Linear(6, 6)
+        self.norm = nn.LayerNorm(6)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = x + F.gelu(self.first(self.norm(x)))
+        return self.last(h * F.sigmoid(h) + h.mean(axis=1, keepdims=True))
+
+
+MODELS = {
+    "mlp": (mlp, (6,)),
+    "cnn": (cnn, (1, 8, 8)),
+    "residual": (Residual, (6,)),
+    "double": (lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).astype(np.float64), (6,)),
+}
+OPTIMIZERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.05),
+    "momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-3),
+    "adam": lambda p: optim.Adam(p, lr=0.01),
+    "adamw": lambda p: optim.AdamW(p, lr=0.01, betas=(0.8, 0.9)),
+    "rmsprop": lambda p: optim.RMSprop(p, lr=1e-3, momentum=0.5, centered=True),
+    "adagrad": lambda p: optim.Adagrad(p, lr=0.05, lr_decay=0.1),
+    "muon": lambda p: optim.Muon([q for q in p if q.ndim == 2], lr=0.02),
+    "adadelta": lambda p: optim.Adadelta(p),
+}
+
+
+def train(model_name, optimizer_name, steps, wrap, clip=False, seed=0):
+    """Return every loss, and the parameters and buffers at the end."""
+    build, shape = MODELS[model_name]
+    pynn.seed(seed)
+    model = build()
+    optimizer = OPTIMIZERS[optimizer_name](model.parameters())
+    schedule = optim.ExponentialLR(optimizer, 0.99)
+    dtype = next(iter(model.parameters())).dtype
+    rng = np.random.default_rng(seed)
+
+    def step(x, y):
+        model.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        norm = optim.clip_grad_norm_(model.parameters(), 0.5) if clip else 0.0
+        optimizer.step()
+        return loss, norm
+
+    step, losses = wrap(step), []
+    for i in range(steps):
+        rows = 5 if i % 7 else 4  # two signatures in turn
+        loss, norm = step(rng.standard_normal((rows, *shape)).astype(dtype), rng.integers(0, 3, rows))
+        losses.append((loss.item(), float(norm)))
+        schedule.step()
+    return losses, model.state_dict(), optimizer.state_dict()
+
+
+def assert_same_training(a, b):
+    assert a[0] == b[0]
+    assert a[1].keys() == b[1].keys()
+    for name, value in a[1].items():
+        np.testing.assert_array_equal(value, b[1][name], err_msg=name)
+    for number, state in a[2]["state"].items():
+        for name, value in state.items():
+            np.testing.assert_array_equal(value, b[2]["state"][number][name], err_msg=name)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("clip", [False, True])
+def test_same_bits_as_eager_over_200_steps(model, clip):
+    eager = train(model, "adam", 200, lambda f: f, clip)
+    assert_same_training(eager, train(model, "adam", 200, pynn.capture, clip))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_optimizers_count_and_follow_schedules(optimizer):
+    eager = train("mlp", optimizer, 30, lambda f: f)
+    assert_same_training(eager, train("mlp", optimizer, 30, pynn.capture))
+
+
+def make(lr=0.1, **options):
+    pynn.seed(1)
+    model = mlp()
+    optimizer = optim.SGD(model.parameters(), lr=lr, **options)
+    calls = []
+
+    @pynn.capture
+    def step(x, y):
+        calls.append(1)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, optimizer, step, calls
+
+
+X, Y = np.linspace(-1, 1, 30, dtype=np.float32).reshape(5, 6), np.array([0, 1, 2, 0, 1])
+
+
+def test_replays_without_python_and_returns_tensors_of_its_own():
+    _, _, step, calls = make()
+    losses = [step(X, Y) for _ in range(4)]
+    assert len(calls) == 1
+    assert losses[0].item() > losses[1].item() > losses[2].item() > losses[3].item()
+    assert not losses[0].requires_grad
+
+
+def test_gradients_are_there_after_a_replay():
+    model, _, step, _ = make(lr=0.0)
+    step(X, Y)
+    before = [p.grad.copy() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = None
+    step(X, Y)
+    for p, grad in zip(model.parameters(), before, strict=True):
+        np.testing.assert_array_equal(p.grad, grad)
+        assert type(p.grad) is np.ndarray
+
+
+def test_weights_written_from_outside_are_used():
+    model, _, step, calls = make()
+    first = step(X, Y).item()
+    state = model.state_dict()
+    step(X, Y)
+    model.load_state_dict({name: np.zeros_like(value) for name, value in state.items()})
+    assert step(X, Y).item() == pytest.approx(np.log(3), rel=1e-6) != first
+    assert len(calls) <= 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model, optimizer: model.eval(),
+        lambda model, optimizer: setattr(model[0].weight, "requires_grad", False),
+        lambda model, optimizer: setattr(model[0].weight, "data", model[0].weight.data.copy()),
+        lambda model, optimizer: setattr(model[0], "weight", nn.Parameter(np.ones((8, 6), np.float32), False)),
+        lambda model, optimizer: optimizer.param_groups[0].update(momentum=0.5),
+        lambda model, optimizer: optimizer.load_state_dict(optimizer.state_dict()),
+        lambda model, optimizer: optimizer.add_param_group({"params": [nn.Parameter([1.0])]}),
+    ],
+    ids=["eval", "requires_grad", "data", "parameter", "momentum", "load_state_dict", "add_param_group"],
+)
+def test_what_a_replay_relies_on_is_guarded(change):
+    model, optimizer, step, calls = make()
+    step(X, Y)
+    step(X, Y)
+    change(model, optimizer)
+    step(X, Y)
+    step(X, Y)
+    assert len(calls) == 2
+
+
+def test_other_shapes_dtypes_and_values_capture_anew():
+    calls = []
+
+    @pynn.capture
+    def f(x, factor=1):
+        calls.append(1)
+        return F.relu(x) * factor
+
+    x = pynn.tensor([[-1.0, 2.0]])
+    for _ in range(2):
+        assert f(x).data.tolist() == [[0.0, 2.0]]
+        assert f(x, factor=3).data.tolist() == [[0.0, 6.0]]
+        assert f(x.data.astype(np.float64)).dtype == np.float64
+        assert f(np.zeros((2, 2), np.float32)).shape == (2, 2)
+    assert len(calls) == 4
+
+
+def test_a_cache_that_thrashes_warns_once_and_stays_bounded():
+    f = pynn.capture(F.relu)
+    for n in range(1, 32):
+        f(np.zeros(n, np.float32))
+    with pytest.warns(RuntimeWarning, match="capture: 32 plans were made for relu"):
+        f(np.zeros(32, np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n in range(33, 100):
+            f(np.zeros(n, np.float32))
+    assert sum(len(plans) for plans in f._plans.values()) <= 16
+
+
+def test_no_grad_inside_and_outside():
+    model = mlp()
+
+    @pynn.capture
+    def f(x):
+        with pynn.no_grad():
+            return model(x)
+
+    expected = model(X).data
+    for _ in range(3):
+        np.testing.assert_array_equal(f(X).data, expected)
+    predict = pynn.capture(model)
+    with pynn.no_grad():
+        predict(X)
+        np.testing.assert_array_equal(predict(X).data, expected)
+    np.testing.assert_array_equal(predict(X).data, expected)
+
+
+def test_structures_in_and_out():
+    @pynn.capture
+    def f(batch, options):
+        return {"sum": batch["a"] + batch["b"][0], "n": options, "none": None}
+
+    a, b = np.ones(2, np.float32), np.full(2, 2.0, np.float32)
+    for scale in (1, 2):
+        result = f({"a": a * scale, "b": [b]}, (1, "x"))
+        assert result["sum"].data.tolist() == [scale + 2.0] * 2
+        assert (result["n"], result["none"]) == ((1, "x"), None)
+
+
+# -- what cannot be captured -------------------------------------------------------------------------------------------
+
+
+def read_item(x, model):
+    return model(x) * model(x).sum().item()
+
+
+def branch(x, model):
+    y = model(x)
+    return y if y.sum() > 0 else -y
+
+
+def numpy_on_value(x, model):
+    return pynn.tensor(np.exp(model(x).detach().numpy()))
+
+
+def index(x, model):
+    return model(x).data[0]
+
+
+def new_parameter(x, model):
+    return nn.Linear(6, 2)(x)
+
+
+def leaf_from_before(x, model):
+    F.sum(model(x)).backward()
+
+
+def noise(x, model):
+    return model(x) + pynn.randn(3)
+
+
+def change_attribute(x, model):
+    model.extra = getattr(model, "extra", 0) + 1
+    return model(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (read_item, "is read, at .*test_capture.py"),
+        (branch, "is read, at .*test_capture.py"),
+        (numpy_on_value, "is read, at .*test_capture.py"),
+        (index, "is read, at .*test_capture.py"),
+        (new_parameter, "made inside of the captured function, at .*test_capture.py"),
+        (leaf_from_before, "already has a gradient from before"),
+        (noise, "random numbers .* at .*test_capture.py"),
+    ],
+)
+def test_refuses_what_a_replay_cannot_repeat_and_names_the_line(function, message):
+    model = mlp()
+    F.sum(model(X)).backward()
+    before = [(p.data, p.data.copy(), p.grad) for p in model.parameters()]
+    with pytest.raises(CaptureError, match=f"^capture: .*{message}"):
+        pynn.capture(lambda x: function(x, model))(X)
+    for p, (data, values, grad) in zip(model.parameters(), before, strict=True):
+        assert p.data is data
+        assert p.grad is grad
+        np.testing.assert_array_equal(p.data, values)
+
+
+def test_an_argument_that_requires_a_gradient_is_refused():
+    x = pynn.tensor([1.0], requires_grad=True)
+    with pytest.raises(CaptureError, match=r"^capture: an argument \[1\] requires a gradient"):
+        pynn.capture(F.relu)(x)
+
+
+def test_an_argument_that_is_not_hashable_is_refused():
+    with pytest.raises(TypeError, match=r"^capture: an argument is a set, needs arrays or something hashable"):
+        pynn.capture(lambda s: s)({1})
+
+
+def test_plan_before_the_first_call():
+    with pytest.raises(RuntimeError, match=r"^plan: nothing was captured yet"):
+        pynn.capture(F.relu).plan()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_failed_capture_leaves_model_and_optimizer_as_they_were(optimizer):
+    pynn.seed(0)
+    model = cnn()
+    opt = OPTIMIZERS[optimizer](model.parameters())
+    x, y = np.ones((4, 1, 8, 8), np.float32), np.zeros(4, np.int64)
+
+    def step(fail):
+        model.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        opt.step()
+        if fail:
+            raise KeyError("after everything")
+
+    for first in (True, False):
+        state, opt_state = model.state_dict(), opt.state_dict()
+        grads = [p.grad for p in model.parameters()]
+        with pytest.raises(KeyError, match="after everything"):
+            pynn.capture(step)(True)
+        for name, value in model.state_dict().items():
+            np.testing.assert_array_equal(value, state[name], err_msg=name)
+        assert repr(opt.state_dict()) == repr(opt_state)
+        assert all(p.grad is g for p, g in zip(model.parameters(), grads, strict=True))
+        if first:
+            step(False)
+
+
+def test_an_error_in_a_replay_comes_out_and_the_next_replay_works():
+    model, _, step, calls = make()
+    step(X, Y)
+    before = model.state_dict()
+    with pytest.raises(IndexError, match=r"^cross_entropy: target\[1\] is 7"):
+        step(X, np.array([0, 7, 0, 0, 0]))
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert np.isfinite(step(X, Y).item())
+    assert len(calls) == 1
+
+
+def test_require_finite_looks_in_every_replay():
+    @pynn.capture
+    def f(x):
+        return F.require_finite(F.sum(x), "the sum")
+
+    assert f(np.ones(3, np.float32)).item() == 3
+    with pytest.raises(FloatingPointError, match=r"^the sum is nan$"):
+        f(np.full(3, np.nan, np.float32))
+
+
+def test_the_recorder_knows_which_functions_write_to_their_arguments():
+    writing = {name for name in OPERATIONS if name.endswith("_")} | {"batch_norm"}
+    assert set(IN_PLACE) == writing
+
+
+# -- threads and memory ------------------------------------------------------------------------------------------------
+
+
+def test_two_threads_replay_and_capture_at_once():
+    results = {}
+
+    def run(name, optimizer):
+        results[name] = train("cnn" if name % 2 else "mlp", optimizer, 40, pynn.capture)[0]
+
+    # The random numbers of the two would mix, so each thread's model takes none: no dropout.
+    expected = {n: train("mlp", o, 40, lambda f: f)[0] for n, o in ((0, "adam"), (2, "sgd"))}
+    threads = [threading.Thread(target=run, args=(n, o)) for n, o in ((0, "adam"), (2, "sgd"))]
+    pynn.seed(0)
+    lock_free = dict(expected)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results.keys() == lock_free.keys()
+    assert all(len(losses) == 40 and np.isfinite(losses).all() for losses in results.values())
+
+
+def test_one_captured_step_called_by_two_threads():
+    @pynn.capture
+    def f(x):
+        return F.sum(F.exp(x) * 2)
+
+    wrong = []
+
+    def run(value):
+        x = np.full(100, value, np.float32)
+        expected = f.function(pynn.tensor(x)).item()
+        wrong.extend(1 for _ in range(300) if f(x).item() != expected)
+
+    threads = [threading.Thread(target=run, args=(value,)) for value in (0.0, 1.0, 2.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_thousand_captures_do_not_keep_memory():
+    model, optimizer, _, _ = make()
+
+    def capture_once():
+        @pynn.capture
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step(X, Y)
+        step(X, Y)
+
+    def in_use():
+        gc.collect()
+        return arena_stats()["bytes_in_use"], len(gc.get_objects())
+
+    for _ in range(20):
+        capture_once()
+    before = in_use()
+    for _ in range(1000):
+        capture_once()
+    after = in_use()
+    assert after[0] <= before[0]
+    assert after[1] <= before[1] + 50
+
+
+def test_replays_take_no_memory():
+    _, _, step, _ = make()
+    loss = step(X, Y)
+    loss = step(X, Y)
+    before = arena_stats()
+    for _ in range(50):
+        loss = step(X, Y)
+    after = arena_stats()
+    assert loss.item() > 0
+    assert after["bytes_in_use"] == before["bytes_in_use"]
+    assert after["bytes_reserved"] == before["bytes_reserved"]
