@@ -39,14 +39,14 @@ def linear_backward(
 
 # -- attention: query [N, H, L, E], key [N, H, S, E], value [N, H, S, Ev] -> y [N, H, L, Ev], lse [N, H, L] ----------
 # y = dropout(softmax(query @ key.T * scale + attn_mask)) @ value, lse the logarithm of each row's sum of exp(score).
-# attn_mask [N, H, L, S], its first three axes may be 1: bool (False hides a key) or numbers to add. is_causal: query i
-# sees keys 0..i. A row that sees no key is 0, its lse infinite. dropout: ceil(S / 4) counters for each row.
+# attn_mask [N, H, L, S], its first three axes may be 1: bool (False hides a key) or numbers to add. past: query i sees
+# keys 0..past + i; None: all. A row that sees no key is 0, its lse infinite. dropout: ceil(S / 4) counters a row.
 def scaled_dot_product_attention(
     query: Array,
     key: Array,
     value: Array,
     attn_mask: Array | None,
-    is_causal: bool,
+    past: int | None,
     scale: float,
     dropout_p: float,
     seed: int,
@@ -60,7 +60,7 @@ def scaled_dot_product_attention_backward(
     key: Array,
     value: Array,
     attn_mask: Array | None,
-    is_causal: bool,
+    past: int | None,
     scale: float,
     dropout_p: float,
     seed: int,
@@ -72,7 +72,7 @@ def self_attention(
     qkv: Array,
     num_heads: int,
     attn_mask: Array | None,
-    is_causal: bool,
+    past: int | None,
     scale: float,
     dropout_p: float,
     seed: int,
@@ -85,7 +85,7 @@ def self_attention_backward(
     qkv: Array,
     num_heads: int,
     attn_mask: Array | None,
-    is_causal: bool,
+    past: int | None,
     scale: float,
     dropout_p: float,
     seed: int,

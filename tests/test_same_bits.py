@@ -35,11 +35,11 @@ def cases():
             (normal(1001, 2100), normal(11, 2100), normal(11), "relu"),  # dot products
         ],
         "scaled_dot_product_attention": [
-            (*heads, None, True, 0.2, 0.1, 3, 4),
-            (normal(1, 1, 3, 40), normal(1, 1, 1501, 40), normal(1, 1, 1501, 40), None, False, 0.2, 0.0, 0, 0),
+            (*heads, None, 3, 0.2, 0.1, 3, 4),
+            (normal(1, 1, 3, 40), normal(1, 1, 1501, 40), normal(1, 1, 1501, 40), None, None, 0.2, 0.0, 0, 0),
         ],
         "scaled_dot_product_attention_backward": [
-            (heads[0], heads[0], normal(1, 3, 701), *heads, None, True, 0.2, 0.1, 3, 4)
+            (heads[0], heads[0], normal(1, 3, 701), *heads, None, 3, 0.2, 0.1, 3, 4)
         ],
         "linear_backward": [
             (normal(1001, 129), normal(1001, 129), normal(1001, 785), normal(129, 785), "tanh", True, True, True),

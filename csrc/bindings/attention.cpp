@@ -8,7 +8,7 @@ namespace pynn::bindings {
 namespace {
 
 struct Options {
-  bool causal;
+  std::optional<int64_t> past;
   double scale, dropout;
   uint64_t seed, offset;
 };
@@ -20,10 +20,13 @@ ops::AttentionArguments<T> arguments(const char* op, const Shape& query, const S
   if (!(options.dropout >= 0 && options.dropout <= 1)) {
     throw_value(op, "dropout_p is " + std::to_string(options.dropout) + ", needs 0 to 1");
   }
+  if (options.past && (*options.past < 0 || *options.past > keys)) {
+    throw_value(op, "past is " + std::to_string(*options.past) + ", needs 0 to the " + std::to_string(keys) + " keys");
+  }
   ops::AttentionArguments<T> a{};
   a.batch = query[0], a.heads = query[1], a.queries = query[2], a.keys = keys;
   a.features = query[3], a.value_features = value[3];
-  a.causal = options.causal, a.scale = options.scale;
+  a.causal = options.past.has_value(), a.past = options.past.value_or(0), a.scale = options.scale;
   a.dropout = options.dropout, a.seed = options.seed, a.offset = options.offset;
   if (!mask_array) return a;
   Shape shape;
@@ -85,13 +88,13 @@ struct Operands {
 };
 
 py::tuple scaled_dot_product_attention(const py::array& query, const py::array& key, const py::array& value,
-                                       const std::optional<py::array>& mask, bool causal, double scale, double p,
-                                       uint64_t seed, uint64_t offset) {
+                                       const std::optional<py::array>& mask, std::optional<int64_t> past, double scale,
+                                       double p, uint64_t seed, uint64_t offset) {
   constexpr const char* op = "scaled_dot_product_attention";
   return by_dtype(op, "query", query, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
     const Operands<T> x(op, query, key, value);
-    const ops::AttentionArguments<T> a = x.arguments(op, mask, {causal, scale, p, seed, offset});
+    const ops::AttentionArguments<T> a = x.arguments(op, mask, {past, scale, p, seed, offset});
     py::array_t<T> y = empty<T>(op, x.y_shape()), lse = empty<T>(op, x.lse_shape());
     const ops::Heads<T> to = heads_of(data_of(y), x.y_shape());
     T* lse_data = data_of(lse);
@@ -103,8 +106,8 @@ py::tuple scaled_dot_product_attention(const py::array& query, const py::array& 
 py::tuple scaled_dot_product_attention_backward(const py::array& dy_array, const py::array& y_array,
                                                 const py::array& lse_array, const py::array& query,
                                                 const py::array& key, const py::array& value,
-                                                const std::optional<py::array>& mask, bool causal, double scale,
-                                                double p, uint64_t seed, uint64_t offset) {
+                                                const std::optional<py::array>& mask, std::optional<int64_t> past,
+                                                double scale, double p, uint64_t seed, uint64_t offset) {
   constexpr const char* op = "scaled_dot_product_attention_backward";
   return by_dtype(op, "dy", dy_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
@@ -113,7 +116,7 @@ py::tuple scaled_dot_product_attention_backward(const py::array& dy_array, const
     require_shape(op, "dy", dy.shape, x.y_shape());
     require_shape(op, "y", y.shape, x.y_shape());
     require_shape(op, "lse", lse.shape, x.lse_shape());
-    const ops::AttentionArguments<T> a = x.arguments(op, mask, {causal, scale, p, seed, offset});
+    const ops::AttentionArguments<T> a = x.arguments(op, mask, {past, scale, p, seed, offset});
     py::array_t<T> dquery = empty<T>(op, x.query.shape), dkey = empty<T>(op, x.key.shape),
                    dvalue = empty<T>(op, x.value.shape);
     const ops::Heads<T> dq = heads_of(data_of(dquery), x.query.shape), dk = heads_of(data_of(dkey), x.key.shape),
@@ -159,13 +162,13 @@ struct Packed {
   }
 };
 
-py::tuple self_attention(const py::array& qkv, int64_t num_heads, const std::optional<py::array>& mask, bool causal,
-                         double scale, double p, uint64_t seed, uint64_t offset) {
+py::tuple self_attention(const py::array& qkv, int64_t num_heads, const std::optional<py::array>& mask,
+                         std::optional<int64_t> past, double scale, double p, uint64_t seed, uint64_t offset) {
   constexpr const char* op = "self_attention";
   return by_dtype(op, "qkv", qkv, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
     const Packed<T> x(op, qkv, num_heads);
-    const ops::AttentionArguments<T> a = x.arguments(op, mask, {causal, scale, p, seed, offset});
+    const ops::AttentionArguments<T> a = x.arguments(op, mask, {past, scale, p, seed, offset});
     py::array_t<T> y = empty<T>(op, x.y_shape()), lse = empty<T>(op, x.lse_shape());
     const ops::Heads<T> to = x.at(data_of(y), 0, 1);
     T* lse_data = data_of(lse);
@@ -176,7 +179,7 @@ py::tuple self_attention(const py::array& qkv, int64_t num_heads, const std::opt
 
 py::array self_attention_backward(const py::array& dy_array, const py::array& y_array, const py::array& lse_array,
                                   const py::array& qkv, int64_t num_heads, const std::optional<py::array>& mask,
-                                  bool causal, double scale, double p, uint64_t seed, uint64_t offset) {
+                                  std::optional<int64_t> past, double scale, double p, uint64_t seed, uint64_t offset) {
   constexpr const char* op = "self_attention_backward";
   return by_dtype(op, "dy", dy_array, [&](auto zero) -> py::array {
     using T = decltype(zero);
@@ -185,7 +188,7 @@ py::array self_attention_backward(const py::array& dy_array, const py::array& y_
     require_shape(op, "dy", dy.shape, x.y_shape());
     require_shape(op, "y", y.shape, x.y_shape());
     require_shape(op, "lse", lse.shape, x.lse_shape());
-    const ops::AttentionArguments<T> a = x.arguments(op, mask, {causal, scale, p, seed, offset});
+    const ops::AttentionArguments<T> a = x.arguments(op, mask, {past, scale, p, seed, offset});
     py::array_t<T> dqkv = empty<T>(op, x.qkv.shape);
     T* data = data_of(dqkv);
     const ops::Heads<T> dq = x.at(data, 0, 3), dk = x.at(data, 1, 3), dv = x.at(data, 2, 3);
@@ -199,15 +202,15 @@ py::array self_attention_backward(const py::array& dy_array, const py::array& y_
 
 void bind_attention(py::module_& m) {
   m.def("scaled_dot_product_attention", scaled_dot_product_attention, py::arg("query"), py::arg("key"),
-        py::arg("value"), py::arg("attn_mask"), py::arg("is_causal"), py::arg("scale"), py::arg("dropout_p"),
+        py::arg("value"), py::arg("attn_mask"), py::arg("past"), py::arg("scale"), py::arg("dropout_p"),
         py::arg("seed"), py::arg("offset"));
   m.def("scaled_dot_product_attention_backward", scaled_dot_product_attention_backward, py::arg("dy"), py::arg("y"),
-        py::arg("lse"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attn_mask"), py::arg("is_causal"),
+        py::arg("lse"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attn_mask"), py::arg("past"),
         py::arg("scale"), py::arg("dropout_p"), py::arg("seed"), py::arg("offset"));
-  m.def("self_attention", self_attention, py::arg("qkv"), py::arg("num_heads"), py::arg("attn_mask"),
-        py::arg("is_causal"), py::arg("scale"), py::arg("dropout_p"), py::arg("seed"), py::arg("offset"));
+  m.def("self_attention", self_attention, py::arg("qkv"), py::arg("num_heads"), py::arg("attn_mask"), py::arg("past"),
+        py::arg("scale"), py::arg("dropout_p"), py::arg("seed"), py::arg("offset"));
   m.def("self_attention_backward", self_attention_backward, py::arg("dy"), py::arg("y"), py::arg("lse"), py::arg("qkv"),
-        py::arg("num_heads"), py::arg("attn_mask"), py::arg("is_causal"), py::arg("scale"), py::arg("dropout_p"),
+        py::arg("num_heads"), py::arg("attn_mask"), py::arg("past"), py::arg("scale"), py::arg("dropout_p"),
         py::arg("seed"), py::arg("offset"));
 }
 

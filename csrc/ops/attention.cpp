@@ -46,7 +46,7 @@ void attend(Heads<T> y, T* lse, const AttentionArguments<T>& a, const AttentionT
   std::fill(max, sum, -std::numeric_limits<T>::infinity());
   std::fill(sum, sum + all.rows, T(0));
 
-  const int64_t reached = a.causal ? std::min(a.keys, all.row + all.rows) : a.keys;
+  const int64_t reached = a.causal ? std::min(a.keys, a.past + all.row + all.rows) : a.keys;
   for (int64_t j = 0; j < reached; j += kKeys) {
     const int64_t keys = std::min(kKeys, reached - j);
     const T* key = a.key.at(all.batch, all.head, j);
@@ -55,7 +55,7 @@ void attend(Heads<T> y, T* lse, const AttentionArguments<T>& a, const AttentionT
     if (pack) panels = pack_rows_as_columns(packed, key, a.key.row_stride, keys, a.features);
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t r = all.rows * g / groups, i = all.row + r, rows = all.rows * (g + 1) / groups - r;
-      const int64_t seen = a.causal ? std::min(keys, i + rows - j) : keys;  // by the last query of the group
+      const int64_t seen = a.causal ? std::min(keys, a.past + i + rows - j) : keys;  // by the last query of the group
       if (seen <= 0) continue;
       const AttentionTile tile{all.batch, all.head, i, rows, j, seen};
       const T* query = a.query.at(all.batch, all.head, i);

@@ -28,7 +28,8 @@ template <class T>
 struct AttentionArguments {
   Heads<const T> query, key, value;
   AttentionMask<T> mask;
-  bool causal;  // query i sees keys 0..i
+  bool causal;       // query i sees keys 0..past + i
+  int64_t past = 0;  // keys before that of the first query, at most all
   double scale;
   int64_t batch, heads, queries, keys, features, value_features;
   double dropout = 0;  // of the weights, 0 <= p <= 1; a query uses ceil(keys / 4) counters from `offset` on

@@ -34,12 +34,12 @@ class Part {
   }
 
   void run(int64_t first, int64_t end) {
-    const int64_t unseen = a_.causal ? std::min(first, a_.queries) : 0;  // queries that see none of the keys
+    const int64_t unseen = first_query(first);
     for (int64_t i = 0; i < (first < end ? unseen : a_.queries); ++i) {
       std::fill_n(d_.query.at(batch_, head_, i), a_.features, T(0));
     }
     for (int64_t j = first; j < end; j += kSide) {
-      const int64_t keys = std::min(kSide, end - j), row = a_.causal ? std::min(j, a_.queries) : 0;
+      const int64_t keys = std::min(kSide, end - j), row = first_query(j);
       key_panels_ = pack_rows_as_columns(packed_keys_, key(j), a_.key.row_stride, keys, a_.features);
       value_panels_ = pack_rows_as_columns(packed_values_, value(j), a_.value.row_stride, keys, a_.value_features);
       for (int64_t r = 0; row == a_.queries && r < keys; ++r) {
@@ -53,6 +53,8 @@ class Part {
   }
 
  private:
+  // The first query that sees key j or one behind it.
+  int64_t first_query(int64_t j) const { return a_.causal ? std::clamp<int64_t>(j - a_.past, 0, a_.queries) : 0; }
   const T* key(int64_t j) const { return a_.key.at(batch_, head_, j); }
   const T* value(int64_t j) const { return a_.value.at(batch_, head_, j); }
 

@@ -19,7 +19,7 @@ struct AttentionTile {
 // How many of the tile's keys its first query sees; each further query sees one more.
 template <class T>
 int64_t visible_keys(const AttentionArguments<T>& a, int64_t row, int64_t column) {
-  return a.causal ? row + 1 - column : INT64_MAX;
+  return a.causal ? a.past + row + 1 - column : INT64_MAX;
 }
 
 // How the kernels make scores of the tile; a mask of bool is converted into bias[rows, ldbias].

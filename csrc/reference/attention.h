@@ -14,6 +14,7 @@ struct AttentionSizes {
   int64_t queries, keys, features, value_features;
   double scale;
   bool causal;
+  int64_t past;
   double dropout;
   uint64_t seed, offset;  // of this head's first query
 };
@@ -40,8 +41,8 @@ std::vector<double> attention_weights(double* lse, const T* query, const T* key,
       double dot = 0;
       for (int64_t e = 0; e < s.features; ++e)
         dot += double(query[i * s.features + e]) * double(key[j * s.features + e]);
-      row[j] = s.causal && j > i ? -std::numeric_limits<double>::infinity()
-                                 : dot * s.scale + (mask != nullptr ? double(mask[i * s.keys + j]) : 0.0);
+      row[j] = s.causal && j > s.past + i ? -std::numeric_limits<double>::infinity()
+                                          : dot * s.scale + (mask != nullptr ? double(mask[i * s.keys + j]) : 0.0);
       max = std::max(max, row[j]);
     }
     for (int64_t j = 0; j < s.keys; ++j) sum += row[j] = std::isinf(row[j]) ? 0.0 : std::exp(row[j] - max);

@@ -30,6 +30,8 @@ void check_heads(int64_t heads, int64_t queries, int64_t keys, int64_t features,
   a.key = heads_of(key.data(), heads, keys, features);
   a.value = heads_of(value.data(), heads, keys, width);
   if (masked) a.mask.add = mask.data(), a.mask.row_stride = keys;
+  const int64_t past = causal ? int64_t(generator()() % uint64_t(keys)) : 0;
+  a.past = past;
   a.causal = causal, a.scale = scale, a.batch = 1, a.heads = heads, a.queries = queries, a.keys = keys;
   a.features = features, a.value_features = width, a.dropout = p, a.seed = seed, a.offset = 7;
   const T *const_y = y.data(), *const_dy = dy.data();
@@ -41,7 +43,7 @@ void check_heads(int64_t heads, int64_t queries, int64_t keys, int64_t features,
 
   for (int64_t h = 0; h < heads; ++h) {
     const uint64_t offset = 7 + uint64_t(h * queries * ((keys + 3) / 4));
-    const reference::AttentionSizes s{queries, keys, features, width, scale, causal, p, seed, offset};
+    const reference::AttentionSizes s{queries, keys, features, width, scale, causal, past, p, seed, offset};
     const T* m = masked ? mask.data() : nullptr;
     const T *q = query.data() + h * queries * features, *k = key.data() + h * keys * features,
             *v = value.data() + h * keys * width;

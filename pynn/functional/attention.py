@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pynn import _core, random
-from pynn.functional._args import Array, Gradients, Input, as_tensor, number
+from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, number
 from pynn.tape import record
 from pynn.tensor import Tensor
 
@@ -22,6 +22,7 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
+    past: int = 0,
 ) -> Tensor:
     """Return softmax(query @ key.T * scale + mask) @ value for each head (Vaswani et al. 2017).
 
@@ -37,9 +38,12 @@ def scaled_dot_product_attention(
     dropout_p
         Probability with which each weight is dropped, at every call: pass 0 unless training.
     is_causal
-        Query i sees keys 0 … i; together with `attn_mask`, those that both show.
+        Query i sees keys 0 … past + i; together with `attn_mask`, those that both show.
     scale
         1 / sqrt(E) if None.
+    past
+        Keys in front of that of the first query, 0 … S: those that a generator has kept. Keys behind past + L are not
+        looked at.
 
     Returns
     -------
@@ -70,7 +74,10 @@ def scaled_dot_product_attention(
         q, k, v = q.reshape(ones + shape), k.reshape(ones + k.shape), v.reshape(ones + v.shape)
     lengths = *q.shape[:3], k.shape[2]
     mask = _mask(name, attn_mask, lengths)
-    how = mask, is_causal, _scale(name, scale, q.shape[3]), *_dropout(name, dropout_p, lengths)
+    if not 0 <= integer(name, "past", past) <= lengths[3] or (past and not is_causal):
+        raise ValueError(f"{name}: past is {past}, needs 0 to the {lengths[3]} keys, and is_causal")
+    seen = past if is_causal else None
+    how = mask, seen, _scale(name, scale, q.shape[3]), *_dropout(name, dropout_p, lengths)
     y, lse = _core.scaled_dot_product_attention(q, k, v, *how)
 
     def backward(dy: Array) -> Gradients:
@@ -121,7 +128,12 @@ def self_attention(
         )
     lengths = x.shape[0], num_heads, x.shape[1], x.shape[1]
     mask = _mask(name, attn_mask, lengths)
-    how = mask, is_causal, _scale(name, scale, x.shape[2] // (3 * num_heads)), *_dropout(name, dropout_p, lengths)
+    how = (
+        mask,
+        0 if is_causal else None,
+        _scale(name, scale, x.shape[2] // (3 * num_heads)),
+        *_dropout(name, dropout_p, lengths),
+    )
     y, lse = _core.self_attention(x, num_heads, *how)
 
     def backward(dy: Array) -> Gradients:

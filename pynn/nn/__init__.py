@@ -3,6 +3,7 @@
 from pynn.nn import init
 from pynn.nn._summary import LayerSummary, Summary, summary
 from pynn.nn.activations import GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from pynn.nn.attention import KeyValueCache, MultiheadAttention, TransformerEncoderLayer
 from pynn.nn.containers import ModuleList, Sequential
 from pynn.nn.layers import (
     AvgPool2d,
@@ -35,6 +36,7 @@ __all__ = [
     "GlobalAvgPool2d",
     "HingeLoss",
     "Identity",
+    "KeyValueCache",
     "LayerNorm",
     "LayerSummary",
     "LeakyReLU",
@@ -45,6 +47,7 @@ __all__ = [
     "MaxPool2d",
     "Module",
     "ModuleList",
+    "MultiheadAttention",
     "Parameter",
     "ReLU",
     "Sequential",
@@ -52,6 +55,7 @@ __all__ = [
     "Softmax",
     "Summary",
     "Tanh",
+    "TransformerEncoderLayer",
     "init",
     "summary",
 ]

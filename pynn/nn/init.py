@@ -186,6 +186,29 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     return _fill(tensor, gain * (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
+def sinusoidal_(tensor: Tensor, base: float = 10000.0) -> Tensor:
+    """Fill [L, E] with the positions of Vaswani et al. 2017: sin(l / base^(2i / E)) in column 2i, the cosine in 2i + 1.
+
+    Raises
+    ------
+    ValueError
+        If `tensor` does not have two axes.
+
+    Examples
+    --------
+    >>> from pynn import nn
+    >>> positions = nn.Embedding(50, 8).requires_grad_(False)
+    >>> sinusoidal_(positions.weight).numpy()[0]
+    array([0., 1., 0., 1., 0., 1., 0., 1.], dtype=float32)
+    """
+    if tensor.ndim != 2:
+        raise ValueError(f"sinusoidal_: needs two axes, positions and features, got {list(tensor.shape)}")
+    length, features = tensor.shape
+    columns = np.arange(features)
+    angles = np.arange(length)[:, None] / base ** (columns // 2 * 2 / max(1, features))
+    return _fill(tensor, np.where(columns % 2, np.cos(angles), np.sin(angles)))
+
+
 def calculate_gain(nonlinearity: str, a: float = 0.01) -> float:
     """Return the factor by which the standard deviation must grow to make up for what follows.
 

@@ -10,9 +10,9 @@ from oracle.attention import _join, _split
 from core_cases.case import case, f32, family, normal, uniform
 
 
-def _sizes(query: Any, key: Any, attn_mask: Any, is_causal: bool, scale: float) -> tuple[Any, Any]:
+def _sizes(query: Any, key: Any, attn_mask: Any, past: Any, scale: float) -> tuple[Any, Any]:
     """Return the softmax, and for each query the size of the terms that its largest score is made of."""
-    p, _ = oracle.attention._weights(query, key, attn_mask, is_causal, scale)
+    p, _ = oracle.attention._weights(query, key, attn_mask, past, scale)
     terms = np.einsum("nhle,nhse->nhls", np.abs(query), np.abs(key)) * abs(scale)
     if attn_mask is not None and attn_mask.dtype != bool:
         terms = terms + np.where(np.isfinite(attn_mask), np.abs(attn_mask), 0)
@@ -20,15 +20,15 @@ def _sizes(query: Any, key: Any, attn_mask: Any, is_causal: bool, scale: float) 
 
 
 # An error of a score is one of the weight, relative to it. Dropout only takes terms away, or doubles them.
-def _forward(query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, *_: Any) -> Any:
-    p, size = _sizes(query, key, attn_mask, is_causal, scale)
+def _forward(query: Any, key: Any, value: Any, attn_mask: Any, past: Any, scale: float, *_: Any) -> Any:
+    p, size = _sizes(query, key, attn_mask, past, scale)
     return 2 * size[..., None] * (p @ np.abs(value)), size
 
 
 def _backward(
-    dy: Any, y: Any, lse: Any, query: Any, key: Any, value: Any, attn_mask: Any, is_causal: bool, scale: float, *_: Any
+    dy: Any, y: Any, lse: Any, query: Any, key: Any, value: Any, attn_mask: Any, past: Any, scale: float, *_: Any
 ) -> Any:
-    p, size = _sizes(query, key, attn_mask, is_causal, scale)
+    p, size = _sizes(query, key, attn_mask, past, scale)
     weights = 2 * p * size[..., None]
     dp = np.abs(dy) @ np.abs(value).swapaxes(2, 3)
     dscores = 2 * weights * (dp + (p * dp).sum(axis=3, keepdims=True)) * abs(scale)
@@ -83,21 +83,21 @@ def attention() -> None:
         (1, 2, 3, 3, 4, 0),
     ):
         arrays = normal(n, h, queries, features), normal(n, h, keys, features), normal(n, h, keys, value_features)
-        for is_causal in (False, True):
-            both(*arrays, None, is_causal, 0.3, 0.0, 0, 0)
-        both(*arrays, uniform(n, 1, queries, keys) < 0.7, False, 0.3, 0.0, 0, 0)
-        both(*arrays, uniform(1, h, 1, keys) < 0.7, True, 0.3, 0.0, 0, 0)
-        both(*arrays, normal(1, h, queries, keys), False, -0.5, 0.0, 0, 0)
-        both(*arrays, None, False, 0.3, 0.25, 2**63 + 12345, 2**40 + 3)
-        both(*arrays, None, True, 0.3, 1.0, 5, 0)
+        for past in (None, 0, keys // 2):
+            both(*arrays, None, past, 0.3, 0.0, 0, 0)
+        both(*arrays, uniform(n, 1, queries, keys) < 0.7, None, 0.3, 0.0, 0, 0)
+        both(*arrays, uniform(1, h, 1, keys) < 0.7, 0, 0.3, 0.0, 0, 0)
+        both(*arrays, normal(1, h, queries, keys), None, -0.5, 0.0, 0, 0)
+        both(*arrays, None, None, 0.3, 0.25, 2**63 + 12345, 2**40 + 3)
+        both(*arrays, None, 0, 0.3, 1.0, 5, 0)
     x = normal(1, 2, 6, 4), normal(1, 2, 6, 4), normal(1, 2, 6, 4)
     hidden = np.array([0, -np.inf, 1, -np.inf, 2, 0]).reshape(1, 1, 6, 1) + np.zeros((1, 1, 1, 6))
-    both(*x, hidden, False, 1.0, 0.0, 0, 0)  # queries that see no key
+    both(*x, hidden, None, 1.0, 0.0, 0, 0)  # queries that see no key
     case(
         "scaled_dot_product_attention",
         *x,
         np.full((1, 1, 1, 6), f32(-1e30)),
-        False,
+        None,
         1.0,
         0.0,
         0,
@@ -105,4 +105,4 @@ def attention() -> None:
         ulps=20,
         scale=_forward,
     )  # far from all others, and yet the largest
-    both(*(100 * a for a in x), None, False, 1.0, 0.0, 0, 0)  # no exponential overflows
+    both(*(100 * a for a in x), None, None, 1.0, 0.0, 0, 0)  # no exponential overflows

@@ -10,13 +10,15 @@ from ops.norm import SEED
 from ops.row import Op, chosen, normal
 
 
-def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None):
+def _attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, past=0):
     lead = (1,) * (4 - query.ndim)
     q, k, v = (x.reshape(lead + x.shape) for x in (query, key, value))
     if attn_mask is not None:
         attn_mask = np.broadcast_to(attn_mask, (*q.shape[:3], k.shape[2]))
     scale = 1 / math.sqrt(max(1, q.shape[3])) if scale is None else scale
-    y, _ = oracle.scaled_dot_product_attention(q, k, v, attn_mask, is_causal, scale, dropout_p, SEED, 0)
+    y, _ = oracle.scaled_dot_product_attention(
+        q, k, v, attn_mask, past if is_causal else None, scale, dropout_p, SEED, 0
+    )
     return y.reshape(*query.shape[:-1], value.shape[-1])
 
 
@@ -50,9 +52,15 @@ for q, k, v in (
     attention.sample(normal(*q), normal(*k), normal(*v), dropout_p=0.4)
 x, y = normal(2, 3, 6, 4), normal(2, 3, 7, 4)
 attention.sample(x, y, y, np.where(chosen(6, 1), -np.inf, np.zeros((1, 7))))
+for past in (1, 4, 7):
+    attention.sample(x, y, y, is_causal=True, past=past)
 for mask in ((), (1,), (7,), (6, 1), (2, 1, 1, 7), (3, 6, 7)):
     attention.sample(x, y, y, normal(*mask), scale=0.3)
     attention.sample(x, y, y, attn_mask=chosen(*mask), is_causal=True, scale=-1)
+for past in (-1, 8):
+    attention.refuses(ValueError, rf"^scaled_dot_product_attention: past is {past}", x, y, y, is_causal=True, past=past)
+attention.refuses(ValueError, r"^scaled_dot_product_attention: past is 1, .* and is_causal", x, y, y, past=1)
+attention.refuses(TypeError, r"^scaled_dot_product_attention: past must be an int", x, y, y, is_causal=True, past=0.5)
 shapes = r"^scaled_dot_product_attention: .*"
 for bad in (
     (normal(3, 4), normal(5, 3), normal(5, 3)),
