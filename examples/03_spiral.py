@@ -11,17 +11,9 @@ import numpy as np
 import pynn
 from pynn import functional as F
 from pynn import nn, optim
+from pynn.data import make_spiral
 
 PUBLISHED = {"linear": 49.0, "two layers": 98.0}  # % of the 300 points
-
-
-def spiral(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return points [3 n, 2] on three arms that wind around the origin, and their arms [3 n]."""
-    arm = np.repeat(np.arange(3), n)
-    radius = np.tile(np.linspace(0, 1, n), 3)
-    angle = 4 * (arm + radius) + 0.2 * rng.standard_normal(3 * n)
-    points = np.stack([radius * np.sin(angle), radius * np.cos(angle)], axis=1)
-    return points.astype(np.float32), arm
 
 
 def train(model: nn.Sequential, points: np.ndarray, arms: np.ndarray, steps: int) -> float:
@@ -58,7 +50,7 @@ def main() -> None:
     pynn.seed(args.seed)
     start = time.perf_counter()
 
-    points, arms = spiral(100, np.random.default_rng(args.seed))
+    points, arms = make_spiral()
     linear = nn.Sequential(nn.Linear(2, 3))
     network = nn.Sequential(nn.Linear(2, 100), nn.ReLU(), nn.Linear(100, 3))
     accuracy = {
