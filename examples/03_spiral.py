@@ -27,6 +27,7 @@ def train(model: nn.Sequential, points: np.ndarray, arms: np.ndarray, steps: int
     # The penalty 0.5 · 1e-3 · Σw² on the weights has the gradient 1e-3 · w, which is what weight_decay adds.
     optimizer = optim.SGD([{"params": weights, "weight_decay": 1e-3}, {"params": biases}], lr=1.0)
 
+    @pynn.capture
     def step(x: np.ndarray, y: np.ndarray) -> pynn.Tensor:
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()

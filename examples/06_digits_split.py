@@ -42,6 +42,7 @@ def main() -> None:
 
     optimizer = optim.SGD(model.parameters(), lr=0.01)
 
+    @pynn.capture
     def step(x: np.ndarray, y: np.ndarray) -> pynn.Tensor:
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()

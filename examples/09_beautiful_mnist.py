@@ -55,6 +55,7 @@ def main() -> None:
 
     optimizer = optim.Adam(model.parameters())
 
+    @pynn.capture
     def step(x: np.ndarray, y: np.ndarray) -> pynn.Tensor:
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()

@@ -50,6 +50,7 @@ def main() -> None:
     weight = nn.Parameter(pynn.randn(27, 27))
     optimizer = optim.SGD([weight], lr=50)
 
+    @pynn.capture
     def step(x: np.ndarray, y: np.ndarray) -> pynn.Tensor:
         logits = F.embedding(x, weight)  # [N, 27]
         loss = F.cross_entropy(logits, y)

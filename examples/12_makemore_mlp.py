@@ -4,6 +4,7 @@ Karpathy's makemore, part 2: https://github.com/karpathy/nn-zero-to-hero
 """
 
 import argparse
+import itertools
 import random
 import time
 
@@ -51,7 +52,7 @@ def main() -> None:
     random.Random(42).shuffle(names)  # makemore's split
     vocabulary = Vocabulary([".", *names])
     cuts = [0, int(0.8 * len(names)), int(0.9 * len(names)), len(names)]
-    (x, y), dev, test = (windows(names[a:b], vocabulary) for a, b in zip(cuts, cuts[1:], strict=False))
+    (x, y), dev, test = (windows(names[a:b], vocabulary) for a, b in itertools.pairwise(cuts))
     print(f"data: {len(x):,} / {len(dev[0]):,} / {len(test[0]):,} letters (makemore 182,625 / 22,655 / 22,866)")
 
     model = nn.Sequential(nn.Embedding(27, 10), nn.Flatten(), nn.Linear(30, 200), nn.Tanh(), nn.Linear(200, 27))
@@ -61,6 +62,7 @@ def main() -> None:
 
     optimizer = optim.SGD(model.parameters(), lr=0.1)
 
+    @pynn.capture
     def step(x: np.ndarray, y: np.ndarray) -> pynn.Tensor:
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()

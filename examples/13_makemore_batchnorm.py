@@ -29,11 +29,11 @@ def windows(names: list[str], vocabulary: Vocabulary) -> tuple[np.ndarray, np.nd
 
 
 class Network(nn.Module):
-    """27 letters, embedding 10, 200 normalised tanh units; the mean stands in for the first layer's bias."""
+    """27 letters, embedding 10, 200 normalised tanh units."""
 
     def __init__(self) -> None:
         self.embedding = nn.Embedding(27, 10)
-        self.hidden = nn.Linear(10 * CONTEXT, 200, bias=False)
+        self.hidden = nn.Linear(10 * CONTEXT, 200, bias=False)  # a bias would fall out with the mean
         self.gain, self.shift = nn.Parameter(pynn.ones(200)), nn.Parameter(pynn.zeros(200))
         self.output = nn.Linear(200, 27)
         nn.init.normal_(self.hidden.weight, std=(5 / 3) / np.sqrt(10 * CONTEXT))  # Kaiming's, with the gain of tanh
@@ -61,7 +61,6 @@ def main() -> None:
     pynn.seed(args.seed)
     rng = np.random.default_rng(args.seed)
     start = time.perf_counter()
-
     names = load_names(args.data_dir)
     random.Random(42).shuffle(names)  # makemore's split
     vocabulary = Vocabulary([".", *names])
@@ -71,6 +70,7 @@ def main() -> None:
 
     optimizer = optim.SGD(model.parameters(), lr=0.1)
 
+    @pynn.capture
     def step(x: np.ndarray, y: np.ndarray) -> pynn.Tensor:
         loss = F.cross_entropy(model(x), y)
         optimizer.zero_grad()
@@ -86,7 +86,6 @@ def main() -> None:
         loss = step(take(x, batch), take(y, batch))
         if i % (steps // 5) == 0:
             print(f"step {i:6}  loss {loss.item():.4f}", flush=True)
-
     with pynn.no_grad():
         h = model.sums(x)
         statistics = h.mean(0), h.var(0)  # of all letters to learn from: a guess must not depend on its batch

@@ -68,6 +68,7 @@ def main() -> None:
 
     optimizer = optim.SGD(model.parameters(), lr=0.1)
 
+    @pynn.capture
     def step(x: np.ndarray, y: np.ndarray) -> pynn.Tensor:
         loss = F.cross_entropy(model(x.reshape(-1)), y)
         optimizer.zero_grad()
