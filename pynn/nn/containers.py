@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import count, takewhile
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any, Self, overload
 
 from pynn import functional as F
@@ -89,64 +89,50 @@ class Sequential(_List):
 
     def forward(self, x: Any) -> Any:
         """Return the output of the last module, or `x` if there is none."""
-        layers = [layer for layer in vars(self).values() if isinstance(layer, Module)]
+        layers: list[Any] = [layer for layer in vars(self).values() if isinstance(layer, Module)]
+        # What one kernel may stand for, by exact type, since a subclass may define its own forward; and None where
+        # somebody would notice that a module is not called: a hook wants its output, a forward of its own counts.
+        kinds = [None if m._forward_hooks or "forward" in m.__dict__ else type(m) for m in layers]
+        kinds += (None, None)  # what follows the last
         i = 0
         while i < len(layers):
-            layer = layers[i]
-            fused = _FUSED.get(type(layer))
-            if fused is None or not _is_plain(layer) or not isinstance(x, Tensor):
+            layer, kind = layers[i], kinds[i]
+            if (kind is not Linear and kind is not Conv2d) or not isinstance(x, Tensor):
                 x = layer(x)
                 i += 1
+            elif kind is Linear:
+                activation = _ACTIVATIONS.get(kinds[i + 1], "none")
+                if activation == "leaky_relu" and layers[i + 1].negative_slope != 0.01:  # the slope of the kernel
+                    activation = "none"
+                x = F.linear(x, layer.weight, layer.bias, activation)
+                i += 1 if activation == "none" else 2
             else:
-                x, used = fused(layer, layers, i + 1, x)
-                i += used
+                relu = kinds[i + 1] is ReLU
+                pool = kinds[i + 1 + relu] is MaxPool2d and _is_halving(layers[i + 1 + relu])
+                op = F.conv2d_max_pool2d if pool else F.conv2d
+                how = layer.stride, layer.padding, layer.dilation, layer.groups, "relu" if relu else "none"
+                x = op(x, layer.weight, layer.bias, *how)
+                i += 1 + relu + pool
         return x
 
 
-# Patterns that one kernel computes: what follows a layer decides. Exact types, since a subclass may define its own
-# forward. Each returns the result and how many modules it stands for.
-
-_ACTIVATIONS: dict[type[Module], str] = {ReLU: "relu", LeakyReLU: "leaky_relu", Sigmoid: "sigmoid", Tanh: "tanh"}
-
-
-def _is_plain(module: Module) -> bool:
-    """Whether nobody would notice that it is not called: a hook wants its output, and a forward of its own counts."""
-    return not module._forward_hooks and "forward" not in vars(module)
-
-
-def _linear(layer: Linear, layers: list[Module], after: int, x: Tensor) -> tuple[Tensor, int]:
-    activation = None
-    if after < len(layers) and _is_plain(layers[after]):
-        follower = layers[after]
-        activation = _ACTIVATIONS.get(type(follower))
-        if isinstance(follower, LeakyReLU) and follower.negative_slope != 0.01:  # the slope of the kernel
-            activation = None
-    if activation is None:
-        return F.linear(x, layer.weight, layer.bias), 1
-    return F.linear(x, layer.weight, layer.bias, activation), 2
-
-
-def _conv2d(layer: Conv2d, layers: list[Module], after: int, x: Tensor) -> tuple[Tensor, int]:
-    seen = list(takewhile(_is_plain, layers[after : after + 2]))
-    relu = len(seen) > 0 and type(seen[0]) is ReLU
-    pool = len(seen) > relu and _is_halving(seen[relu])
-    op = F.conv2d_max_pool2d if pool else F.conv2d
-    how = layer.stride, layer.padding, layer.dilation, layer.groups
-    return op(x, layer.weight, layer.bias, *how, "relu" if relu else "none"), 1 + relu + pool
-
-
-def _is_halving(module: Module) -> bool:
-    """Whether it is a max-pool of windows [2, 2] side by side."""
-    if type(module) is not MaxPool2d or module.ceil_mode:
-        return False
-    window = module.kernel_size, module.stride, module.padding, module.dilation
-    return window == ((2, 2), (2, 2), (0, 0), (1, 1))
-
-
-_FUSED: dict[type[Module], Callable[[Any, list[Module], int, Tensor], tuple[Tensor, int]]] = {
-    Linear: _linear,
-    Conv2d: _conv2d,
+_ACTIVATIONS: dict[type[Module] | None, str] = {
+    ReLU: "relu",
+    LeakyReLU: "leaky_relu",
+    Sigmoid: "sigmoid",
+    Tanh: "tanh",
 }
+
+
+def _is_halving(module: MaxPool2d) -> bool:
+    """Whether its windows are [2, 2], side by side."""
+    return (
+        module.kernel_size == (2, 2)
+        and module.stride == (2, 2)
+        and module.padding == (0, 0)
+        and module.dilation == (1, 1)
+        and not module.ceil_mode
+    )
 
 
 class ModuleList(_List):
