@@ -53,11 +53,17 @@ template <class T>
 std::vector<Correlation> prepare(T* packed, const T* weight, const Job& job, const Source& source,
                                  const Blocks& blocks) {
   std::vector<Correlation> correlations;
+  correlations.reserve(job.rows.outputs.size() * job.columns.outputs.size());
+  std::vector<int64_t> in_weight;
   int64_t place = 0;
   for (const AxisOutputs& row : job.rows.outputs) {
     for (const AxisOutputs& column : job.columns.outputs) {
       Correlation correlation{&row, &column, {}, {}, place};
-      std::vector<int64_t> in_weight;
+      const size_t taps_at_once = row.taps.size() * column.taps.size() * static_cast<size_t>(job.channels);
+      correlation.offsets.reserve(taps_at_once);
+      correlation.row_taps.reserve(2 * static_cast<size_t>(row.count));
+      in_weight.clear();
+      in_weight.reserve(taps_at_once);
       for (const AxisTap& i : row.taps) {
         for (int64_t c = 0; c < job.channels; ++c) {
           for (const AxisTap& j : column.taps) {

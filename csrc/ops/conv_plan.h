@@ -56,7 +56,10 @@ inline std::pair<int64_t, int64_t> taps_inside(const AxisPlan& plan, const AxisO
 // Output u reads x[u * stride + tap * dilation - padding]: of the residues modulo stride, one plane for each that
 // occurs.
 inline AxisPlan forward_plan(const ConvAxis& axis) {
-  AxisPlan plan{{}, axis.stride, axis.kernel, 0, {{0, 1, axis.out, {}}}};
+  AxisPlan plan{{}, axis.stride, axis.kernel, 0, std::vector<AxisOutputs>(1)};
+  plan.first.reserve(static_cast<size_t>(std::min(axis.stride, axis.kernel)));
+  plan.outputs[0] = {0, 1, axis.out, {}};
+  plan.outputs[0].taps.reserve(static_cast<size_t>(axis.kernel));
   for (int64_t tap = 0; tap < axis.kernel; ++tap) {
     const int64_t position = tap * axis.dilation, first = position % axis.stride - axis.padding;
     const int64_t plane = std::find(plan.first.begin(), plan.first.end(), first) - plan.first.begin();
