@@ -11,12 +11,17 @@
 namespace pynn::ops {
 namespace {
 
+constexpr int64_t kSerialPack = int64_t(1) << 13;  // elements of weights that one thread packs as quickly
+
 // One correlation per pair of output phases of the axes.
 struct Correlation {
   const AxisOutputs *rows, *columns;
-  std::vector<int64_t> offsets;   // [taps] into the source; row tap by row tap
-  std::vector<int64_t> row_taps;  // [rows, 2]: begin and end of the taps that fall on rows of the images
-  int64_t packed;                 // its place in the packed weights
+  std::vector<int64_t> offsets;    // [taps] into the source; row tap by row tap
+  std::vector<int64_t> in_weight;  // [taps] into the weights of an output
+  std::vector<int64_t> row_taps;   // [rows, 2]: begin and end of the taps that fall on rows of the images
+  int64_t packed;                  // its place in the packed weights
+
+  int64_t taps() const { return static_cast<int64_t>(offsets.size()); }
 };
 
 // The output channels of a group in blocks: whole vectors of them, or of nearly equal size.
@@ -48,27 +53,22 @@ Blocks choose_blocks(const Job& job, int64_t row_length, int64_t taps) {
   return {false, job.outputs, ceil_div(job.outputs, kernel.outputs), job.outputs, kernel.lanes};
 }
 
-// The correlations, and their weights packed.
-template <class T>
-std::vector<Correlation> prepare(T* packed, const T* weight, const Job& job, const Source& source,
-                                 const Blocks& blocks) {
+std::vector<Correlation> plan_correlations(const Job& job, const Source& source, const Blocks& blocks) {
   std::vector<Correlation> correlations;
   correlations.reserve(job.rows.outputs.size() * job.columns.outputs.size());
-  std::vector<int64_t> in_weight;
   int64_t place = 0;
   for (const AxisOutputs& row : job.rows.outputs) {
     for (const AxisOutputs& column : job.columns.outputs) {
-      Correlation correlation{&row, &column, {}, {}, place};
-      const size_t taps_at_once = row.taps.size() * column.taps.size() * static_cast<size_t>(job.channels);
-      correlation.offsets.reserve(taps_at_once);
+      Correlation correlation{&row, &column, {}, {}, {}, place};
+      const size_t taps = row.taps.size() * column.taps.size() * static_cast<size_t>(job.channels);
+      correlation.offsets.reserve(taps);
+      correlation.in_weight.reserve(taps);
       correlation.row_taps.reserve(2 * static_cast<size_t>(row.count));
-      in_weight.clear();
-      in_weight.reserve(taps_at_once);
       for (const AxisTap& i : row.taps) {
         for (int64_t c = 0; c < job.channels; ++c) {
           for (const AxisTap& j : column.taps) {
             correlation.offsets.push_back(source.offset(c, i, j));
-            in_weight.push_back(c * job.weight.channel_step + i.index * job.weight.row_step + j.index);
+            correlation.in_weight.push_back(c * job.weight.channel_step + i.index * job.weight.row_step + j.index);
           }
         }
       }
@@ -78,20 +78,26 @@ std::vector<Correlation> prepare(T* packed, const T* weight, const Job& job, con
         correlation.row_taps.push_back(begin * taps_of_row);
         correlation.row_taps.push_back(end * taps_of_row);
       }
-      const int64_t taps = static_cast<int64_t>(in_weight.size());
-      for (int64_t group = 0; group < job.groups; ++group) {
-        for (int64_t b = 0; b < blocks.count; ++b) {
-          const int64_t begin = blocks.begin(b), size = blocks.begin(b + 1) - begin;
-          kernels<T>().conv.pack_weight(packed + place + (group * blocks.packed_outputs + begin) * taps,
-                                        weight + group * job.weight.group_step + begin * job.weight.output_step,
-                                        in_weight.data(), job.weight.output_step, size, blocks.packed_size(b), taps);
-        }
-      }
-      place += job.groups * blocks.packed_outputs * taps;
+      place += job.groups * blocks.packed_outputs * static_cast<int64_t>(taps);
       correlations.push_back(std::move(correlation));
     }
   }
   return correlations;
+}
+
+// The weights of block b, counted through all groups, for each correlation.
+template <class T>
+void pack_block(T* packed, const T* weight, const std::vector<Correlation>& correlations, const Job& job,
+                const Blocks& blocks, int64_t b) {
+  const int64_t group = b / blocks.count, begin = blocks.begin(b % blocks.count);
+  const int64_t size = blocks.begin(b % blocks.count + 1) - begin;
+  for (const Correlation& correlation : correlations) {
+    const int64_t taps = correlation.taps();
+    kernels<T>().conv.pack_weight(packed + correlation.packed + (group * blocks.packed_outputs + begin) * taps,
+                                  weight + group * job.weight.group_step + begin * job.weight.output_step,
+                                  correlation.in_weight.data(), job.weight.output_step, size,
+                                  blocks.packed_size(b % blocks.count), taps);
+  }
 }
 
 }  // namespace
@@ -133,29 +139,41 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
   const int64_t all_channels = job.groups * job.channels;
   const int64_t bytes_per_row =
       all_channels * job.rows.planes() * job.columns.planes() * job.columns.length() * static_cast<int64_t>(sizeof(T));
-  const int64_t least_bands = threads == 1 ? 1 : ceil_div(4 * threads, job.images);
   const int64_t window = out.indices != nullptr ? 2 : 1;  // rows and columns of the convolution in one of y
   const int64_t y_height = job.y_height / window, y_width = job.y_width / window;
-  const Bands bands = choose_bands(most_rows, window, job.rows.halo, bytes_per_row, least_bands);
   const bool in_place = mask == nullptr && is_source(job.rows, job.height) && is_source(job.columns, job.width);
+  const int64_t row_length = in_place ? job.width : job.columns.length();
+  const Blocks blocks = choose_blocks<T>(job, row_length, taps);
+  const int64_t all_blocks = job.groups * blocks.count;
+  const int64_t packed_size = job.groups * blocks.packed_outputs * taps;
+
+  // Images fewer than threads are cut by outputs rather than by rows where weights are more than what is read: each
+  // thread then packs its own weights, which stay in its cache.
+  const int64_t source_size = in_place ? 0 : bytes_per_row * job.rows.length() / static_cast<int64_t>(sizeof(T));
+  const bool by_outputs = job.images < threads && packed_size > source_size;
+  const int64_t least_parts = by_outputs ? std::min(all_blocks, threads) : 1;
+  const int64_t least_bands = threads == 1 ? 1 : ceil_div(4 * threads, job.images * least_parts);
+  const Bands bands = choose_bands(most_rows, window, job.rows.halo, bytes_per_row, least_bands);
+  const int64_t parts =
+      threads == 1 ? 1 : std::min(all_blocks, std::max<int64_t>(least_parts, 2 * threads / (job.images * bands.count)));
   const Source source = in_place ? source_in_place(job.rows, job.columns, all_channels, job.height, job.width)
                                  : make_source(job.rows, job.columns, all_channels, job.height, job.width, bands);
+  const std::vector<Correlation> correlations = plan_correlations(job, source, blocks);
 
-  const Blocks blocks = choose_blocks<T>(job, source.row_length, taps);
-  const arena::Buffer<T> packed(job.groups * blocks.packed_outputs * taps);
-  const std::vector<Correlation> correlations = prepare(packed.get(), weight, job, source, blocks);
+  const arena::Buffer<T> packed(packed_size);
+  const int64_t pack_parts = threads == 1 || packed_size < kSerialPack ? 1 : std::min(all_blocks, threads);
+  parallel_for(pack_parts, [&](int64_t part) {
+    for (int64_t b = all_blocks * part / pack_parts; b < all_blocks * (part + 1) / pack_parts; ++b) {
+      pack_block(packed.get(), weight, correlations, job, blocks, b);
+    }
+  });
 
-  // Few images: the threads share the blocks of outputs of a band as well.
-  const int64_t parts = threads == 1 ? 1
-                                     : std::min(job.groups * blocks.count,
-                                                std::max<int64_t>(1, 2 * threads / (job.images * bands.count)));
   const auto elements_behind = [&](int64_t image) {
     return (job.images - 1 - image) * all_channels * job.height * job.width;
   };
   const auto task = [&](int64_t t) {
-    const int64_t part = t % parts, band = t / parts % bands.count, image = t / parts / bands.count;
-    const int64_t first_block = job.groups * blocks.count * part / parts;
-    const int64_t end_block = job.groups * blocks.count * (part + 1) / parts;
+    const int64_t band = t % bands.count, part = t / bands.count % parts, image = t / bands.count / parts;
+    const int64_t first_block = all_blocks * part / parts, end_block = all_blocks * (part + 1) / parts;
     const int64_t first_channel = first_block / blocks.count * job.channels;
     const int64_t end_channel = ceil_div(end_block, blocks.count) * job.channels;
     const int64_t first_row = band * bands.rows;
@@ -181,7 +199,7 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
     for (const Correlation& correlation : correlations) {
       const int64_t row_count = std::min(bands.rows, correlation.rows->count - first_row);
       if (row_count <= 0 || correlation.columns->count == 0) continue;
-      const int64_t count = static_cast<int64_t>(correlation.offsets.size());
+      const int64_t count = correlation.taps();
       for (int64_t b = first_block; b < end_block; ++b) {
         const int64_t group = b / blocks.count, begin = blocks.begin(b % blocks.count);
         const int64_t size = blocks.begin(b % blocks.count + 1) - begin, output = group * job.outputs + begin;
