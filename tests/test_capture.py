@@ -147,6 +147,35 @@ def test_gradients_are_there_after_a_replay():
         assert type(p.grad) is np.ndarray
 
 
+def test_a_gradient_that_does_not_outlive_the_step_is_used_where_the_plan_puts_it():
+    """Two optimisers in turn, as of adversarial networks: the second backward adds to gradients that the first used."""
+
+    def losses(wrap):
+        pynn.seed(0)
+        rng = np.random.default_rng(0)
+        maker, judge = nn.Linear(4, 6), nn.Linear(6, 1)
+        makes, judges = optim.Adam(maker.parameters(), lr=0.01), optim.Adam(judge.parameters(), lr=0.01)
+        true = np.ones((3, 1), np.float32)
+
+        def step(x, z):
+            made = maker(z)
+            judged = F.binary_cross_entropy_with_logits(judge(x), true)
+            judges.zero_grad()
+            judged.backward()
+            judges.step()
+            believed = F.binary_cross_entropy_with_logits(judge(made), true)
+            makes.zero_grad()
+            believed.backward()
+            makes.step()
+            return judged, believed
+
+        step = wrap(step)
+        batches = [rng.standard_normal((3, 10), dtype=np.float32) for _ in range(20)]
+        return [tuple(loss.item() for loss in step(batch[:, :6], batch[:, 6:])) for batch in batches]
+
+    assert losses(pynn.capture) == losses(lambda step: step)
+
+
 def test_weights_written_from_outside_are_used():
     model, _, step, calls = make()
     first = step(X, Y).item()

@@ -148,8 +148,9 @@ class Optimizer:
         """
         before = present()
 
-        def args(_: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-            return *lists, *numbers(states[0].get("step", 0) + 1)
+        def args(recorded: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+            # A plan may have put a gradient that does not outlive the step elsewhere.
+            return *(recorded[: len(lists)] or lists), *numbers(states[0].get("step", 0) + 1)
 
         def count() -> None:
             done()
