@@ -90,7 +90,15 @@ TABLE = [
     ),
     Example("12_makemore_mlp.py", (Figure("dev loss", most(2.6), most(2.19)),), "11,897 parameters", True),
     Example("13_makemore_batchnorm.py", (Figure("dev loss", most(2.4), most(2.12)),), "12,097 parameters", True),
+    Example(
+        "14_manual_backward.py",
+        (Figure("largest difference", (0, 1e-8), (0, 1e-8)),),
+        "4,137 parameters",
+        True,
+    ),
     Example("15_wavenet.py", (Figure("dev loss", most(2.3), most(2.01)),), "76,579 parameters", True),
+    Example("21_vae.py", (Figure("test loss", (100, 185), (100, 107)),), "652,824 parameters", True),
+    Example("22_gan.py", (Figure("ink", (0.02, 0.6), (0.08, 0.2)),), "discriminator 1,460,225", True),
 ]
 
 
