@@ -263,6 +263,88 @@ def layer_norm_backward(
     dy: Array, x: Array, weight: Array | None, mean: Array, rstd: Array
 ) -> tuple[Array, Array, Array]: ...  # dx, dweight [D], dbias [D]
 
+# -- recurrent layers: x [T, N, in], or indices [T, N] int64 of the ones in it; states [N, H], None for zeros --------
+# weight_ih [G * H, in], weight_hh [G * H, H], both biases [G * H] or None, gates in PyTorch's order: G is 1 (rnn),
+# 4 (lstm: i, f, g, o) or 3 (gru: r, z, n). reverse: from the last time step to the first. y [T, N, H]; h_n is y after
+# the last step taken. gates [T, N, G * H] after their activations, cells and hn [T, N, H] are for the backward; hn is
+# what r multiplies. Gradients not needed, and dx of indices, are None; dbias is that of either bias.
+def rnn(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    relu: bool,
+    reverse: bool,
+) -> tuple[Array, Array]: ...  # y, h_n
+def rnn_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    y: Array,
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    relu: bool,
+    reverse: bool,
+    need_dx: bool,
+    need_dh0: bool,
+    need_dweights: bool,
+) -> tuple[Array | None, ...]: ...  # dx, dh0, dweight_ih, dweight_hh, dbias
+def lstm(
+    x: Array,
+    h0: Array | None,
+    c0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    reverse: bool,
+) -> tuple[Array, Array, Array, Array, Array]: ...  # y, h_n, c_n, gates, cells
+def lstm_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    dc_n: Array | None,
+    gates: Array,
+    cells: Array,
+    y: Array,
+    x: Array,
+    h0: Array | None,
+    c0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    reverse: bool,
+    need_dx: bool,
+    need_dh0: bool,
+    need_dc0: bool,
+    need_dweights: bool,
+) -> tuple[Array | None, ...]: ...  # dx, dh0, dc0, dweight_ih, dweight_hh, dbias
+def gru(
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None,
+    bias_hh: Array | None,
+    reverse: bool,
+) -> tuple[Array, Array, Array, Array]: ...  # y, h_n, gates, hn
+def gru_backward(
+    dy: Array | None,
+    dh_n: Array | None,
+    gates: Array,
+    hn: Array,
+    y: Array,
+    x: Array,
+    h0: Array | None,
+    weight_ih: Array,
+    weight_hh: Array,
+    reverse: bool,
+    need_dx: bool,
+    need_dh0: bool,
+    need_dweights: bool,
+) -> tuple[Array | None, ...]: ...  # dx, dh0, dweight_ih, dweight_hh, dbias_ih, dbias_hh
+
 # -- random and gather -----------------------------------------------------------------------------------------------
 # Philox 4x32-10 keyed by seed at counter offset: element i is kept if its uniform is >= p, and scaled by 1/(1-p).
 # The same call on dy is the backward.

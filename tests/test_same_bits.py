@@ -20,6 +20,11 @@ def cases():
     digits, digits_dy, pooled_digits = normal(257, 1, 28, 28), normal(257, 8, 24, 24), normal(257, 8, 12, 12)
     heads = normal(1, 3, 701, 40), normal(1, 3, 901, 40), normal(1, 3, 901, 40)
     all_three = True, True, True
+    # Sequences that are cut into rows, and a wide layer that is cut by hidden units.
+    lstm = normal(23, 37, 20), normal(37, 65), normal(37, 65), normal(260, 20) / 5, normal(260, 65) / 8
+    lstm_dy, lstm_kept = normal(23, 37, 65), [normal(23, 37, n) for n in (260, 65, 65)]
+    gru = normal(3, 7, 40), None, normal(1011, 40) / 9, normal(1011, 337) / 20
+    gru_kept = [normal(3, 7, n) for n in (1011, 337, 337)]
     table = {
         "matmul": [
             (normal(513, 385), normal(385, 641)),
@@ -106,6 +111,11 @@ def cases():
         "dropout": [(big, 0.3, 5, 7)],
         "embedding": [(normal(100, 65), np.arange(20_000) ** 2 % 97)],
         "embedding_backward": [(normal(20_000, 65), np.arange(20_000) ** 2 % 97, 100)],
+        "rnn": [(normal(50, 19, 33), normal(19, 129), normal(129, 33), normal(129, 129) / 12, None, None, False, True)],
+        "lstm": [(*lstm, normal(260), normal(260), False)],
+        "lstm_backward": [(lstm_dy, None, lstm[1], *lstm_kept, *lstm, False, *all_three, True)],
+        "gru": [(*gru, normal(1011), normal(1011), False)],
+        "gru_backward": [(None, normal(7, 337), *gru_kept, *gru, True, *all_three)],
         "sgd_": [([big, rows], [big, rows], [big, rows], 0.1, 0.9, 0.0, 0.1, True, False)],
         "adam_": [([big, rows], [big, rows], [big + 1, rows], [big**2, rows**2], 3, 0.1, 0.9, 0.999, 1e-8, 0.1, True)],
         "rmsprop_": [

@@ -161,6 +161,7 @@ void bind_loss(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_dropout(py::module_& m);
 void bind_embedding(py::module_& m);
+void bind_recurrent(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_recording(py::module_& m);
 

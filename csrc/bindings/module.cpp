@@ -15,6 +15,7 @@ PYBIND11_MODULE(_core, m) {
   b::bind_norm(m);
   b::bind_dropout(m);
   b::bind_embedding(m);
+  b::bind_recurrent(m);
   b::bind_optim(m);
   b::bind_recording(m);
 }

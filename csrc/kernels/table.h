@@ -14,6 +14,7 @@
 #include "kernels/optim.h"
 #include "kernels/peak.h"
 #include "kernels/pool.h"
+#include "kernels/recurrent.h"
 #include "kernels/reduction.h"
 #include "kernels/sparse_conv.h"
 
@@ -31,6 +32,7 @@
   X(optim)                      \
   X(peak)                       \
   X(pool)                       \
+  X(recurrent)                  \
   X(reduction)                  \
   X(sparse_conv)
 
@@ -50,6 +52,7 @@ struct KernelTable {
   OptimKernels<T> optim;
   PeakKernels<T> peak;
   PoolKernels<T> pool;
+  RecurrentKernels<T> recurrent;
   ReductionKernels<T> reduction;
   SparseConvKernels<T> sparse_conv;
 };

@@ -37,6 +37,7 @@ from pynn.functional.loss import (
     softmax,
 )
 from pynn.functional.norm import batch_norm, dropout, embedding, layer_norm
+from pynn.functional.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from pynn.functional.reduction import argmax, max, mean, min, require_finite, sum, var
 from pynn.functional.shape import (
     astype,
@@ -72,6 +73,8 @@ __all__ = [
     "flatten",
     "gelu",
     "global_avg_pool2d",
+    "gru",
+    "gru_cell",
     "hinge_loss",
     "index",
     "layer_norm",
@@ -79,6 +82,8 @@ __all__ = [
     "linear",
     "log",
     "log_softmax",
+    "lstm",
+    "lstm_cell",
     "matmul",
     "max",
     "max_pool2d",
@@ -94,6 +99,8 @@ __all__ = [
     "relu",
     "require_finite",
     "reshape",
+    "rnn",
+    "rnn_cell",
     "scaled_dot_product_attention",
     "self_attention",
     "sigmoid",

@@ -20,9 +20,13 @@ from pynn.nn.layers import (
 from pynn.nn.losses import BCEWithLogitsLoss, CrossEntropyLoss, HingeLoss, MSELoss
 from pynn.nn.module import LoadResult, Module, Parameter
 from pynn.nn.norm import BatchNorm1d, BatchNorm2d, LayerNorm
+from pynn.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "AvgPool2d",
     "BCEWithLogitsLoss",
     "BatchNorm1d",
@@ -33,10 +37,12 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GlobalAvgPool2d",
     "HingeLoss",
     "Identity",
     "KeyValueCache",
+    "LSTMCell",
     "LayerNorm",
     "LayerSummary",
     "LeakyReLU",
@@ -49,6 +55,7 @@ __all__ = [
     "ModuleList",
     "MultiheadAttention",
     "Parameter",
+    "RNNCell",
     "ReLU",
     "Sequential",
     "Sigmoid",

@@ -3,7 +3,7 @@
 Float arrays are float64 whose values float32 holds exactly, so that both dtypes compute on the same numbers.
 """
 
-from core_cases import attention, elementwise, gemm, loss, movement, norm, other, reduction, spatial
+from core_cases import attention, elementwise, gemm, loss, movement, norm, other, recurrent, reduction, spatial
 from core_cases.case import CASES, Case, cast
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "movement",
     "norm",
     "other",
+    "recurrent",
     "reduction",
     "spatial",
 ]

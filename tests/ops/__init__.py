@@ -1,6 +1,6 @@
 """The table of operations: for each public one its oracle, its accuracy, sample inputs, and inputs it must refuse."""
 
-from ops import attention, conv, elementwise, linear, loss, norm, reduction, shape
+from ops import attention, conv, elementwise, linear, loss, norm, recurrent, reduction, shape
 from ops.row import OPS, Bad, Call, Op
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "linear",
     "loss",
     "norm",
+    "recurrent",
     "reduction",
     "shape",
 ]

@@ -12,6 +12,7 @@ from oracle.losses import *
 from oracle.norm import *
 from oracle.optim import *
 from oracle.philox import *
+from oracle.recurrent import *
 from oracle.reduce import *
 from oracle.runtime import *
 from oracle.shape import *

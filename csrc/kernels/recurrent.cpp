@@ -1,0 +1,120 @@
+#include "kernels/recurrent.h"
+
+#include "kernels/table.h"
+#include "simd/math.h"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+// Calls body(place in rows of h, place in rows of gates, lanes).
+template <class T, class Body>
+PYNN_INLINE void for_block(RecurrentBlock block, int64_t gates, Body body) {
+  for (int64_t r = 0; r < block.rows; ++r) {
+    const int64_t h = r * block.hidden, g = r * gates * block.hidden;
+    for_lanes<T>(block.units, [&](int64_t j, auto lanes) { body(h + j, g + j, lanes); });
+  }
+}
+
+template <class T, class Lanes>
+PYNN_INLINE Vec<T> gradient_of_h(const T* dh, const T* dy, int64_t at, Lanes lanes) {
+  const Vec<T> d = load(dh + at, lanes);
+  return dy != nullptr ? d + load(dy + at, lanes) : d;
+}
+
+template <class T>
+void rnn(T* h, bool relu, RecurrentBlock block) {
+  for_block<T>(block, 1, [&](int64_t at, int64_t, auto lanes) {
+    const Vec<T> z = load(h + at, lanes);
+    store(h + at, relu ? select(z < Vec<T>::zero(), Vec<T>::zero(), z) : tanh(z), lanes);
+  });
+}
+template <class T>
+void rnn_backward(T* dz, const T* dh, const T* dy, const T* h, bool relu, RecurrentBlock block) {
+  const Vec<T> one(T(1));
+  for_block<T>(block, 1, [&](int64_t at, int64_t, auto lanes) {
+    const Vec<T> d = gradient_of_h(dh, dy, at, lanes), y = load(h + at, lanes);
+    store(dz + at, relu ? select(y <= Vec<T>::zero(), Vec<T>::zero(), d) : d * (one - y * y), lanes);
+  });
+}
+
+template <class T>
+void lstm(T* h, T* c, T* gates, const T* c_prev, RecurrentBlock block) {
+  const int64_t hidden = block.hidden;
+  for_block<T>(block, 4, [&](int64_t at, int64_t gate, auto lanes) {
+    T* z = gates + gate;
+    const Vec<T> i = sigmoid(load(z, lanes)), f = sigmoid(load(z + hidden, lanes));
+    const Vec<T> g = tanh(load(z + 2 * hidden, lanes)), o = sigmoid(load(z + 3 * hidden, lanes));
+    const Vec<T> cell = fma(f, load(c_prev + at, lanes), i * g);
+    store(z, i, lanes);
+    store(z + hidden, f, lanes);
+    store(z + 2 * hidden, g, lanes);
+    store(z + 3 * hidden, o, lanes);
+    store(c + at, cell, lanes);
+    store(h + at, o * tanh(cell), lanes);
+  });
+}
+template <class T>
+void lstm_backward(T* dgates, T* dc, const T* dh, const T* dy, const T* gates, const T* c, const T* c_prev,
+                   RecurrentBlock block) {
+  const int64_t hidden = block.hidden;
+  const Vec<T> one(T(1));
+  for_block<T>(block, 4, [&](int64_t at, int64_t gate, auto lanes) {
+    const T* a = gates + gate;
+    const Vec<T> i = load(a, lanes), f = load(a + hidden, lanes);
+    const Vec<T> g = load(a + 2 * hidden, lanes), o = load(a + 3 * hidden, lanes);
+    const Vec<T> d = gradient_of_h(dh, dy, at, lanes), t = tanh(load(c + at, lanes));
+    const Vec<T> dcell = fma(d * o, one - t * t, load(dc + at, lanes));
+    T* dz = dgates + gate;
+    store(dz, dcell * g * i * (one - i), lanes);
+    store(dz + hidden, dcell * load(c_prev + at, lanes) * f * (one - f), lanes);
+    store(dz + 2 * hidden, dcell * i * (one - g * g), lanes);
+    store(dz + 3 * hidden, d * t * o * (one - o), lanes);
+    store(dc + at, dcell * f, lanes);
+  });
+}
+
+template <class T>
+void gru(T* h, T* gates, const T* hn, const T* h_prev, RecurrentBlock block) {
+  const int64_t hidden = block.hidden;
+  for_block<T>(block, 3, [&](int64_t at, int64_t gate, auto lanes) {
+    T* a = gates + gate;
+    const Vec<T> r = sigmoid(load(a, lanes)), z = sigmoid(load(a + hidden, lanes));
+    const Vec<T> n = tanh(fma(r, load(hn + at, lanes), load(a + 2 * hidden, lanes)));
+    store(a, r, lanes);
+    store(a + hidden, z, lanes);
+    store(a + 2 * hidden, n, lanes);
+    store(h + at, fma(z, load(h_prev + at, lanes) - n, n), lanes);
+  });
+}
+template <class T>
+void gru_backward(T* dgates, T* dhn, T* dh, const T* dy, const T* gates, const T* hn, const T* h_prev,
+                  RecurrentBlock block) {
+  const int64_t hidden = block.hidden;
+  const Vec<T> one(T(1));
+  for_block<T>(block, 3, [&](int64_t at, int64_t gate, auto lanes) {
+    const T* a = gates + gate;
+    const Vec<T> r = load(a, lanes), z = load(a + hidden, lanes), n = load(a + 2 * hidden, lanes);
+    const Vec<T> d = gradient_of_h(dh, dy, at, lanes);
+    const Vec<T> dn = d * (one - z) * (one - n * n);
+    T* dz = dgates + gate;
+    store(dz, dn * load(hn + at, lanes) * r * (one - r), lanes);
+    store(dz + hidden, d * (load(h_prev + at, lanes) - n) * z * (one - z), lanes);
+    store(dz + 2 * hidden, dn, lanes);
+    store(dhn + at, dn * r, lanes);
+    store(dh + at, d * z, lanes);
+  });
+}
+
+template <class T>
+RecurrentKernels<T> table() {
+  return {rnn<T>, rnn_backward<T>, lstm<T>, lstm_backward<T>, gru<T>, gru_backward<T>};
+}
+
+}  // namespace
+
+void register_recurrent(KernelSet& set) {
+  set.f32.recurrent = table<float>();
+  set.f64.recurrent = table<double>();
+}
+
+}  // namespace pynn::PYNN_ISA

@@ -1,0 +1,123 @@
+// What the recurrent layers share: how their time steps are cut into tasks, and the product of a step.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/gemm.h"
+#include "ops/ceil_div.h"
+#include "ops/gemm.h"
+#include "ops/recurrent.h"
+#include "runtime/arena.h"
+#include "runtime/dispatch.h"
+#include "runtime/threads.h"
+
+namespace pynn::ops {
+
+struct RecurrentRange {
+  int64_t begin, end;
+  int64_t size() const { return end - begin; }
+};
+
+// Sequences do not need each other: a thread takes some of them through all steps. Few sequences, and weights that the
+// second cache does not hold, are cut by hidden units instead, and the threads meet after every step.
+struct RecurrentCut {
+  int64_t row_parts, unit_parts;
+};
+template <class T>
+RecurrentCut recurrent_cut(RecurrentSizes s, int64_t gates);
+
+// Calls step(i, rows, blocks of units) for i = 0..steps-1, in this order for each part.
+template <class T, class Step>
+void run_recurrent(RecurrentSizes s, int64_t gates, int64_t blocks, const Step& step) {
+  const auto part_of = [](int64_t size, int64_t part, int64_t parts) {
+    return RecurrentRange{size * part / parts, size * (part + 1) / parts};
+  };
+  const RecurrentCut cut = recurrent_cut<T>(s, gates);
+  if (cut.unit_parts == 1) {
+    parallel_for(cut.row_parts, [&](int64_t part) {
+      const RecurrentRange rows = part_of(s.batch, part, cut.row_parts);
+      for (int64_t i = 0; i < s.steps; ++i) step(i, rows, RecurrentRange{0, blocks});
+    });
+    return;
+  }
+  for (int64_t i = 0; i < s.steps; ++i) {
+    parallel_for(cut.unit_parts,
+                 [&](int64_t part) { step(i, RecurrentRange{0, s.batch}, part_of(blocks, part, cut.unit_parts)); });
+  }
+}
+
+// Rows that a product of a step reads.
+template <class T>
+struct RecurrentRows {
+  const T* data;
+  int64_t stride;
+  bool transposed;
+};
+
+// weight_hh[outputs, hidden] as the right operand of every step's product, packed once if that pays. Its columns come
+// in blocks of `unit`: of the hidden units within a gate (forward, times weight^T), or of `hidden` (backward).
+template <class T>
+class RecurrentWeights {
+ public:
+  RecurrentWeights(const T* weight, int64_t gates, int64_t hidden, int64_t rows_of_all_steps, bool backward);
+
+  int64_t unit() const { return kernel_.nr; }
+  int64_t blocks() const { return ceil_div(hidden_, kernel_.nr); }
+
+  // Rows [rows, k] with the stride ld, moved where that stride makes them fall on one set of the first cache.
+  RecurrentRows<T> rows(const T* data, int64_t ld, int64_t rows, int64_t k) const;
+
+  // c[rows, units of the block] = bias, or c, + h * weight^T of one gate
+  void forward(T* c, int64_t ldc, RecurrentRows<T> h, int64_t gate, int64_t block, const T* bias, bool accumulate,
+               int64_t rows) const;
+  // c[rows, units of the block] (+)= dz * weight with dz[rows, outputs] the gradients of `gates` gates from `gate` on
+  void backward(T* c, int64_t ldc, RecurrentRows<T> dz, int64_t gate, int64_t gates, int64_t block, bool accumulate,
+                int64_t rows) const;
+
+ private:
+  const GemmKernels<T>& kernel_ = kernels<T>().gemm;
+  const T* weight_;
+  int64_t gates_, hidden_;
+  bool packs_;
+  arena::Buffer<T> packed_;  // [block][gate][hidden][unit], or [block][outputs][unit]
+};
+
+// The part of the gates' sums that does not depend on the steps before: x weight_ih^T + bias_ih, + the first `shared`
+// of bias_hh. sums[steps, batch, outputs]
+template <class T>
+void recurrent_input(T* sums, const RecurrentInputs<T>& in, int64_t outputs, int64_t shared, RecurrentSizes s);
+
+// Its gradients, and with them those of weight_ih, bias_ih and x, from dz, the gradients of the sums.
+template <class T>
+void recurrent_input_backward(const RecurrentGradients<T>& out, const T* dz, const RecurrentInputs<T>& in,
+                              int64_t outputs, RecurrentSizes s);
+
+// dweight_hh, as the product of dz and the state before each step. dz has `columns` columns, `ld` apart, of which the
+// result are as many rows.
+template <class T>
+void recurrent_dweight_hh(T* dweight, const T* dz, int64_t ld, int64_t columns, const T* y, const T* h0,
+                          RecurrentSizes s);
+
+// to[size] = state, or zeros if that is null
+template <class T>
+void copy_state(T* to, const T* state, int64_t size) {
+  if (state != nullptr) {
+    std::memcpy(to, state, static_cast<size_t>(size) * sizeof(T));
+  } else {
+    std::memset(to, 0, static_cast<size_t>(size) * sizeof(T));
+  }
+}
+
+// The places of a step in arrays of all time steps, and of the step before it.
+struct RecurrentTime {
+  int64_t now, before;
+  bool first;
+};
+inline RecurrentTime recurrent_time(int64_t step, RecurrentSizes s) {
+  const int64_t now = s.reverse ? s.steps - 1 - step : step;
+  return {now, s.reverse ? now + 1 : now - 1, step == 0};
+}
+
+}  // namespace pynn::ops
