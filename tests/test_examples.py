@@ -74,6 +74,7 @@ TABLE = [
             Figure("two layers: accuracy", least(95), least(97)),
         ),
     ),
+    Example("04_classic_methods.py", (Figure("nearest neighbour, %", (3, 8), (3.085, 3.095)),), takes_data=True),
     Example("05_mnist_mlp.py", (Figure("test accuracy", least(90), least(95)),), "101,632 parameters", True),
     Example("06_digits_split.py", (Figure("test accuracy", least(90), least(96.0)),), "23,860 parameters", True),
     Example("07_keras_convnet.py", (Figure("test accuracy", least(85), least(99.1)),), "34,826", True),
@@ -99,7 +100,16 @@ TABLE = [
     Example("15_wavenet.py", (Figure("dev loss", most(2.3), most(2.01)),), "76,579 parameters", True),
     Example("21_vae.py", (Figure("test loss", (100, 185), (100, 107)),), "652,824 parameters", True),
     Example("22_gan.py", (Figure("ink", (0.02, 0.6), (0.08, 0.2)),), "discriminator 1,460,225", True),
+    Example(
+        "23_cartpole.py",
+        (
+            Figure("REINFORCE: mean reward", least(60), least(475)),
+            Figure("Q-learning: mean reward", least(60), least(475)),
+        ),
+    ),
 ]
+
+MOST_LINES = {"04_classic_methods.py": 200, "23_cartpole.py": 130}  # eight methods, and two with their environment
 
 
 def run(name: str, *options: str) -> str:
@@ -138,7 +148,7 @@ def test_every_example_is_tested_and_short():
     table = (EXAMPLES / "README.md").read_text()
     for program in programs:
         lines = len(program.read_text().splitlines())
-        assert lines < (200 if program.name == "04_classic_methods.py" else 100), program.name
+        assert lines < MOST_LINES.get(program.name, 100), program.name
         assert f"`{program.name}`" in table
 
 
@@ -152,3 +162,15 @@ def test_quick(example: Example, data_dir: Path | None):
 @pytest.mark.parametrize("example", TABLE, ids=lambda example: example.name)
 def test_whole(example: Example, seed: str, data_dir: Path | None):
     check(example, ["--seed", seed], data_dir, whole=True)
+
+
+def test_classic_methods_reach_what_is_known(mnist_dir: Path):
+    output = run("04_classic_methods.py", "--quick", "--data-dir", str(mnist_dir))
+    rows = re.findall(r"^(\D+?) +(-?[\d.]+)   \D+ (-?[\d.]+)$", output, re.MULTILINE)
+    figures = {name: (float(ours), float(known)) for name, ours, known in rows}
+    assert len(figures) == 8
+    del figures["nearest neighbour, %"]
+    fitted, true = figures.pop("Gaussian mixture")
+    assert true < fitted < true + 0.01  # the likeliest parameters are likelier than the true ones
+    for name, (ours, known) in figures.items():
+        assert ours == pytest.approx(known, abs=2e-5 if name != "support vectors" else 1e-4), name
