@@ -63,7 +63,9 @@ void batched_gemm(const GemmArguments<T>& first, int64_t batch, const int64_t* a
 template <class T>
 void linear(T* y, const T* x, const T* weight, const T* bias, Activation activation, int64_t rows, int64_t in,
             int64_t out) {
-  gemm<T>({y, out, x, in, false, weight, in, true, rows, out, in, bias, activation});
+  GemmArguments<T> g{y, out, x, in, false, weight, in, true, rows, out, in, bias, activation};
+  g.b_is_weight = true;
+  gemm(g);
 }
 
 template <class T>

@@ -25,6 +25,7 @@ struct GemmArguments {
   const T* bias = nullptr;  // [n]
   Activation activation = Activation::none;
   bool accumulate = false;
+  bool b_is_weight = false;  // an optimiser will write to B, so that threads had better share none of it
 };
 
 template <class T>

@@ -23,6 +23,7 @@ constexpr int64_t kPackWork = 4;                 // to pack an element
 constexpr int64_t kTurnWork = 6;                 // to turn an element of C
 constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot product
 constexpr int64_t kReadWork = 1;                 // to read an element of an operand once more
+constexpr int64_t kSharedWork = 20;              // to take an element of a weight from another core when it is updated
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
 template <class T>
@@ -133,6 +134,9 @@ void Product<T>::choose_cut(int64_t threads) {
       if (pack_b_) work += kPackWork * n;
       if (pack_a_) work += kPackWork * m;
       work *= ceil_div(rows * column_parts, threads);
+      // Threads begin with neighbouring tasks, which are those of a row of parts.
+      const bool shared = turned_ ? rows % threads != 0 : rows > 1;
+      if (g_.b_is_weight && shared) work += kSharedWork * (turned_ ? g_.m : g_.n);
       if (work < best) {
         best = work;
         row_parts_ = rows;
