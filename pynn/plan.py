@@ -14,9 +14,10 @@ Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass
 class Repeat:
-    """How a call whose numbers change from replay to replay is made again."""
+    """The numbers of a call that change from replay to replay: its arguments from position `first`."""
 
-    args: Callable[[tuple[Any, ...]], tuple[Any, ...]]  # from those of the recorded call
+    first: int
+    numbers: Callable[[], tuple[Any, ...]]
     done: Callable[[], None]  # after a replay that succeeded
 
 

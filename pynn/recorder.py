@@ -66,7 +66,7 @@ class Drawn(int):
     which: int
 
 
-def _with_drawn(args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _drawn_now(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(arg.draw.drawn[arg.which] if isinstance(arg, Drawn) else arg for arg in args)
 
 
@@ -83,6 +83,8 @@ class Recorder:
         self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}
         self._inside_module = False
         self.grads: list[tuple[Tensor, Array]] = []
+        self._values: list[tuple[Any, str, Any]] = []
+        self._globals: list[tuple[dict[str, Any], str, Any]] = []
         self.draws: list[Draw] = []
         self.conditions: list[Callable[[], bool]] = []
         self.after: list[Callable[[], None]] = []
@@ -122,8 +124,9 @@ class Recorder:
         for array in outputs:
             self._made.add(address(array))
         self.calls.append(Call(name, args, outputs, written, checks=name in CHECKS))
-        if any(isinstance(arg, Drawn) for arg in args):
-            self.repeat(_with_drawn)
+        drawn = [i for i, arg in enumerate(args) if isinstance(arg, Drawn)]
+        if drawn:
+            self.repeat(drawn[0], functools.partial(_drawn_now, args[drawn[0] :]))
         return guarded(result)
 
     def input(self, array: Array) -> Array:
@@ -151,6 +154,18 @@ class Recorder:
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {_where()}"
                 )
         return y
+
+    def values_of(self, function: Any) -> None:
+        """Note the numbers and texts that the function has from around it, unless it changes them itself."""
+        function = getattr(function, "__func__", function)
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return
+        cells = [(cell, "cell_contents") for cell in function.__closure__ or ()]
+        values = [(cell, name, getattr(cell, name)) for cell, name in cells if _is_set(cell)]
+        self._values += [entry for entry in values if isinstance(entry[2], SIMPLE)]
+        names = [n for n in code.co_names if isinstance(function.__globals__.get(n), SIMPLE)]
+        self._globals += [(function.__globals__, n, function.__globals__[n]) for n in names]
 
     def fixed(self, thing: Any, name: str) -> None:
         """Note an attribute that must be the same object in each replay."""
@@ -201,10 +216,10 @@ class Recorder:
         self.conditions.append(condition)
 
     def repeat(
-        self, args: Callable[[tuple[Any, ...]], tuple[Any, ...]], done: Callable[[], None] = lambda: None
+        self, first: int, numbers: Callable[[], tuple[Any, ...]], done: Callable[[], None] = lambda: None
     ) -> None:
-        """The latest call takes these arguments in the next replay, and `done` follows a replay that succeeded."""
-        self.calls[-1].repeat = Repeat(args, done)
+        """The latest call takes these numbers, from its argument `first`, in later replays; `done` follows each."""
+        self.calls[-1].repeat = Repeat(first, numbers, done)
 
     def gradient(self, tensor: Tensor, grad: Array) -> Array:
         """Return the gradient of a leaf, guarded."""
@@ -266,6 +281,12 @@ class Recorder:
 
     def finish(self) -> None:
         """Collect the gradients that stay, and open them to NumPy."""
+        for thing, name, value in self._values:
+            if getattr(thing, name) is value:
+                self.guards[id(thing), name] = thing, name, value
+        for variables, name, value in self._globals:
+            if variables.get(name) is value:
+                self.holds(functools.partial(_is_still, variables, name, value))
         for tensor in dict.fromkeys(self.leaves):
             if tensor.grad is not None:
                 tensor.grad = tensor.grad.view(np.ndarray)
@@ -311,7 +332,19 @@ IN_PLACE = {
     "batch_norm": (3, 4),
 }  # which arguments these write
 READS = {"l2_norm": "clip_grad_norm_"}
+SIMPLE = (bool, int, float, str)
 CHECKS = {"require_finite"}  # raise, and have no result
+
+
+def _is_set(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _is_still(variables: dict[str, Any], name: str, value: Any) -> bool:
+    return variables.get(name) is value
 
 
 def _has_no_gradient(tensor: Tensor) -> bool:

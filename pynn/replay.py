@@ -13,20 +13,22 @@ import itertools
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import numpy as np
 
 from pynn import _core
 from pynn.grad_mode import mode
-from pynn.plan import Array, Plan, Repeat
+from pynn.plan import Array, Plan, Repeat, address, arrays_in
 from pynn.recorder import CaptureError, Guarded, Recorder, are
+from pynn.tape import constant
 from pynn.tensor import Tensor
 
 __all__ = ["CaptureError", "Captured", "capture"]
 
 MOST_PLANS = 16  # of one captured function; the one unused for longest is dropped
+LEAST_BOUND = 1 << 14  # bytes of an argument that is read where the caller has it: smaller ones are quicker copied
 
 
 def capture(function: Callable[..., Any]) -> Captured:
@@ -71,17 +73,19 @@ class Captured:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self._plans: OrderedDict[Any, list[_Replay]] = OrderedDict()
+        self._plans: OrderedDict[Any, list[_Replay]] = OrderedDict()  # the one used last comes last
         self._latest: _Replay | None = None
         self._lock = threading.RLock()
-        self._captures = 0
+        self._dropped = 0
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:  # inside of another capture: a part of it
             return self.function(*args, **kwargs)
         arrays: list[Array] = []
-        key = mode.enabled, _signature((args, kwargs), arrays)
+        key = (mode.enabled, *[_describe(arg, arrays) for arg in args])
+        if kwargs:
+            key = (*key, _describe(kwargs, arrays))
         with self._lock:
             for replay in self._plans.get(key, ()):
                 if replay.is_current():
@@ -98,60 +102,114 @@ class Captured:
     def _capture(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
         earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _ in replay.gradients]
         with Recorder(earlier) as recorder:
+            recorder.values_of(self.function)
             inputs = [recorder.input(array) for array in arrays]
             fresh = iter([_tensor(array.view(Guarded)) for array in inputs])
             new_args, new_kwargs = _rebuild((args, kwargs), fresh)
             result = self.function(*new_args, **new_kwargs)
             outputs: list[Array] = []
-            _signature(result, outputs)
+            _describe(result, outputs)
             outputs = [output.view(np.ndarray) for output in outputs]
             recorder.finish()
         self._latest = _Replay(recorder, inputs, result, outputs)
         self._plans.setdefault(key, []).append(self._latest)
         self._plans.move_to_end(key)
         if sum(map(len, self._plans.values())) > MOST_PLANS:
-            _, dropped = next(iter(self._plans.items()))
-            dropped.pop(0)
-            if not dropped:
-                self._plans.popitem(last=False)
-            self._captures += 1
-            if self._captures == MOST_PLANS:
-                name = getattr(self.function, "__name__", type(self.function).__name__)
-                warnings.warn(
-                    f"capture: {2 * MOST_PLANS} plans were made for {name}, and {MOST_PLANS} thrown away; "
-                    "each new shape, dtype or value of an argument captures anew",
-                    RuntimeWarning,
-                    stacklevel=4,
-                )
+            self._drop_oldest()
         return self._latest.results()
+
+    def _drop_oldest(self) -> None:
+        _, replays = next(iter(self._plans.items()))
+        replays.pop(0)
+        if not replays:
+            self._plans.popitem(last=False)
+        self._dropped += 1
+        if self._dropped == MOST_PLANS:
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            warnings.warn(
+                f"capture: {2 * MOST_PLANS} plans were made for {name}, and {MOST_PLANS} thrown away; "
+                "each new shape, dtype or value of an argument captures anew",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
+
+class _Step:
+    """A call of the plan, as it is recorded in the core."""
+
+    __slots__ = ("args", "at", "function", "outputs")
+
+    def __init__(self, at: int, function: Any, args: tuple[Any, ...], outputs: list[Array]) -> None:
+        self.at, self.function, self.args, self.outputs = at, function, args, outputs  # which keep the memory alive
+
+    def record(self, recording: Any) -> None:
+        recording.record(self.at, self.function, self.args, self.outputs)
+
+
+class _Input:
+    """An argument: memory of the plan that it is copied to, or the steps that read it where the caller has it."""
+
+    def __init__(self, own: Array, steps: list[_Step]) -> None:
+        self.own = own
+        self.readers: list[tuple[_Step, int]] = []  # steps, and which of their arguments it is
+        uses = [
+            (step, i) for step in steps for i, arg in enumerate(step.args) for a in arrays_in(arg) if _reads(a, own)
+        ]
+        if own.nbytes >= LEAST_BOUND and all(_is_whole(step.args[i], own) for step, i in uses):
+            self.readers = uses
+        self.bound = own
+
+    def bind(self, array: Array, plan_memory: Collection[int], recording: Any) -> None:
+        """Let the steps read this array; it must live until they have run."""
+        if (
+            not self.readers
+            or not array.flags.c_contiguous
+            or array.dtype != self.own.dtype
+            or not array.flags.aligned
+            or (isinstance(array.base, np.ndarray) and address(array) in plan_memory)
+        ):
+            np.copyto(self.own, array)
+            array = self.own
+        if array is not self.bound:
+            for step, i in self.readers:
+                step.args = (*step.args[:i], array.reshape(step.args[i].shape), *step.args[i + 1 :])
+                step.record(recording)
+            self.bound = array
+
+
+def _reads(arg: Any, own: Array) -> bool:
+    return any(address(array) == address(own) for array in arrays_in(arg))
+
+
+def _is_whole(arg: Any, own: Array) -> bool:
+    return isinstance(arg, np.ndarray) and arg.size == own.size and arg.dtype == own.dtype
 
 
 class _Replay:
     """A plan, ready to run."""
 
     def __init__(self, recorder: Recorder, inputs: list[Array], result: Any, outputs: list[Array]) -> None:
-        self._inputs, self._outputs = inputs, outputs
-        self._result = _rebuild(result, itertools.repeat(_nothing()))  # without the tensors and their graph
-        self._keep: list[Any] = []  # the arrays whose memory the recording uses
-        self._guards, self.gradients = list(recorder.guards.values()), recorder.grads
-        self._conditions = recorder.conditions
+        self._outputs, self.gradients = outputs, recorder.grads
+        self._result = _rebuild(result, itertools.repeat(_tensor(_nothing)))  # without the tensors and their graph
+        self._is_tensor = isinstance(result, Tensor)
+        self._guards, self._conditions = list(recorder.guards.values()), recorder.conditions
         self._modules = [(vars(module), values) for module, values in recorder.modules.values()]
-        self.plan = Plan(recorder.calls, [*inputs, *outputs, *(grad for _, grad in recorder.grads)])
         self._after, self._draws = recorder.after, recorder.draws
-        self._build(recorder.originals)
-
-    def _build(self, functions: dict[str, Any]) -> None:
-        """Record the calls of the plan in the core, on memory that stays."""
+        kept = [*inputs, *outputs, *(grad for _, grad in recorder.grads)]
+        self._kept = {address(array) for array in kept}
+        self.plan = Plan(recorder.calls, kept)
         block = _core.empty((self.plan.bytes_planned // 4 + 1,), np.float32)
         self._recording = _core.Recording()
-        self._repeats: list[tuple[int, Any, Repeat, tuple[Any, ...], list[Array]]] = []
+        self._steps: list[_Step] = []
+        self._repeats: list[tuple[_Step, Repeat]] = []
         for at, call in enumerate(self.plan.calls):
-            function, args = functions[call.name], self.plan.at_place(call.args, block)
-            outputs = self.plan.at_place(call.outputs, block)
-            self._recording.record(at, function, args, outputs)
-            self._keep.append((args, outputs))
+            args, results = self.plan.at_place(call.args, block), self.plan.at_place(call.outputs, block)
+            step = _Step(at, recorder.originals[call.name], args, results)
+            step.record(self._recording)
+            self._steps.append(step)
             if call.repeat is not None:
-                self._repeats.append((at, function, call.repeat, args, outputs))
+                self._repeats.append((step, call.repeat))
+        self._inputs = [_Input(own, self._steps) for own in inputs]
 
     def is_current(self) -> bool:
         """Whether everything that the recording took for fixed is as it was."""
@@ -164,14 +222,17 @@ class _Replay:
         return all(condition() for condition in self._conditions)
 
     def __call__(self, arrays: list[Array]) -> Any:
-        for target, array in zip(self._inputs, arrays, strict=True):
-            np.copyto(target, array)
+        for own, array in zip(self._inputs, arrays):  # noqa: B905 - of one length, and often
+            own.bind(array, self._kept, self._recording)
         for draw in self._draws:
             draw.again()
-        for at, function, repeat, args, outputs in self._repeats:
-            self._recording.record(at, function, repeat.args(args), outputs)
+        for step, repeat in self._repeats:
+            numbers = repeat.numbers()
+            if step.args[repeat.first :] != numbers:
+                step.args = step.args[: repeat.first] + numbers
+                step.record(self._recording)
         self._recording.run()
-        for _, _, repeat, _, _ in self._repeats:
+        for _, repeat in self._repeats:
             repeat.done()
         for action in self._after:
             action()
@@ -181,21 +242,26 @@ class _Replay:
 
     def results(self) -> Any:
         """Copies of what the function returned."""
-        return _rebuild(self._result, iter([_tensor(output.copy()) for output in self._outputs]))
+        if self._is_tensor:
+            return constant(self._outputs[0].copy())
+        return _rebuild(self._result, (constant(output.copy()) for output in self._outputs))
+
+
+_nothing = np.empty(0, np.float32)
 
 
 def _tensor(array: Array) -> Tensor:
-    tensor = _nothing()
-    tensor.data = array  # as it is: a Guarded too
+    """Wrap an array as it is, a `Guarded` too."""
+    tensor = Tensor(_nothing)
+    tensor.data = array
     return tensor
 
 
-def _nothing() -> Tensor:
-    return Tensor(np.empty(0, np.float32))
-
-
-def _signature(value: Any, arrays: list[Array]) -> Any:
-    """A hashable description of arguments, whose arrays are added to `arrays`."""
+def _describe(value: Any, arrays: list[Array]) -> Any:
+    """A hashable description of an argument, whose arrays are added to `arrays`."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return value.shape, value.dtype
     if isinstance(value, Tensor):
         if value.requires_grad and mode.recorder is None:
             raise CaptureError(
@@ -203,14 +269,11 @@ def _signature(value: Any, arrays: list[Array]) -> Any:
                 "the function refer to the tensor instead"
             )
         arrays.append(value.data)
-        return "tensor", value.data.shape, value.data.dtype.str
-    if isinstance(value, np.ndarray):
-        arrays.append(value)
-        return "array", value.shape, value.dtype.str
+        return value.data.shape, value.data.dtype
     if isinstance(value, (list, tuple)):
-        return type(value), *(_signature(item, arrays) for item in value)
+        return type(value), *(_describe(item, arrays) for item in value)
     if isinstance(value, dict):
-        return dict, *((name, _signature(item, arrays)) for name, item in value.items())
+        return dict, *((name, _describe(item, arrays)) for name, item in value.items())
     try:
         hash(value)
     except TypeError:

@@ -226,6 +226,54 @@ def test_other_shapes_dtypes_and_values_capture_anew():
     assert len(calls) == 4
 
 
+def test_numbers_around_the_function_are_guarded():
+    factor = 2.0
+
+    @pynn.capture
+    def f(x):
+        return x * factor
+
+    x = np.ones(2, np.float32)
+    assert [f(x).data[0], f(x).data[0]] == [2, 2]
+    factor = 3.0
+    assert [f(x).data[0], f(x).data[0]] == [3, 3]
+
+
+@pytest.mark.parametrize("n", [5, 5000])  # copied, or read where it is
+def test_arguments_of_any_layout(n):
+    @pynn.capture
+    def f(x):
+        return F.exp(x).sum() + x.reshape(2, n).sum() * 3
+
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal((4 * n, 3)).astype(np.float32)
+    for x in (base[: 2 * n, 0].copy(), base[::2, 1], base.reshape(-1)[: 2 * n], base.reshape(-1)[2 * n : 4 * n]):
+        for _ in range(2):
+            expected = f.function(pynn.tensor(np.ascontiguousarray(x))).item()
+            assert f(x).item() == expected
+            assert f(pynn.tensor(x)).item() == expected
+
+
+def test_an_argument_in_the_memory_of_the_plan():
+    w = nn.Parameter(np.linspace(0, 1, 8192, dtype=np.float32))
+
+    def step(x):
+        w.grad = None
+        loss = F.sum(w * w * x)
+        loss.backward()
+        return F.sum(x)
+
+    captured = pynn.capture(step)
+    for f in (step, captured):
+        w.grad = None
+        f(np.ones(8192, np.float32))
+        f(np.ones(8192, np.float32))
+        sums = [f(w.grad).item() for _ in range(2)]
+        if f is step:
+            expected = sums
+    assert sums == expected
+
+
 def test_a_cache_that_thrashes_warns_once_and_stays_bounded():
     f = pynn.capture(F.relu)
     for n in range(1, 32):

@@ -148,9 +148,8 @@ class Optimizer:
         """
         before = present()
 
-        def args(recorded: tuple[Any, ...] = ()) -> tuple[Any, ...]:
-            # A plan may have put a gradient that does not outlive the step elsewhere.
-            return *(recorded[: len(lists)] or lists), *numbers(states[0].get("step", 0) + 1)
+        def now() -> tuple[Any, ...]:
+            return numbers(states[0].get("step", 0) + 1)
 
         def count() -> None:
             done()
@@ -158,9 +157,9 @@ class Optimizer:
                 for state in states:
                     state["step"] = state.get("step", 0) + 1
 
-        update(*args())
+        update(*lists, *now())
         if mode.recorder is not None:
-            mode.recorder.repeat(args, count)
+            mode.recorder.repeat(len(lists), now, count)
             mode.recorder.holds(lambda: present() == before)
         count()
 
