@@ -38,10 +38,24 @@ class Residual(nn.Module):
         return self.last(h * F.sigmoid(h) + h.mean(axis=1, keepdims=True))
 
 
+class Transformer(nn.Module):
+    """Attention of both kinds, with dropout."""
+
+    def __init__(self):
+        self.block = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.2, batch_first=True, norm_first=True)
+        self.attention = nn.MultiheadAttention(6, 3, dropout=0.2, batch_first=True)
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.block(x, is_causal=True)
+        return self.last(self.attention(h, x)[0].mean(axis=1))
+
+
 MODELS = {
     "mlp": (mlp, (6,)),
     "cnn": (cnn, (1, 8, 8)),
     "residual": (Residual, (6,)),
+    "transformer": (Transformer, (4, 6)),
     "double": (lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).astype(np.float64), (6,)),
 }
 OPTIMIZERS = {

@@ -5,13 +5,16 @@ With ``--quick`` in every run of the tests, whole and on three seeds with ``pyte
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 
 import pynn
@@ -98,6 +101,14 @@ TABLE = [
         True,
     ),
     Example("15_wavenet.py", (Figure("dev loss", most(2.3), most(2.01)),), "76,579 parameters", True),
+    Example(
+        "18_minbpe.py",
+        (Figure("tokens:", (1.5, 1.8), (2.0, 2.4)),),
+        "[258, 100, 258, 97, 99]   minbpe",
+        takes_data=True,
+    ),
+    Example("19_nanogpt.py", (Figure("validation loss", most(2.7), most(1.93)),), "804,096 parameters", True),
+    Example("20_gpt2.py", (), "124,672 parameters"),
     Example("21_vae.py", (Figure("test loss", (100, 185), (100, 107)),), "652,824 parameters", True),
     Example("22_gan.py", (Figure("ink", (0.02, 0.6), (0.08, 0.2)),), "discriminator 1,460,225", True),
     Example(
@@ -122,6 +133,16 @@ def run(name: str, *options: str) -> str:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
+
+
+def imported(name: str) -> ModuleType:
+    """Return an example as a module."""
+    spec = importlib.util.spec_from_file_location("example", EXAMPLES / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def check(example: Example, options: list[str], data_dir: Path | None, whole: bool) -> None:
@@ -174,3 +195,33 @@ def test_classic_methods_reach_what_is_known(mnist_dir: Path):
     assert true < fitted < true + 0.01  # the likeliest parameters are likelier than the true ones
     for name, (ours, known) in figures.items():
         assert ours == pytest.approx(known, abs=2e-5 if name != "support vectors" else 1e-4), name
+
+
+def test_gpt2_equals_a_reference(tmp_path: Path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: nothing to compare GPT-2 with")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: no reference GPT-2")
+    example = imported("20_gpt2.py")
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=101, n_positions=40, n_embd=48, n_layer=3, n_head=4)
+    reference = transformers.GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.normal_(std=0.2)
+    reference.save_pretrained(tmp_path)
+    model = example.load(tmp_path / "model.safetensors", heads=4)
+    tokens = np.random.default_rng(0).integers(0, 101, (2, 17))
+    with torch.no_grad(), pynn.no_grad():
+        want = reference(torch.tensor(tokens)).logits.numpy()
+        np.testing.assert_allclose(model(tokens).numpy(), want, rtol=0, atol=1e-4)
+        start = torch.tensor(tokens[:1])
+        longer = reference.generate(start, max_new_tokens=20, do_sample=False, pad_token_id=0)
+    assert model.generate(tokens[0].tolist(), 20, temperature=0.0, top_k=None) == longer[0, 17:].tolist()
+    sampled = model.generate(tokens[0].tolist(), 20, temperature=1.0, top_k=1)  # whatever is drawn, of one
+    assert sampled == longer[0, 17:].tolist()
+
+
+def test_gpt2_without_a_tokenizer_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    example = imported("20_gpt2.py")
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"pip install 'pynn-cpu\[gpt2\]'"):
+        example.load_tokenizer(tmp_path)
