@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pynn.grad_mode import mode
+
 Array: TypeAlias = npt.NDArray[Any]
 
 
@@ -36,6 +38,8 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
             f"{name}: needs float32, float64, integers or bool, got {type(data).__name__} of dtype {array.dtype}"
             + (f" for dtype {target}" if dtype is not None else "")
         )
+    if mode.recorder is not None and (array.dtype != target or not array.flags.carray):
+        mode.recorder.converts(name, array, target)
     array = np.asarray(array, target, order="C")
     return array if array.flags.aligned else array.copy()
 

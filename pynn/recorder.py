@@ -207,6 +207,14 @@ class Recorder:
         if self.made(array):
             guarded(array)._refuse()
 
+    def converts(self, what: str, array: Array, dtype: np.dtype[Any]) -> None:
+        """NumPy converts an array."""
+        if self.made(array):
+            raise CaptureError(
+                f"capture: {what} {list(array.shape)} is converted from {array.dtype} to {dtype}, {_where()}, which a "
+                "replay does not repeat; convert it before it is passed to the captured function"
+            )
+
     def undo(self, action: Callable[[], None]) -> None:
         """Do this if the function fails."""
         self._undo.append(action)

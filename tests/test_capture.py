@@ -11,6 +11,7 @@ import pynn
 from pynn import CaptureError, nn, optim
 from pynn import functional as F
 from pynn._core import arena_stats
+from pynn.data import take
 from pynn.recorder import IN_PLACE, OPERATIONS
 
 
@@ -301,6 +302,52 @@ def test_a_cache_that_thrashes_warns_once_and_stays_bounded():
     assert sum(len(plans) for plans in f._plans.values()) <= 16
 
 
+def test_a_step_takes_its_batch_out_of_arrays():
+    """Loss and weights as in eager mode; rows that do not exist are refused by the replay, which changes nothing."""
+    rng = np.random.default_rng(0)
+    samples, labels = rng.standard_normal((40, 6)).astype(np.float32), rng.integers(0, 3, 40)
+    batches = rng.integers(-40, 40, (20, 5))
+
+    def run(wrap):
+        pynn.seed(0)
+        model, calls = mlp(), []
+        optimizer = optim.Adam(model.parameters())
+
+        def step(rows):
+            calls.append(1)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(take(samples, rows)), take(labels, rows))
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = wrap(step)
+        losses = [step(rows).item() for rows in batches]
+        before = model.state_dict()
+        for refused in (40, -41):
+            with pytest.raises(IndexError, match=rf"^take: row {refused} at position 2 is not one of the 40 rows"):
+                step(np.array([0, 39, refused, 1, 2]))
+        after = model.state_dict()
+        assert all(np.array_equal(after[name], before[name]) for name in before)
+        return losses, step(batches[0]).item(), after, len(calls)
+
+    eager, captured = run(lambda f: f), run(pynn.capture)
+    assert eager[:2] == captured[:2]
+    assert captured[3] == 1
+    for name, value in eager[2].items():
+        np.testing.assert_array_equal(captured[2][name], value)
+
+
+def test_a_gathered_batch_of_bytes_and_indices():
+    words, table = np.arange(12, dtype=np.int64).reshape(6, 2) % 4, np.linspace(0, 1, 8, dtype=np.float32).reshape(4, 2)
+    pixels = np.arange(6, dtype=np.uint8)
+    f = pynn.capture(lambda rows: (F.embedding(take(words, rows), table), take(pixels, rows)))
+    for rows in ([0, 1], [5, 3], [-1, 2]):
+        vectors, taken = f(np.array(rows))
+        np.testing.assert_array_equal(vectors.data, table[words[rows]])
+        np.testing.assert_array_equal(taken.data, pixels[rows], strict=True)
+
+
 def test_no_grad_inside_and_outside():
     model = mlp()
 
@@ -363,6 +410,14 @@ def noise(x, model):
     return model(x) + pynn.randn(3)
 
 
+def narrow_labels(x, model):
+    return F.cross_entropy(model(x), take(np.zeros(9, np.uint8), pynn.tensor([0, 1, 2, 3, 4])))
+
+
+def convert(x, model):
+    return (model(x) * 3).astype(np.int64)
+
+
 def change_attribute(x, model):
     model.extra = getattr(model, "extra", 0) + 1
     return model(x)
@@ -378,6 +433,8 @@ def change_attribute(x, model):
         (new_parameter, "made inside of the captured function, at .*test_capture.py"),
         (leaf_from_before, "already has a gradient from before"),
         (noise, "random numbers .* at .*test_capture.py"),
+        (narrow_labels, r"cross_entropy: target \[5\] is converted from uint8 to int64, at .*test_capture.py"),
+        (convert, r"astype \[5, 3\] is converted from float32 to int64, at .*test_capture.py"),
     ],
 )
 def test_refuses_what_a_replay_cannot_repeat_and_names_the_line(function, message):

@@ -269,6 +269,25 @@ def test_take_refuses(shape: tuple[int, ...], rows: Any, error: type[Exception],
         take(np.zeros(shape), rows)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, np.bool_])
+def test_rows_in_a_tensor_take_a_tensor(rng: np.random.Generator, dtype: Any) -> None:
+    array = rng.integers(0, 2, (9, 2, 3)).astype(dtype)
+    rows = rng.integers(-9, 9, 20)
+    got = take(array, pynn.tensor(rows))
+    assert isinstance(got, pynn.Tensor)
+    assert not got.requires_grad
+    np.testing.assert_array_equal(got.data, array[rows], strict=True)
+
+
+def test_rows_in_a_tensor_are_never_converted() -> None:
+    with pytest.raises(TypeError, match="take: rows is int32, needs int64"):
+        take(np.zeros(3), pynn.tensor(np.zeros(2, np.int32)))
+    with pytest.raises(TypeError, match=r"take: x \[2, 2\] is not C-contiguous"):
+        take(np.zeros((2, 4))[:, ::2], pynn.tensor(np.zeros(2, np.int64)))
+    with pytest.raises(ValueError, match=r"take: rows \[1, 2\] needs 1 axis"):
+        take(np.zeros(3), pynn.tensor(np.zeros((1, 2), np.int64)))
+
+
 def test_take_refuses_rows_of_any_layout() -> None:
     for array in (np.zeros((3, 4))[:, ::2], np.zeros(3, object)):
         with pytest.raises(IndexError, match=r"^take: index 3 is out of bounds"):

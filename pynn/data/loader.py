@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from pynn import _core
 from pynn.random import generator
+from pynn.tape import constant
+from pynn.tensor import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -56,19 +58,25 @@ def normalize_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     return out.reshape(len(images), 1, *images.shape[-2:])
 
 
-def take(array: Array, rows: npt.ArrayLike) -> Array:
+@overload
+def take(array: Array, rows: Tensor) -> Tensor: ...
+@overload
+def take(array: Array, rows: npt.ArrayLike) -> Array: ...
+def take(array: Array, rows: npt.ArrayLike | Tensor) -> Array | Tensor:
     """Return ``array[rows]`` as a new array, copied by all threads: the batch of a hand-written training loop.
+
+    In a function under `pynn.capture`, whose arguments are tensors, every replay takes its rows out of this very array.
 
     Parameters
     ----------
     array : ndarray ``[N, ...]``
         Samples, of any dtype; quickest if C-contiguous.
     rows : integers ``[K]``
-        Which samples, -N to N-1; negative ones count from the end.
+        Which samples, -N to N-1; negative ones count from the end. A Tensor must be int64, and `array` then contiguous.
 
     Returns
     -------
-    ndarray ``[K, ...]``
+    ndarray ``[K, ...]``, or a Tensor if `rows` is one
 
     Raises
     ------
@@ -85,7 +93,10 @@ def take(array: Array, rows: npt.ArrayLike) -> Array:
     array([[5, 6],
            [1, 2]])
     """
-    array, indices = np.asarray(array), np.asarray(rows)
+    array = np.asarray(array)
+    if isinstance(rows, Tensor):
+        return constant(_core.take_rows(array, rows.data))
+    indices = np.asarray(rows)
     if indices.dtype.kind not in "iu" and indices.size:
         raise TypeError(f"take: rows must hold integers, got {indices.dtype}")
     if indices.ndim != 1 or array.ndim == 0:
