@@ -375,6 +375,9 @@ LAYERS = {
     "tanh": (lambda n: n.Tanh(), (3, 4)),
     "gelu": (lambda n: n.GELU(), (3, 4)),
     "gelu tanh": (lambda n: n.GELU("tanh"), (3, 4)),
+    "silu": (lambda n: n.SiLU(), (3, 4)),
+    "elu": (lambda n: n.ELU(0.7), (3, 4)),
+    "softplus": (lambda n: n.Softplus(2.0, 1.0), (30, 4)),
     "softmax": (lambda n: n.Softmax(1), (3, 4, 2)),
     "log_softmax": (lambda n: n.LogSoftmax(-1), (3, 4)),
     "identity": (lambda n: n.Identity(), (3, 4)),
@@ -388,6 +391,19 @@ LAYERS = {
     "layer_norm 2 axes": (lambda n: n.LayerNorm((4, 5), eps=1e-3), (2, 4, 5)),
     "layer_norm plain": (lambda n: n.LayerNorm(5, elementwise_affine=False), (3, 5)),
     "layer_norm no bias": (lambda n: n.LayerNorm(5, bias=False), (3, 5)),
+    "group_norm": (lambda n: n.GroupNorm(2, 6), (3, 6, 4, 5)),
+    "group_norm [N, C]": (lambda n: n.GroupNorm(3, 6, eps=1e-3), (3, 6)),
+    "group_norm instances": (lambda n: n.GroupNorm(6, 6, affine=False), (2, 6, 7)),
+    "conv_transpose2d": (lambda n: n.ConvTranspose2d(4, 3, 3), (2, 4, 5, 6)),
+    "conv_transpose2d options": (
+        lambda n: n.ConvTranspose2d(4, 6, (3, 2), (3, 2), (1, 2), (2, 1), 2, False, (1, 2)),
+        (2, 4, 5, 6),
+    ),
+    "conv_transpose2d of a GAN": (lambda n: n.ConvTranspose2d(4, 2, 4, 2, 1), (2, 4, 7, 7)),
+    "upsample": (lambda n: n.Upsample(scale_factor=2), (2, 3, 4, 5)),
+    "upsample bilinear": (lambda n: n.Upsample((7, 3), mode="bilinear"), (2, 3, 4, 5)),
+    "unflatten": (lambda n: n.Unflatten(1, (2, -1)), (3, 6, 2)),
+    "unflatten the last": (lambda n: n.Unflatten(-1, (2, 3)), (3, 6)),
 }
 
 
@@ -432,7 +448,12 @@ def test_embedding_equals_pytorchs(rng):
 
 @needs_torch
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("name", ["CrossEntropyLoss", "smooth", "MSELoss", "BCEWithLogitsLoss"])
+@pytest.mark.parametrize(
+    "name",
+    ["CrossEntropyLoss", "smooth", "NLLLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "beta", "KLDivLoss", "log",
+     "batchmean", "BCEWithLogitsLoss"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # PyTorch's: of KLDivLoss
 def test_loss_equals_pytorchs(rng, name, reduction):
     x = rng.normal(size=(6, 4))
     target = rng.uniform(size=(6, 4))
@@ -441,6 +462,15 @@ def test_loss_equals_pytorchs(rng, name, reduction):
         target = np.array([0, 3, 1, -7, 2, 2])
         options |= {"ignore_index": -7, "label_smoothing": 0.1 if name == "smooth" else 0.0}
         name = "CrossEntropyLoss"
+    elif name == "NLLLoss":
+        target = np.array([0, 3, 1, -7, 2, 2])
+        options |= {"ignore_index": -7}
+    elif name == "beta":
+        options |= {"beta": 0.3}
+        name = "SmoothL1Loss"
+    elif name in ("log", "batchmean"):
+        options |= {"log_target": True} if name == "log" else {"reduction": "batchmean"}
+        name = "KLDivLoss"
     tx = torch.from_numpy(x).requires_grad_()
     px = pynn.Tensor(x, requires_grad=True)
     ty = getattr(torch.nn, name)(**options)(tx, torch.from_numpy(target))

@@ -97,6 +97,40 @@ py::array clip_backward(const py::array& dy, const py::array& x, double low, dou
   });
 }
 
+py::array elu(const py::array& x, double alpha) {
+  return by_dtype("elu", "x", x, [&](auto zero) {
+    using T = decltype(zero);
+    return apply<T>("elu", x, [=](T* y, const T* v, int64_t n) { kernels<T>().elementwise.elu(y, v, T(alpha), n); });
+  });
+}
+
+py::array elu_backward(const py::array& dy, const py::array& x, double alpha) {
+  return by_dtype("elu_backward", "dy", dy, [&](auto zero) {
+    using T = decltype(zero);
+    return apply_backward<T>("elu_backward", "x", dy, x, [=](T* dx, const T* d, const T* v, int64_t n) {
+      kernels<T>().elementwise.elu_backward(dx, d, v, T(alpha), n);
+    });
+  });
+}
+
+py::array softplus(const py::array& x, double beta, double threshold) {
+  return by_dtype("softplus", "x", x, [&](auto zero) {
+    using T = decltype(zero);
+    return apply<T>("softplus", x, [=](T* y, const T* v, int64_t n) {
+      kernels<T>().elementwise.softplus(y, v, T(beta), T(threshold), n);
+    });
+  });
+}
+
+py::array softplus_backward(const py::array& dy, const py::array& x, double beta, double threshold) {
+  return by_dtype("softplus_backward", "dy", dy, [&](auto zero) {
+    using T = decltype(zero);
+    return apply_backward<T>("softplus_backward", "x", dy, x, [=](T* dx, const T* d, const T* v, int64_t n) {
+      kernels<T>().elementwise.softplus_backward(dx, d, v, T(beta), T(threshold), n);
+    });
+  });
+}
+
 py::array gelu(const py::array& x, bool approximate) {
   return approximate ? unary("gelu", x, &ElementwiseKernels<float>::gelu_tanh, &ElementwiseKernels<double>::gelu_tanh)
                      : unary("gelu", x, &ElementwiseKernels<float>::gelu, &ElementwiseKernels<double>::gelu);
@@ -139,6 +173,12 @@ void bind_elementwise(py::module_& m) {
   PYNN_UNARY_BACKWARD(tanh_backward, y);
   m.def("gelu", gelu, py::arg("x"), py::arg("approximate"));
   m.def("gelu_backward", gelu_backward, py::arg("dy"), py::arg("x"), py::arg("approximate"));
+  PYNN_UNARY(silu);
+  PYNN_UNARY_BACKWARD(silu_backward, x);
+  m.def("elu", elu, py::arg("x"), py::arg("alpha"));
+  m.def("elu_backward", elu_backward, py::arg("dy"), py::arg("x"), py::arg("alpha"));
+  m.def("softplus", softplus, py::arg("x"), py::arg("beta"), py::arg("threshold"));
+  m.def("softplus_backward", softplus_backward, py::arg("dy"), py::arg("x"), py::arg("beta"), py::arg("threshold"));
   PYNN_UNARY(exp);
   PYNN_UNARY(log);
   PYNN_UNARY(sqrt);

@@ -93,40 +93,62 @@ void require_targets(const char* op, const std::vector<int64_t>& target, int64_t
   }
 }
 
-py::tuple cross_entropy(const py::array& logits_array, const py::array& target_array, int64_t ignore_index,
-                        double label_smoothing, const std::string& reduction_name, bool need_grad) {
-  constexpr const char* op = "cross_entropy";
-  return by_dtype(op, "logits", logits_array, [&](auto zero) -> py::tuple {
+// A loss of rows by their labels: compute(loss, dx, x, labels, reduction, rows, classes), where dx may be null.
+template <class Compute>
+py::tuple loss_of_rows(const char* op, const char* name, const py::array& x_array, const py::array& target_array,
+                       int64_t ignore_index, const std::string& reduction_name, bool need_grad,
+                       const Compute& compute) {
+  return by_dtype(op, name, x_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
-    const View<T> logits = view<T>(op, "logits", logits_array);
+    const View<T> x = view<T>(op, name, x_array);
     const View<int64_t> target = view<int64_t>(op, "target", target_array);
     const ops::Reduction reduction = reduction_from_name(op, reduction_name);
-    if (logits.ndim() != 2) throw_value(op, "logits " + to_string(logits.shape) + " needs 2 axes, [N, C]");
-    const int64_t rows = logits.shape[0], classes = logits.shape[1];
+    if (x.ndim() != 2) throw_value(op, std::string(name) + " " + to_string(x.shape) + " needs 2 axes, [N, C]");
+    const int64_t rows = x.shape[0], classes = x.shape[1];
     if (target.shape != Shape{rows}) {
-      throw_value(op, "logits " + to_string(logits.shape) + " needs target " + to_string({rows}) + ", got " +
+      throw_value(op, std::string(name) + " " + to_string(x.shape) + " needs target " + to_string({rows}) + ", got " +
                           to_string(target.shape));
     }
-    if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
-      throw_value(op, "label_smoothing is " + std::to_string(label_smoothing) + ", needs 0..1");
-    }
     py::array_t<T> loss = empty<T>(op, reduction == ops::Reduction::none ? Shape{rows} : Shape{});
-    std::optional<py::array_t<T>> dlogits;
-    if (need_grad) dlogits = empty<T>(op, logits.shape);
+    std::optional<py::array_t<T>> dx;
+    if (need_grad) dx = empty<T>(op, x.shape);
     T* loss_data = data_of(loss);
-    T* dlogits_data = dlogits ? data_of(*dlogits) : nullptr;
-    launch([=, logits = logits.data, target = target.data, n = target.size] {
-      const std::vector<int64_t> labels = copy_of(target, n);
+    T* dx_data = dx ? data_of(*dx) : nullptr;
+    launch([=, x = x.data, target = target.data] {
+      const std::vector<int64_t> labels = copy_of(target, rows);
       require_targets(op, labels, classes, ignore_index);
-      ops::cross_entropy(loss_data, dlogits_data, logits, labels.data(), ignore_index, label_smoothing, reduction, rows,
-                         classes);
+      compute(loss_data, dx_data, x, labels.data(), reduction, rows, classes);
     });
-    return py::make_tuple(loss, dlogits);
+    return py::make_tuple(loss, dx);
   });
 }
 
-py::tuple elementwise_loss(const char* op, ops::ElementwiseLoss kind, const py::array& x_array,
-                           const py::array& target_array, const std::string& reduction_name, bool need_grad) {
+py::tuple cross_entropy(const py::array& logits, const py::array& target, int64_t ignore_index, double label_smoothing,
+                        const std::string& reduction_name, bool need_grad) {
+  constexpr const char* op = "cross_entropy";
+  if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
+    throw_value(op, "label_smoothing is " + std::to_string(label_smoothing) + ", needs 0..1");
+  }
+  return loss_of_rows(op, "logits", logits, target, ignore_index, reduction_name, need_grad,
+                      [=](auto* loss, auto* dx, const auto* x, const int64_t* labels, ops::Reduction reduction,
+                          int64_t rows, int64_t classes) {
+                        ops::cross_entropy(loss, dx, x, labels, ignore_index, label_smoothing, reduction, rows,
+                                           classes);
+                      });
+}
+
+py::tuple nll_loss(const py::array& log_probs, const py::array& target, int64_t ignore_index,
+                   const std::string& reduction_name, bool need_grad) {
+  return loss_of_rows(
+      "nll_loss", "log_probs", log_probs, target, ignore_index, reduction_name, need_grad,
+      [=](auto* loss, auto* dx, const auto* x, const int64_t* labels, ops::Reduction reduction, int64_t rows,
+          int64_t classes) { ops::nll_loss(loss, dx, x, labels, ignore_index, reduction, rows, classes); });
+}
+
+// A loss of elements: compute(loss, dx, x, target, reduction, n), where dx may be null.
+template <class Compute>
+py::tuple elementwise_loss(const char* op, const py::array& x_array, const py::array& target_array,
+                           const std::string& reduction_name, bool need_grad, const Compute& compute) {
   return by_dtype(op, "x", x_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
     const View<T> x = view<T>(op, "x", x_array), target = view<T>(op, "target", target_array);
@@ -137,11 +159,31 @@ py::tuple elementwise_loss(const char* op, ops::ElementwiseLoss kind, const py::
     if (need_grad) dx = empty<T>(op, x.shape);
     T* loss_data = data_of(loss);
     T* dx_data = dx ? data_of(*dx) : nullptr;
-    launch([=, x = x.data, target = target.data, n = x.size] {
-      ops::elementwise_loss(kind, loss_data, dx_data, x, target, reduction, n);
-    });
+    launch([=, x = x.data, target = target.data, n = x.size] { compute(loss_data, dx_data, x, target, reduction, n); });
     return py::make_tuple(loss, dx);
   });
+}
+
+py::tuple loss_of_kind(const char* op, ops::ElementwiseLoss kind, const py::array& x, const py::array& target,
+                       const std::string& reduction_name, bool need_grad) {
+  return elementwise_loss(op, x, target, reduction_name, need_grad,
+                          [kind](auto* loss, auto* dx, const auto* v, const auto* t, ops::Reduction reduction,
+                                 int64_t n) { ops::elementwise_loss(kind, loss, dx, v, t, reduction, n); });
+}
+
+py::tuple kl_div(const py::array& x, const py::array& target, bool log_target, const std::string& reduction,
+                 bool need_grad) {
+  const auto kind = log_target ? ops::ElementwiseLoss::kl_div_log_target : ops::ElementwiseLoss::kl_div;
+  return loss_of_kind("kl_div", kind, x, target, reduction, need_grad);
+}
+
+py::tuple smooth_l1_loss(const py::array& x, const py::array& target, double beta, const std::string& reduction_name,
+                         bool need_grad) {
+  constexpr const char* op = "smooth_l1_loss";
+  if (!(beta >= 0)) throw_value(op, "beta is " + std::to_string(beta) + ", needs at least 0");
+  return elementwise_loss(op, x, target, reduction_name, need_grad,
+                          [beta](auto* loss, auto* dx, const auto* v, const auto* t, ops::Reduction reduction,
+                                 int64_t n) { ops::smooth_l1_loss(loss, dx, v, t, beta, reduction, n); });
 }
 
 template <ops::ElementwiseLoss kind>
@@ -149,7 +191,7 @@ void bind_elementwise_loss(py::module_& m, const char* name) {
   m.def(
       name,
       [name](const py::array& x, const py::array& target, const std::string& reduction, bool need_grad) {
-        return elementwise_loss(name, kind, x, target, reduction, need_grad);
+        return loss_of_kind(name, kind, x, target, reduction, need_grad);
       },
       py::arg("x"), py::arg("target"), py::arg("reduction"), py::arg("need_grad"));
 }
@@ -166,6 +208,13 @@ void bind_loss(py::module_& m) {
   bind_elementwise_loss<ops::ElementwiseLoss::mse>(m, "mse_loss");
   bind_elementwise_loss<ops::ElementwiseLoss::bce_with_logits>(m, "bce_with_logits");
   bind_elementwise_loss<ops::ElementwiseLoss::hinge>(m, "hinge_loss");
+  bind_elementwise_loss<ops::ElementwiseLoss::l1>(m, "l1_loss");
+  m.def("nll_loss", nll_loss, py::arg("log_probs"), py::arg("target"), py::arg("ignore_index"), py::arg("reduction"),
+        py::arg("need_grad"));
+  m.def("kl_div", kl_div, py::arg("x"), py::arg("target"), py::arg("log_target"), py::arg("reduction"),
+        py::arg("need_grad"));
+  m.def("smooth_l1_loss", smooth_l1_loss, py::arg("x"), py::arg("target"), py::arg("beta"), py::arg("reduction"),
+        py::arg("need_grad"));
 }
 
 }  // namespace pynn::bindings

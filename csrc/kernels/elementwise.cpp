@@ -112,6 +112,52 @@ void gelu_tanh_backward(T* dx, const T* dy, const T* x, int64_t n) {
   });
 }
 
+// silu(x) = x s with s = sigmoid(x), its slope s (1 + x (1 - s))
+template <class T>
+void silu(T* y, const T* x, int64_t n) {
+  map(y, x, n, [](Vec<T> v) { return v * sigmoid(v); });
+}
+template <class T>
+void silu_backward(T* dx, const T* dy, const T* x, int64_t n) {
+  map_backward(dx, dy, x, n, [](Vec<T> d, Vec<T> v) {
+    const Vec<T> s = sigmoid(v), one = constant<T>(1);
+    return d * s * fma(v, one - s, one);
+  });
+}
+
+// elu(x) = x > 0 ? x : alpha (e^x - 1), where e^x - 1 = 2 t / (1 - t) with t = tanh(x / 2) does not cancel
+template <class T>
+void elu(T* y, const T* x, T alpha, int64_t n) {
+  const Vec<T> scale(2 * alpha);
+  map(y, x, n, [=](Vec<T> v) {
+    const Vec<T> t = tanh(v * constant<T>(0.5));
+    return select(zero<T>() < v, v, scale * t / (constant<T>(1) - t));
+  });
+}
+template <class T>
+void elu_backward(T* dx, const T* dy, const T* x, T alpha, int64_t n) {
+  const Vec<T> scale(alpha);
+  map_backward(dx, dy, x, n, [=](Vec<T> d, Vec<T> v) { return select(zero<T>() < v, d, d * scale * exp(v)); });
+}
+
+// softplus(x) = log(1 + e^z) / beta with z = beta x, and x where z > threshold
+template <class T>
+void softplus(T* y, const T* x, T beta, T threshold, int64_t n) {
+  const Vec<T> scale(beta), linear(threshold);
+  map(y, x, n, [=](Vec<T> v) {
+    const Vec<T> z = scale * v, positive = select(z < zero<T>(), zero<T>(), z);
+    return select(linear < z, v, (positive + log1p(exp(zero<T>() - abs(z)))) / scale);
+  });
+}
+template <class T>
+void softplus_backward(T* dx, const T* dy, const T* x, T beta, T threshold, int64_t n) {
+  const Vec<T> scale(beta), linear(threshold);
+  map_backward(dx, dy, x, n, [=](Vec<T> d, Vec<T> v) {
+    const Vec<T> z = scale * v;
+    return select(linear < z, d, d * sigmoid(z));
+  });
+}
+
 template <class T>
 void exp_forward(T* y, const T* x, int64_t n) {
   map(y, x, n, [](Vec<T> v) { return exp(v); });
@@ -170,6 +216,12 @@ ElementwiseKernels<T> table() {
           gelu_backward<T>,
           gelu_tanh<T>,
           gelu_tanh_backward<T>,
+          silu<T>,
+          silu_backward<T>,
+          elu<T>,
+          elu_backward<T>,
+          softplus<T>,
+          softplus_backward<T>,
           exp_forward<T>,
           log_forward<T>,
           sqrt_forward<T>,

@@ -24,6 +24,12 @@ struct ElementwiseKernels {
   UnaryBackward gelu_backward;  // of x
   Unary gelu_tanh;              // the approximation by tanh
   UnaryBackward gelu_tanh_backward;
+  Unary silu;
+  UnaryBackward silu_backward;  // of x
+  void (*elu)(T* y, const T* x, T alpha, int64_t n);
+  void (*elu_backward)(T* dx, const T* dy, const T* x, T alpha, int64_t n);
+  void (*softplus)(T* y, const T* x, T beta, T threshold, int64_t n);
+  void (*softplus_backward)(T* dx, const T* dy, const T* x, T beta, T threshold, int64_t n);
   Unary exp;
   Unary log;
   Unary sqrt;

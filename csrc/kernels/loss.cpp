@@ -154,9 +154,7 @@ struct BceWithLogits {
   template <class T>
   static PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) {
     const Vec<T> zero = Vec<T>::zero(), one(T(1)), e = exp(zero - abs(x)), u = one + e;
-    // log(1 + e) = log(u) e / (u - 1) takes back what 1 + e rounded away (Kahan; Goldberg 1991, theorem 4).
-    const Vec<T> log1p = select(u == one, e, log(u) * e / (u - one));
-    loss = (select(x < zero, zero, x) - x * target) + log1p;
+    loss = (select(x < zero, zero, x) - x * target) + log1p(e);
     dx = select(x < zero, e, one) / u - target;
   }
 };
@@ -170,15 +168,65 @@ struct Hinge {
   }
 };
 
-template <class Loss, class T>
-double elementwise_loss(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n) {
+// loss = target (log(target) - x), 0 for target 0; dx = -target. With LogTarget, target stands for its logarithm.
+template <bool LogTarget>
+struct KlDiv {
+  template <class T>
+  static PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) {
+    const Vec<T> zero = Vec<T>::zero();
+    if constexpr (LogTarget) {
+      const Vec<T> p = exp(target);
+      loss = p * (target - x);
+      dx = zero - p;
+    } else {
+      loss = select(target == zero, zero, target * (log(target) - x));
+      dx = zero - target;
+    }
+  }
+};
+
+struct L1 {
+  template <class T>
+  static PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) {
+    const Vec<T> zero = Vec<T>::zero(), one(T(1)), difference = x - target;
+    loss = abs(difference);
+    dx = select(zero < difference, one, select(difference < zero, zero - one, difference));  // 0 at 0, NaN at NaN
+  }
+};
+
+// loss = d^2 / (2 beta) where d = |x - target| < beta, else d - beta / 2: with c = min(d, beta), c (d - c / 2) / beta
+template <class T>
+struct SmoothL1 {
+  T beta;
+
+  PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) const {
+    const Vec<T> one(T(1)), minus_one(T(-1)), half(T(0.5)), width(beta), difference = x - target;
+    const Vec<T> distance = abs(difference), c = min(width, distance);
+    loss = c * (distance - half * c) / width;
+    dx = max(minus_one, min(one, difference / width));
+  }
+};
+
+template <class T, class Loss>
+PYNN_INLINE double sum_losses(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n, Loss terms) {
   return sum_terms<T>(n, [&](int64_t i, auto lanes) {
     Vec<T> value, gradient;
-    Loss::apply(value, gradient, load(x + i, lanes), load(target + i, lanes));
+    terms.apply(value, gradient, load(x + i, lanes), load(target + i, lanes));
     if (loss != nullptr) store(loss + i, value, lanes);
     if (dx != nullptr) store(dx + i, gradient * Vec<T>(scale), lanes);
     return value;
   });
+}
+
+template <class Loss, class T>
+double elementwise_loss(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n) {
+  return sum_losses(loss, dx, x, target, scale, n, Loss{});
+}
+
+template <class T>
+double smooth_l1(T* loss, T* dx, const T* x, const T* target, T beta, T scale, int64_t n) {
+  if (beta == T(0)) return sum_losses(loss, dx, x, target, scale, n, L1{});
+  return sum_losses(loss, dx, x, target, scale, n, SmoothL1<T>{beta});
 }
 
 template <class T>
@@ -190,7 +238,11 @@ LossKernels<T> table() {
           cross_entropy<T>,
           elementwise_loss<Mse, T>,
           elementwise_loss<BceWithLogits, T>,
-          elementwise_loss<Hinge, T>};
+          elementwise_loss<Hinge, T>,
+          elementwise_loss<L1, T>,
+          elementwise_loss<KlDiv<false>, T>,
+          elementwise_loss<KlDiv<true>, T>,
+          smooth_l1<T>};
 }
 
 }  // namespace

@@ -29,6 +29,10 @@ struct LossKernels {
   double (*mse)(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n);
   double (*bce_with_logits)(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n);
   double (*hinge)(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n);
+  double (*l1)(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n);
+  double (*kl_div)(T* loss, T* dx, const T* x, const T* target, T scale, int64_t n);
+  double (*kl_div_log_target)(T* loss, T* dx, const T* x, const T* log_target, T scale, int64_t n);
+  double (*smooth_l1)(T* loss, T* dx, const T* x, const T* target, T beta, T scale, int64_t n);
 };
 
 }  // namespace pynn

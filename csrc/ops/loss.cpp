@@ -32,6 +32,18 @@ double sum_chunks(int64_t size, int64_t grain, const Chunk& chunk) {
   return sum;
 }
 
+// apply(loss, dx, x, target, scale, n) is a kernel
+template <class T, class Apply>
+void reduce_loss(T* loss, T* dx, const T* x, const T* target, Reduction reduction, int64_t n, const Apply& apply) {
+  const bool mean = reduction == Reduction::mean, each = reduction == Reduction::none;
+  const T scale = static_cast<T>(mean ? 1.0 / static_cast<double>(n) : 1.0);
+  const double sum = sum_chunks(n, kChunk, [&](int64_t begin, int64_t end) {
+    return apply(each ? loss + begin : nullptr, dx != nullptr ? dx + begin : nullptr, x + begin, target + begin, scale,
+                 end - begin);
+  });
+  if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(n) : sum);
+}
+
 }  // namespace
 
 template <class T>
@@ -73,19 +85,46 @@ void cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, 
 }
 
 template <class T>
+void nll_loss(T* loss, T* dlog_probs, const T* log_probs, const int64_t* target, int64_t ignore_index,
+              Reduction reduction, int64_t rows, int64_t cols) {
+  const int64_t kept = rows - std::count(target, target + rows, ignore_index);
+  const bool mean = reduction == Reduction::mean, each = reduction == Reduction::none;
+  const T slope = static_cast<T>(mean && kept > 0 ? -1.0 / static_cast<double>(kept) : -1.0);
+  const double sum = sum_chunks(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
+    double part = 0;
+    if (dlog_probs != nullptr) std::fill(dlog_probs + begin * cols, dlog_probs + end * cols, T(0));
+    for (int64_t i = begin; i < end; ++i) {
+      const bool ignored = target[i] == ignore_index;
+      const int64_t at = ignored ? 0 : i * cols + target[i];
+      const T row_loss = ignored ? T(0) : -log_probs[at];
+      part += static_cast<double>(row_loss);
+      if (each) loss[i] = row_loss;
+      if (dlog_probs != nullptr && !ignored) dlog_probs[at] = slope;
+    }
+    return part;
+  });
+  if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(kept) : sum);
+}
+
+template <class T>
 void elementwise_loss(ElementwiseLoss kind, T* loss, T* dx, const T* x, const T* target, Reduction reduction,
                       int64_t n) {
   const LossKernels<T>& kernel = kernels<T>().loss;
   const auto apply = kind == ElementwiseLoss::mse               ? kernel.mse
                      : kind == ElementwiseLoss::bce_with_logits ? kernel.bce_with_logits
-                                                                : kernel.hinge;
-  const bool mean = reduction == Reduction::mean, each = reduction == Reduction::none;
-  const T scale = static_cast<T>(mean ? 1.0 / static_cast<double>(n) : 1.0);
-  const double sum = sum_chunks(n, kChunk, [&](int64_t begin, int64_t end) {
-    return apply(each ? loss + begin : nullptr, dx != nullptr ? dx + begin : nullptr, x + begin, target + begin, scale,
-                 end - begin);
-  });
-  if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(n) : sum);
+                     : kind == ElementwiseLoss::hinge           ? kernel.hinge
+                     : kind == ElementwiseLoss::l1              ? kernel.l1
+                     : kind == ElementwiseLoss::kl_div          ? kernel.kl_div
+                                                                : kernel.kl_div_log_target;
+  reduce_loss(loss, dx, x, target, reduction, n, apply);
+}
+
+template <class T>
+void smooth_l1_loss(T* loss, T* dx, const T* x, const T* target, double beta, Reduction reduction, int64_t n) {
+  const auto apply = [beta](T* value, T* gradient, const T* v, const T* t, T scale, int64_t count) {
+    return kernels<T>().loss.smooth_l1(value, gradient, v, t, static_cast<T>(beta), scale, count);
+  };
+  reduce_loss(loss, dx, x, target, reduction, n, apply);
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                    \
@@ -94,6 +133,8 @@ void elementwise_loss(ElementwiseLoss kind, T* loss, T* dx, const T* x, const T*
   template void log_softmax(T*, const T*, int64_t, int64_t);                                                   \
   template void log_softmax_backward(T*, const T*, const T*, int64_t, int64_t);                                \
   template void cross_entropy(T*, T*, const T*, const int64_t*, int64_t, double, Reduction, int64_t, int64_t); \
+  template void nll_loss(T*, T*, const T*, const int64_t*, int64_t, Reduction, int64_t, int64_t);              \
+  template void smooth_l1_loss(T*, T*, const T*, const T*, double, Reduction, int64_t);                        \
   template void elementwise_loss(ElementwiseLoss, T*, T*, const T*, const T*, Reduction, int64_t);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)

@@ -23,11 +23,19 @@ template <class T>
 void cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, int64_t ignore_index,
                    double label_smoothing, Reduction reduction, int64_t rows, int64_t cols);
 
-enum class ElementwiseLoss { mse, bce_with_logits, hinge };
+// The same for log_probs [rows, cols] in place of logits.
+template <class T>
+void nll_loss(T* loss, T* dlog_probs, const T* log_probs, const int64_t* target, int64_t ignore_index,
+              Reduction reduction, int64_t rows, int64_t cols);
+
+enum class ElementwiseLoss { mse, bce_with_logits, hinge, l1, kl_div, kl_div_log_target };
 
 // x, target [n]; loss [1], or [n] for Reduction::none; dx [n] may be null
 template <class T>
 void elementwise_loss(ElementwiseLoss kind, T* loss, T* dx, const T* x, const T* target, Reduction reduction,
                       int64_t n);
+
+template <class T>
+void smooth_l1_loss(T* loss, T* dx, const T* x, const T* target, double beta, Reduction reduction, int64_t n);
 
 }  // namespace pynn::ops

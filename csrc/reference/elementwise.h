@@ -31,6 +31,19 @@ inline double gelu_tanh_backward(double dy, double x) {
   return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope);
 }
 
+inline double silu(double x) { return x * sigmoid(x); }
+inline double silu_backward(double dy, double x) { return dy * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x)); }
+
+inline double elu(double x, double alpha) { return x > 0 ? x : alpha * std::expm1(x); }
+inline double elu_backward(double dy, double x, double alpha) { return x > 0 ? dy : dy * alpha * std::exp(x); }
+
+inline double softplus(double x, double beta, double threshold) {
+  return beta * x > threshold ? x : (std::fmax(beta * x, 0.0) + std::log1p(std::exp(-std::abs(beta * x)))) / beta;
+}
+inline double softplus_backward(double dy, double x, double beta, double threshold) {
+  return beta * x > threshold ? dy : dy * sigmoid(beta * x);
+}
+
 inline double sqrt_backward(double dy, double y) { return dy / (2 * y); }
 inline double abs_backward(double dy, double x) { return x > 0 ? dy : x < 0 ? -dy : dy * x; }
 

@@ -68,4 +68,18 @@ inline void hinge(double& loss, double& dx, double x, double target) {
   dx = 1 - target * x <= 0 ? 0 : -target;
 }
 
+inline void kl_div(double& loss, double& dx, double x, double target) {
+  loss = target == 0 ? 0 : target * (std::log(target) - x);
+  dx = -target;
+}
+inline void kl_div_log_target(double& loss, double& dx, double x, double target) {
+  loss = std::exp(target) * (target - x);
+  dx = -std::exp(target);
+}
+inline void smooth_l1(double& loss, double& dx, double x, double target, double beta) {
+  const double d = x - target;
+  loss = std::abs(d) < beta ? d * d / (2 * beta) : std::abs(d) - beta / 2;
+  dx = std::abs(d) < beta ? d / beta : (d > 0) - (d < 0);
+}
+
 }  // namespace pynn::reference

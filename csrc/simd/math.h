@@ -75,6 +75,14 @@ PYNN_INLINE Vec<T> sigmoid(Vec<T> x) {
   return select(x < Vec<T>::zero(), e, one) / (one + e);
 }
 
+// log(1 + x), for x >= 0: log(u) x / (u - 1) with u = 1 + x takes back what 1 + x rounded away (Kahan; Goldberg 1991,
+// theorem 4).
+template <class T>
+PYNN_INLINE Vec<T> log1p(Vec<T> x) {
+  const Vec<T> one(T(1)), u = one + x;
+  return select(u == one, x, log(u) * x / (u - one));
+}
+
 // The normal distribution function Phi(x), and e^(-x^2 / 2), which its density needs as well. The tail Phi(-|x|) is
 // t P(t) e^(-x^2 / 2) with t = 1 / (1 + 0.39 |x| / sqrt 2): the form of Abramowitz and Stegun 7.1.26, fitted anew to
 // 4e-9.

@@ -68,6 +68,7 @@ TEST_CASE_TEMPLATE("elementwise kernels equal their naive twins", T, float, doub
   check_unary<T>("tanh", kernel.tanh, -10, 10, reference::tanh);
   check_unary<T>("gelu", kernel.gelu, -6, 6, reference::gelu);
   check_unary<T>("gelu_tanh", kernel.gelu_tanh, -6, 6, reference::gelu_tanh);
+  check_unary<T>("silu", kernel.silu, -20, 20, reference::silu);
   check_unary<T>("exp", kernel.exp, -5, 5, [](double x) { return std::exp(x); }, false);
   check_unary<T>("log", kernel.log, 1e-3, 1e3, [](double x) { return std::log(x); });
   check_unary<T>("sqrt", kernel.sqrt, 0, 9, [](double x) { return std::sqrt(x); });
@@ -82,6 +83,7 @@ TEST_CASE_TEMPLATE("gradients of elementwise kernels equal their naive twins", T
   check_backward<T>("gelu_backward", kernel.gelu_backward, -6, 6, reference::gelu_backward);
   // Its slope multiplies the rounding of the argument of tanh, which reaches 20.
   check_backward<T>("gelu_tanh_backward", kernel.gelu_tanh_backward, -6, 6, reference::gelu_tanh_backward, 6);
+  check_backward<T>("silu_backward", kernel.silu_backward, -20, 20, reference::silu_backward, 4);
   check_backward<T>("sqrt_backward", kernel.sqrt_backward, 0.1, 3, reference::sqrt_backward);
   check_backward<T>("abs_backward", kernel.abs_backward, -3, 3, reference::abs_backward);
 }
@@ -119,6 +121,34 @@ TEST_CASE_TEMPLATE("leaky_relu and clip equal their naive twins", T, float, doub
       check_close(dleaky, want_dleaky, 0, "leaky_relu_backward");
       check_close(clipped, want_clipped, 0, "clip");
       check_close(dclipped, want_dclipped, 0, "clip_backward");
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("elu and softplus equal their naive twins", T, float, double) {
+  const ElementwiseKernels<T>& kernel = kernels<T>().elementwise;
+  for (const int64_t n : kSizes) {
+    Guarded<T> wide = random_array<T>(n, -30, 30), small = random_array<T>(n, -1e-3, 1e-3);
+    for (const Guarded<T>& x : {wide, small, special_array<T>(n)}) {
+      const Guarded<T> dy = random_array<T>(n);
+      Guarded<T> elu(n), delu(n), softplus(n), dsoftplus(n);
+      for (int64_t i = 0; i < n; ++i) elu[i] = x[i];  // in place
+      kernel.elu(elu.data(), elu.data(), T(0.75), n);
+      kernel.elu_backward(delu.data(), dy.data(), x.data(), T(0.75), n);
+      kernel.softplus(softplus.data(), x.data(), T(2), T(20), n);
+      kernel.softplus_backward(dsoftplus.data(), dy.data(), x.data(), T(2), T(20), n);
+      for (int64_t i = 0; i < n; ++i) {
+        const auto v = static_cast<double>(x[i]), d = static_cast<double>(dy[i]);
+        const auto check = [&](T got, double want, double terms, const char* name) {
+          // Relative: near 0 elu must keep the digits of x. Below the normal numbers a result may be 0.
+          const double tolerance = rounding<T>(terms, std::abs(want)) + std::numeric_limits<T>::min();
+          check_close(Guarded<T>(1, got), Guarded<double>(1, want), tolerance, name);
+        };
+        check(elu[i], reference::elu(v, 0.75), 2, "elu");
+        check(delu[i], reference::elu_backward(d, v, 0.75), 1, "elu_backward");
+        check(softplus[i], reference::softplus(v, 2, 20), 2, "softplus");
+        check(dsoftplus[i], reference::softplus_backward(d, v, 2, 20), 2, "softplus_backward");
+      }
     }
   }
 }

@@ -30,7 +30,11 @@ struct Kind {
 };
 const Kind kKinds[] = {{ops::ElementwiseLoss::mse, reference::mse},
                        {ops::ElementwiseLoss::bce_with_logits, reference::bce_with_logits},
-                       {ops::ElementwiseLoss::hinge, reference::hinge}};
+                       {ops::ElementwiseLoss::hinge, reference::hinge},
+                       {ops::ElementwiseLoss::l1, [](double& loss, double& dx, double x,
+                                                     double target) { reference::smooth_l1(loss, dx, x, target, 0); }},
+                       {ops::ElementwiseLoss::kl_div, reference::kl_div},
+                       {ops::ElementwiseLoss::kl_div_log_target, reference::kl_div_log_target}};
 
 }  // namespace
 
@@ -129,10 +133,11 @@ TEST_CASE_TEMPLATE("elementwise losses equal the naive ones for all reductions",
     for (const int64_t n : {1, 3, 8, 15, 17, 33, 511, 513, 8192, 20001}) {
       const Guarded<T> x = random_array<T>(n, -9, 9), target = random_array<T>(n, 0, 1);
       Guarded<double> want(n), want_dx(n);
-      double sum = 0;
+      double sum = 0, size = 0;
       for (int64_t i = 0; i < n; ++i) {
         kind.reference(want[i], want_dx[i], double(x[i]), double(target[i]));
         sum += want[i];
+        size += std::abs(want[i]);
       }
       Guarded<T> loss(n), total(1), dx(n);
       ops::elementwise_loss(kind.kind, loss.data(), dx.data(), x.data(), target.data(), ops::Reduction::none, n);
@@ -141,12 +146,64 @@ TEST_CASE_TEMPLATE("elementwise losses equal the naive ones for all reductions",
 
       ops::elementwise_loss(kind.kind, total.data(), static_cast<T*>(nullptr), x.data(), target.data(),
                             ops::Reduction::sum, n);
-      check_close(total, Guarded<double>(1, sum), rounding<T>(32, sum + 1), "sum");
+      check_close(total, Guarded<double>(1, sum), rounding<T>(32, size + 1), "sum");
 
       ops::elementwise_loss(kind.kind, total.data(), dx.data(), x.data(), target.data(), ops::Reduction::mean, n);
       for (int64_t i = 0; i < n; ++i) want_dx[i] /= double(n);
-      check_close(total, Guarded<double>(1, sum / double(n)), rounding<T>(32, sum / double(n) + 1), "mean");
+      check_close(total, Guarded<double>(1, sum / double(n)), rounding<T>(32, size / double(n) + 1), "mean");
       check_close(dx, want_dx, rounding<T>(4, 20 / double(n)), "dx of the mean");
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("smooth_l1_loss equals the naive one", T, float, double) {
+  for (const double beta : {0.0, 0.5, 4.0}) {
+    for (const int64_t n : {1, 8, 17, 513, 20001}) {
+      Guarded<T> x = random_array<T>(n, -9, 9);
+      const Guarded<T> target = random_array<T>(n, 0, 1);
+      x[n / 2] = target[n / 2];  // where the sign is 0
+      Guarded<double> want(n), want_dx(n);
+      double sum = 0;
+      for (int64_t i = 0; i < n; ++i) {
+        reference::smooth_l1(want[i], want_dx[i], double(x[i]), double(target[i]), beta);
+        sum += want[i];
+      }
+      Guarded<T> loss(n), mean(1), dx(n);
+      ops::smooth_l1_loss(loss.data(), dx.data(), x.data(), target.data(), beta, ops::Reduction::none, n);
+      check_close(loss, want, rounding<T>(4, 10), "losses");
+      check_close(dx, want_dx, rounding<T>(4, 20), "dx");
+      ops::smooth_l1_loss(mean.data(), dx.data(), x.data(), target.data(), beta, ops::Reduction::mean, n);
+      for (int64_t i = 0; i < n; ++i) want_dx[i] /= double(n);
+      check_close(mean, Guarded<double>(1, sum / double(n)), rounding<T>(32, sum / double(n) + 1), "mean");
+      check_close(dx, want_dx, rounding<T>(4, 20 / double(n)), "dx of the mean");
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("nll_loss takes the label's entry of each row that is not ignored", T, float, double) {
+  for (const int64_t rows : {1, 5, 129}) {
+    for (const int64_t cols : {1, 7, 5000}) {
+      const Guarded<T> x = random_array<T>(rows * cols, -9, 0);
+      const Guarded<int64_t> target = random_target(rows, cols, -100);
+      Guarded<double> want(rows), want_d(rows * cols);
+      double kept = 0, sum = 0;
+      for (int64_t i = 0; i < rows; ++i) {
+        if (target[i] == -100) continue;
+        sum += want[i] = -double(x[i * cols + target[i]]);
+        want_d[i * cols + target[i]] = -1;
+        ++kept;
+      }
+      Guarded<T> loss(rows), total(1), d(rows * cols, T(5));
+      ops::nll_loss(loss.data(), d.data(), x.data(), target.data(), -100, ops::Reduction::none, rows, cols);
+      check_close(loss, want, 0, "losses");
+      check_close(d, want_d, 0, "dlog_probs");
+      ops::nll_loss(total.data(), static_cast<T*>(nullptr), x.data(), target.data(), -100, ops::Reduction::sum, rows,
+                    cols);
+      check_close(total, Guarded<double>(1, sum), rounding<T>(1, sum), "sum");
+      ops::nll_loss(total.data(), d.data(), x.data(), target.data(), -100, ops::Reduction::mean, rows, cols);
+      for (int64_t i = 0; i < want_d.size(); ++i) want_d[i] /= kept;
+      check_close(total, Guarded<double>(1, sum / kept), rounding<T>(1, sum / kept), "mean");
+      check_close(d, want_d, rounding<T>(1, 1 / kept), "dlog_probs of the mean");
     }
   }
 }

@@ -4,6 +4,7 @@ All take tensors or NumPy arrays, float32 or float64, one dtype per call (TypeEr
 shapes that do not fit.
 """
 
+from pynn.functional.activations import elu, silu, softplus
 from pynn.functional.attention import scaled_dot_product_attention, self_attention
 from pynn.functional.conv import avg_pool2d, conv1d, conv2d, conv2d_max_pool2d, global_avg_pool2d, max_pool2d
 from pynn.functional.elementwise import (
@@ -32,13 +33,18 @@ from pynn.functional.loss import (
     binary_cross_entropy_with_logits,
     cross_entropy,
     hinge_loss,
+    kl_div,
+    l1_loss,
     log_softmax,
     mse_loss,
+    nll_loss,
+    smooth_l1_loss,
     softmax,
 )
-from pynn.functional.norm import batch_norm, dropout, embedding, layer_norm
+from pynn.functional.norm import batch_norm, dropout, embedding, group_norm, layer_norm
 from pynn.functional.recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from pynn.functional.reduction import argmax, max, mean, min, require_finite, sum, var
+from pynn.functional.resize import conv_transpose2d, interpolate
 from pynn.functional.shape import (
     astype,
     broadcast_to,
@@ -65,18 +71,24 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv2d_max_pool2d",
+    "conv_transpose2d",
     "cross_entropy",
     "div",
     "dropout",
+    "elu",
     "embedding",
     "exp",
     "flatten",
     "gelu",
     "global_avg_pool2d",
+    "group_norm",
     "gru",
     "gru_cell",
     "hinge_loss",
     "index",
+    "interpolate",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -94,6 +106,7 @@ __all__ = [
     "mse_loss",
     "mul",
     "neg",
+    "nll_loss",
     "pad",
     "pow",
     "relu",
@@ -104,7 +117,10 @@ __all__ = [
     "scaled_dot_product_attention",
     "self_attention",
     "sigmoid",
+    "silu",
+    "smooth_l1_loss",
     "softmax",
+    "softplus",
     "sqrt",
     "stack",
     "sub",

@@ -15,8 +15,12 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "hinge_loss",
+    "kl_div",
+    "l1_loss",
     "log_softmax",
     "mse_loss",
+    "nll_loss",
+    "smooth_l1_loss",
     "softmax",
 ]
 
@@ -114,15 +118,49 @@ def cross_entropy(
     >>> round(loss.item(), 4)  # log(2)
     0.6931
     """
-    one_of("cross_entropy", "reduction", reduction, REDUCTIONS)
-    ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
     label_smoothing = number("cross_entropy", "label_smoothing", label_smoothing)
-    x, classes = as_tensor(logits), int64("cross_entropy", "target", target)
+
+    def rows(x: Array, labels: Array, need_grad: bool) -> tuple[Array, Array | None]:
+        return _core.cross_entropy(x, labels, ignore_index, label_smoothing, reduction, need_grad)
+
+    ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
+    return _loss_of_rows("cross_entropy", "logits", rows, logits, target, reduction)
+
+
+def nll_loss(log_probs: Input, target: Input, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+    """Return the negative log-likelihood -log_probs[target] of integer classes: `cross_entropy` after `log_softmax`.
+
+    Shapes, `ignore_index`, `reduction` and errors are those of `cross_entropy`, which is quicker for both steps in one.
+
+    >>> import pynn, numpy as np
+    >>> log_probs = pynn.functional.log_softmax(pynn.tensor([[0.0, 0.0]]))
+    >>> round(pynn.functional.nll_loss(log_probs, np.array([1])).item(), 4)
+    0.6931
+    """
+    ignore_index = integer("nll_loss", "ignore_index", ignore_index)
+
+    def rows(x: Array, labels: Array, need_grad: bool) -> tuple[Array, Array | None]:
+        return _core.nll_loss(x, labels, ignore_index, reduction, need_grad)
+
+    return _loss_of_rows("nll_loss", "log_probs", rows, log_probs, target, reduction)
+
+
+def _loss_of_rows(
+    op: str,
+    name: str,
+    forward: Callable[[Array, Array, bool], tuple[Array, Array | None]],
+    given: Input,
+    target: Input,
+    reduction: str,
+) -> Tensor:
+    """Apply a loss of rows [N, C] and classes [N] to [N, C, d1, …] and [N, d1, …], or to [C] and []."""
+    one_of(op, "reduction", reduction, REDUCTIONS)
+    x, classes = as_tensor(given), int64(op, "target", target)
     shape = x.data.shape
     ndim = len(shape)
     if ndim == 0 or classes.shape != shape[: ndim > 1] + shape[2:]:
         raise ValueError(
-            f"cross_entropy: logits {list(x.shape)} and target {list(classes.shape)} do not fit; "
+            f"{op}: {name} {list(x.shape)} and target {list(classes.shape)} do not fit; "
             "needs [N, C] and [N], or [N, C, d1, ...] and [N, d1, ...]"
         )
     labels = classes
@@ -130,15 +168,14 @@ def cross_entropy(
         if ndim > 2:
             x = transpose(x, (0, *range(2, ndim), 1))
         x, labels = reshape(x, (classes.size, x.shape[-1])), classes.reshape(-1)
-    need_grad = x.requires_grad and is_grad_enabled()
-    loss, dlogits = _core.cross_entropy(x.data, labels, ignore_index, label_smoothing, reduction, need_grad)
-    rows = reduction == "none"
+    loss, dx1 = forward(x.data, labels, x.requires_grad and is_grad_enabled())
+    each = reduction == "none"
 
     def backward(dloss: Array) -> Gradients:
-        return (_scaled(dlogits, dloss.reshape(-1, 1) if rows else dloss),)
+        return (_scaled(dx1, dloss.reshape(-1, 1) if each else dloss),)
 
-    y = record("cross_entropy", loss, (x,), backward)
-    return reshape(y, classes.shape) if rows and classes.ndim != 1 else y
+    y = record(op, loss, (x,), backward)
+    return reshape(y, classes.shape) if each and classes.ndim != 1 else y
 
 
 def mse_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
@@ -148,16 +185,75 @@ def mse_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
     >>> pynn.functional.mse_loss(pynn.tensor([1.0, 3.0]), pynn.tensor([1.0, 1.0]))
     Tensor(2., dtype=float32)
     """
-    one_of("mse_loss", "reduction", reduction, REDUCTIONS)
+    return _loss_of_difference("mse_loss", _core.mse_loss, x, target, (), reduction)
+
+
+def l1_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
+    """Return the mean absolute error |x - target| of two tensors of one shape; both can have gradients.
+
+    >>> import pynn
+    >>> pynn.functional.l1_loss(pynn.tensor([1.0, 3.0]), pynn.tensor([1.0, 1.0]))
+    Tensor(1., dtype=float32)
+    """
+    return _loss_of_difference("l1_loss", _core.l1_loss, x, target, (), reduction)
+
+
+def smooth_l1_loss(x: Input, target: Input, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """Return (x - target)² / (2 beta) where |x - target| < beta, else |x - target| - beta / 2 (Girshick 2015).
+
+    Both tensors, of one shape, can have gradients; `beta` 0 is `l1_loss`. arXiv:1504.08083.
+
+    >>> import pynn
+    >>> pynn.functional.smooth_l1_loss(pynn.tensor([0.5, 3.0]), pynn.tensor([0.0, 0.0]), "none")
+    Tensor([0.125, 2.5  ], dtype=float32)
+    """
+    beta = number("smooth_l1_loss", "beta", beta)
+    return _loss_of_difference("smooth_l1_loss", _core.smooth_l1_loss, x, target, (beta,), reduction)
+
+
+def _loss_of_difference(
+    name: str,
+    forward: Callable[..., tuple[Array, Array | None]],
+    x: Input,
+    target: Input,
+    options: tuple[float, ...],
+    reduction: str,
+) -> Tensor:
+    """Apply a loss of x - target, whose two gradients differ in their sign."""
+    one_of(name, "reduction", reduction, REDUCTIONS)
     x, target = as_tensor(x), as_tensor(target)
     need_x, need_target = x.requires_grad, target.requires_grad
-    loss, dx1 = _core.mse_loss(x.data, target.data, reduction, (need_x or need_target) and is_grad_enabled())
+    need_grad = (need_x or need_target) and is_grad_enabled()
+    loss, dx1 = forward(x.data, target.data, *options, reduction, need_grad)
 
     def backward(dloss: Array) -> Gradients:
         dx = _scaled(dx1, dloss)
         return dx if need_x else None, _core.neg(dx) if need_target else None
 
-    return record("mse_loss", loss, (x, target), backward)
+    return record(name, loss, (x, target), backward)
+
+
+def kl_div(x: Input, target: Input, reduction: str = "mean", log_target: bool = False) -> Tensor:
+    """Return target · (log(target) - x) for log-probabilities `x`, each element on its own; 0 where the target is 0.
+
+    `target` holds probabilities, or with `log_target` their logarithms, and takes no gradient. "mean" is over the
+    elements; "batchmean", the sum over the length of the first axis, is the divergence (Kullback and Leibler 1951).
+
+    >>> import pynn
+    >>> x, target = pynn.tensor([[0.5, 0.5]]).log(), pynn.tensor([[1.0, 0.0]])
+    >>> round(pynn.functional.kl_div(x, target, "batchmean").item(), 4)  # log(2)
+    0.6931
+    """
+    one_of("kl_div", "reduction", reduction, (*REDUCTIONS, "batchmean"))
+    x = as_tensor(x)
+    if reduction == "batchmean":
+        rows = x.shape[0] if x.ndim else 1
+        return kl_div(x, target, "sum", log_target) / rows
+
+    def forward(x: Array, target: Array, reduction: str, need_grad: bool) -> tuple[Array, Array | None]:
+        return _core.kl_div(x, target, log_target, reduction, need_grad)
+
+    return _loss("kl_div", forward, x, target, reduction)
 
 
 def binary_cross_entropy_with_logits(x: Input, target: Input, reduction: str = "mean") -> Tensor:

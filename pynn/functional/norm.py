@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from pynn import _core, random
-from pynn.functional._args import Array, Gradients, Input, as_tensor, int64, number
+from pynn.functional._args import Array, Gradients, Input, as_tensor, int64, integer, number
 from pynn.functional.shape import reshape
 from pynn.tape import record
 from pynn.tensor import Tensor
 
-__all__ = ["batch_norm", "dropout", "embedding", "layer_norm"]
+__all__ = ["batch_norm", "dropout", "embedding", "group_norm", "layer_norm"]
 
 
 def _affine(name: str, weight: Input | None, bias: Input | None) -> tuple[Tensor, ...]:
@@ -111,6 +111,33 @@ def layer_norm(
         return _core.layer_norm_backward(dy, value, w, mean, rstd)[: 1 + len(affine)]
 
     return record("layer_norm", y_value, (x, *affine), backward, (x, *affine[:1]))
+
+
+def group_norm(
+    x: Input, num_groups: int, weight: Input | None = None, bias: Input | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Normalise each group of C / num_groups channels of each sample of [N, C, ...] (Wu and He 2018, arXiv:1803.08494).
+
+    `weight` and `bias` [C] scale and shift the channels.
+
+    >>> import pynn
+    >>> pynn.functional.group_norm(pynn.tensor([[1.0, 3.0, -2.0, 2.0]]), 2).numpy().round(3)
+    array([[-1.,  1., -1.,  1.]], dtype=float32)
+    """
+    x, groups = as_tensor(x), integer("group_norm", "num_groups", num_groups)
+    shape = x.shape
+    if x.ndim < 2 or groups < 1 or shape[1] % groups or x.size == 0:
+        raise ValueError(f"group_norm: input {list(shape)} needs [N, C, ...] with C divisible into {groups} groups")
+    affine = _affine("group_norm", weight, bias)
+    for parameter in affine:
+        if parameter.shape != shape[1:2]:
+            raise ValueError(f"group_norm: weight or bias {list(parameter.shape)} needs the shape [{shape[1]}]")
+    size = x.size // (shape[0] * groups)
+    y = reshape(layer_norm(reshape(x, (shape[0], groups, size)), size, eps=eps), shape)
+    if not affine:
+        return y
+    w, b = (reshape(parameter, (-1, *[1] * (x.ndim - 2))) for parameter in affine)
+    return y * w + b
 
 
 def dropout(x: Input, p: float = 0.5, training: bool = True) -> Tensor:

@@ -104,6 +104,68 @@ class GELU(Module):
         return f"approximate={self.approximate!r}"
 
 
+class SiLU(Module):
+    """x · sigmoid(x), also known as swish (arXiv:1702.03118).
+
+    Examples
+    --------
+    >>> from pynn import nn, tensor
+    >>> nn.SiLU()(tensor([0.0])).numpy()
+    array([0.], dtype=float32)
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an output of the same shape."""
+        return F.silu(x)
+
+
+class ELU(Module):
+    """Keep x where x > 0, else `alpha * (exp(x) - 1)` (arXiv:1511.07289).
+
+    Examples
+    --------
+    >>> from pynn import nn, tensor
+    >>> nn.ELU()(tensor([-100.0, 2.0])).numpy()
+    array([-1.,  2.], dtype=float32)
+    """
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = number("ELU", "alpha", alpha)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an output of the same shape."""
+        return F.elu(x, self.alpha)
+
+    def extra_repr(self) -> str:
+        """Return alpha."""
+        return f"alpha={self.alpha}"
+
+
+class Softplus(Module):
+    """log(1 + exp(beta · x)) / beta, and x where beta · x > threshold.
+
+    Examples
+    --------
+    >>> from pynn import nn, tensor
+    >>> nn.Softplus()(tensor([0.0])).numpy().round(4)
+    array([0.6931], dtype=float32)
+    """
+
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
+        self.beta = number("Softplus", "beta", beta)
+        self.threshold = number("Softplus", "threshold", threshold)
+        if self.beta == 0:
+            raise ValueError("Softplus: beta is 0, needs another number")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an output of the same shape."""
+        return F.softplus(x, self.beta, self.threshold)
+
+    def extra_repr(self) -> str:
+        """Return the options."""
+        return f"beta={self.beta}, threshold={self.threshold}"
+
+
 class Softmax(Module):
     """exp(x) / sum(exp(x)) along `dim`. `CrossEntropyLoss` wants logits: do not end a classifier with this.
 

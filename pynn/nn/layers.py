@@ -25,7 +25,7 @@ def check_sizes(operation: str, **sizes: int) -> None:
             raise ValueError(f"{operation}: {name} is {size}, needs at least 1")
 
 
-def _positive_pair(operation: str, argument: str, value: IntPair) -> tuple[int, int]:
+def positive_pair(operation: str, argument: str, value: IntPair) -> tuple[int, int]:
     """Return the sizes for height and width."""
     sizes = pair(operation, argument, value)
     if min(sizes) < 1:
@@ -33,7 +33,7 @@ def _positive_pair(operation: str, argument: str, value: IntPair) -> tuple[int, 
     return sizes
 
 
-def _reset(weight: Parameter, bias: Parameter | None) -> None:
+def reset(weight: Parameter, bias: Parameter | None) -> None:
     """Draw U(-1/√fan_in, 1/√fan_in) for both, PyTorch's default (LeCun et al. 1998, "Efficient BackProp", §4.6)."""
     init.kaiming_uniform_(weight, a=math.sqrt(5))
     if bias is not None:
@@ -64,7 +64,7 @@ class Linear(Module):
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew."""
-        _reset(self.weight, self.bias)
+        reset(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return [..., out_features]; ValueError if the last axis of `x` is not `in_features`."""
@@ -99,7 +99,7 @@ class _Convolution(Module):
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew."""
-        _reset(self.weight, self.bias)
+        reset(self.weight, self.bias)
 
     def extra_repr(self) -> str:
         """Return the sizes, and what is not default."""
@@ -147,10 +147,10 @@ class Conv2d(_Convolution):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        self.kernel_size = kernel = _positive_pair("Conv2d", "kernel_size", kernel_size)
-        self.stride = _positive_pair("Conv2d", "stride", stride)
+        self.kernel_size = kernel = positive_pair("Conv2d", "kernel_size", kernel_size)
+        self.stride = positive_pair("Conv2d", "stride", stride)
         self.padding = padding if isinstance(padding, str) else pair("Conv2d", "padding", padding)
-        self.dilation = _positive_pair("Conv2d", "dilation", dilation)
+        self.dilation = positive_pair("Conv2d", "dilation", dilation)
         super().__init__(in_channels, out_channels, kernel, groups, bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -257,10 +257,10 @@ class MaxPool2d(Module):
         dilation: IntPair = 1,
         ceil_mode: bool = False,
     ) -> None:
-        self.kernel_size = _positive_pair("MaxPool2d", "kernel_size", kernel_size)
-        self.stride = self.kernel_size if stride is None else _positive_pair("MaxPool2d", "stride", stride)
+        self.kernel_size = positive_pair("MaxPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else positive_pair("MaxPool2d", "stride", stride)
         self.padding = pair("MaxPool2d", "padding", padding)
-        self.dilation = _positive_pair("MaxPool2d", "dilation", dilation)
+        self.dilation = positive_pair("MaxPool2d", "dilation", dilation)
         self.ceil_mode = ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -294,8 +294,8 @@ class AvgPool2d(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        self.kernel_size = _positive_pair("AvgPool2d", "kernel_size", kernel_size)
-        self.stride = self.kernel_size if stride is None else _positive_pair("AvgPool2d", "stride", stride)
+        self.kernel_size = positive_pair("AvgPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else positive_pair("AvgPool2d", "stride", stride)
         self.padding = pair("AvgPool2d", "padding", padding)
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad

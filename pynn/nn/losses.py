@@ -48,6 +48,33 @@ class CrossEntropyLoss(_Loss):
         return F.cross_entropy(logits, target, self.ignore_index, self.label_smoothing, self.reduction)
 
 
+class NLLLoss(_Loss):
+    """-log_probs[target], for log-probabilities [N, C] and integer targets [N] in 0..C-1: behind a `LogSoftmax`.
+
+    Parameters
+    ----------
+    ignore_index : int
+        Rows with this target count neither in the loss nor in its mean.
+    reduction : {"mean", "sum", "none"}
+        How the losses of the rows are combined.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import nn
+    >>> nn.NLLLoss()(np.array([[-1.0, -2.0]], np.float32), np.array([1])).item()
+    2.0
+    """
+
+    def __init__(self, ignore_index: int = -100, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.ignore_index = ignore_index
+
+    def forward(self, log_probs: Tensor, target: Any) -> Tensor:
+        """Return a scalar, or [N] for reduction "none"."""
+        return F.nll_loss(log_probs, target, self.ignore_index, self.reduction)
+
+
 class MSELoss(_Loss):
     """(x - target)², for x and target of one shape.
 
@@ -61,6 +88,69 @@ class MSELoss(_Loss):
     def forward(self, x: Tensor, target: Any) -> Tensor:
         """Return a scalar, or the shape of `x` for reduction "none"."""
         return F.mse_loss(x, target, self.reduction)
+
+
+class L1Loss(_Loss):
+    """|x - target|, for x and target of one shape.
+
+    Examples
+    --------
+    >>> from pynn import nn, tensor
+    >>> nn.L1Loss()(tensor([1.0, 2.0]), tensor([1.0, 4.0])).item()
+    1.0
+    """
+
+    def forward(self, x: Tensor, target: Any) -> Tensor:
+        """Return a scalar, or the shape of `x` for reduction "none"."""
+        return F.l1_loss(x, target, self.reduction)
+
+
+class SmoothL1Loss(_Loss):
+    """(x - target)² / (2 beta) where |x - target| < beta, else |x - target| - beta / 2 (arXiv:1504.08083).
+
+    Examples
+    --------
+    >>> from pynn import nn, tensor
+    >>> nn.SmoothL1Loss()(tensor([0.0]), tensor([3.0])).item()
+    2.5
+    """
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
+        super().__init__(reduction)
+        if not beta >= 0:
+            raise ValueError(f"SmoothL1Loss: beta is {beta}, needs at least 0")
+        self.beta = beta
+
+    def forward(self, x: Tensor, target: Any) -> Tensor:
+        """Return a scalar, or the shape of `x` for reduction "none"."""
+        return F.smooth_l1_loss(x, target, self.reduction, self.beta)
+
+
+class KLDivLoss(_Loss):
+    """target · (log(target) - x), for log-probabilities x and probabilities of one shape.
+
+    Parameters
+    ----------
+    reduction : {"mean", "batchmean", "sum", "none"}
+        "batchmean", the sum over the length of the first axis, is the divergence.
+    log_target : bool
+        Whether targets are logarithms of probabilities.
+
+    Examples
+    --------
+    >>> from pynn import nn, tensor
+    >>> nn.KLDivLoss("batchmean")(tensor([[-2.0, -0.5]]), tensor([[1.0, 0.0]])).item()
+    2.0
+    """
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
+        super().__init__("sum" if reduction == "batchmean" else reduction)
+        self.reduction = reduction
+        self.log_target = log_target
+
+    def forward(self, x: Tensor, target: Any) -> Tensor:
+        """Return a scalar, or the shape of `x` for reduction "none"."""
+        return F.kl_div(x, target, self.reduction, self.log_target)
 
 
 class BCEWithLogitsLoss(_Loss):

@@ -167,3 +167,50 @@ class LayerNorm(Module):
     def extra_repr(self) -> str:
         """Return the shape and options."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.weight is not None}"
+
+
+class GroupNorm(Module):
+    """Normalise each of `num_groups` groups of channels of each sample of x [N, num_channels, ...] (arXiv:1803.08494).
+
+    Parameters
+    ----------
+    num_groups, num_channels : int
+        The channels divide into the groups.
+    eps : float
+        Added to the variance.
+    affine : bool
+        Whether there are `weight` (ones) and `bias` (zeros) [num_channels].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pynn import nn
+    >>> nn.GroupNorm(2, 6)(np.zeros((4, 6, 5, 5), np.float32)).shape
+    (4, 6, 5, 5)
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        check_sizes("GroupNorm", num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
+            raise ValueError(f"GroupNorm: {num_channels} channels do not divide into {num_groups} groups")
+        self.num_groups = num_groups
+        self.num_channels = num_channels
+        self.eps = eps
+        self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return an output of the same shape.
+
+        Raises
+        ------
+        ValueError
+            If the number of channels does not fit.
+        """
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ValueError(f"GroupNorm: input {list(x.shape)}, needs [N, {self.num_channels}, ...]")
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """Return the sizes and options."""
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.weight is not None}"

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import oracle
 
 from core_cases.case import EXACT, SHAPES, SPECIAL, case, chosen, f32, family, normal, positive, ties_of, uniform
 
@@ -22,6 +23,12 @@ def elementwise_one() -> None:
 
     def dy_scale(dy: np.ndarray, *rest: Any) -> np.ndarray:
         return np.abs(dy)
+
+    def softplus_scale(x: np.ndarray, beta: float, threshold: float) -> np.ndarray:
+        return oracle.softplus(x, beta, threshold) * (1 + np.abs(beta * x))
+
+    def softplus_slope_scale(x: np.ndarray, beta: float) -> np.ndarray:
+        return np.asarray(oracle.sigmoid(beta * x) * (1 + np.abs(beta * x)))
 
     for name in ("neg", "abs", "relu"):
         unary(name)
@@ -59,6 +66,28 @@ def elementwise_one() -> None:
         backward("gelu_backward", approximate, ulps=6, scale=lambda dy, x, _: np.abs(dy) * (1 + np.abs(x)))
         backward("gelu_backward", approximate, ulps=6, make=wide, scale=lambda dy, x, _: np.abs(dy) * (1 + np.abs(x)))
 
+    for make in (normal, wide):
+        unary("silu", ulps=5, make=make)
+        # s (1 + x (1 - s)) cancels where the slope is 0, at x = -1.28
+        backward("silu_backward", ulps=6, make=make, scale=lambda dy, x: np.abs(dy) * (1 + np.abs(x)))
+        for alpha in (1.0, 0.25):
+            unary("elu", alpha, ulps=6, make=make)
+            backward("elu_backward", alpha, ulps=4, make=make)
+        for beta in (1.0, 3.0):
+            # The exponential multiplies the rounding of its argument by the argument.
+            unary("softplus", beta, 20.0, ulps=6, make=make, scale=softplus_scale)
+            backward(
+                "softplus_backward",
+                beta,
+                20.0,
+                ulps=6,
+                make=make,
+                scale=lambda dy, x, beta, _: np.abs(dy) * softplus_slope_scale(x, beta),
+            )
+    case("elu", tiny, 1.0, ulps=6)
+    for name in ("elu", "silu"):
+        case(name, SPECIAL, *[1.0] * (name == "elu"), ulps=6)
+    case("softplus", SPECIAL, 1.0, 20.0, ulps=8)
     backward("relu_backward", ulps=EXACT)
     backward("leaky_relu_backward", 0.125, ulps=1)
     backward("abs_backward", ulps=EXACT)

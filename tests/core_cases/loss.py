@@ -91,6 +91,83 @@ def softmax_and_losses() -> None:
         case("cross_entropy", normal(0, 4), np.zeros(0, np.int64), -100, 0.0, reduction, True)
         case("cross_entropy", normal(2, 4), np.array([-100, -100]), -100, 0.0, reduction, True)
 
+    for rows, classes in ((1, 1), (7, 5), (3000, 10)):
+        x, target = normal(rows, classes, std=4), integers(classes, rows)
+        target[1::3] = -100
+        for reduction in ("mean", "sum", "none"):
+            case(
+                "nll_loss",
+                x,
+                target,
+                -100,
+                reduction,
+                True,
+                ulps=0 if reduction == "none" else sum_ulps(rows),
+                scale=lambda x, target, ignore_index, reduction, _: [
+                    np.abs(oracle.nll_loss(np.abs(x), target, ignore_index, reduction, False)[0]),
+                    1 / (np.sum(target != ignore_index) if reduction == "mean" else 1),
+                ],
+            )
+    for reduction in ("sum", "none"):
+        case("nll_loss", normal(0, 4), np.zeros(0, np.int64), -100, reduction, False)
+        case("nll_loss", normal(2, 4), np.array([-100, -100]), -100, reduction, True)
+
+    def elementwise_scale(oracle_loss: Any) -> Any:
+        """The sum of the absolute losses, and the gradient."""
+
+        def scale(*args: Any) -> tuple[Any, Any]:
+            *first, reduction, _ = args
+            loss, gradient = oracle_loss(*first, "none", True)
+            x, target = first[:2]
+            size = np.abs(loss) + 2**-20 * (np.abs(x) + np.abs(target))
+            count = max(1, x.size) if reduction == "mean" else 1
+            return size if reduction == "none" else np.sum(size) / count, np.abs(gradient) / count
+
+        return scale
+
+    def kl_scale(x: np.ndarray, t: np.ndarray, log_target: bool, reduction: str, _: bool) -> tuple[Any, Any]:
+        p = np.exp(t) if log_target else t
+        size = p * (1 + np.abs(np.log(np.where(p == 0, 1, p))) + np.abs(x))
+        count = max(1, x.size) if reduction == "mean" else 1
+        return size if reduction == "none" else np.sum(size) / count, p * (1 + np.abs(t)) / count
+
+    for shape in SHAPES:
+        for reduction in ("mean", "sum", "none"):
+            ulps = 8 + (0 if reduction == "none" else sum_ulps(int(np.prod(shape))))
+            for beta in (0.0, 1.0, 0.25):
+                case(
+                    "smooth_l1_loss",
+                    normal(*shape, std=2),
+                    normal(*shape),
+                    beta,
+                    reduction,
+                    True,
+                    ulps=ulps,
+                    scale=elementwise_scale(oracle.smooth_l1_loss),
+                )
+            case(
+                "l1_loss",
+                normal(*shape, std=2),
+                normal(*shape),
+                reduction,
+                True,
+                ulps=ulps,
+                scale=elementwise_scale(oracle.l1_loss),
+            )
+            for log_target in (False, True):
+                target = normal(*shape) if log_target else f32(np.maximum(uniform(*shape) - 0.25, 0))
+                case(
+                    "kl_div",
+                    normal(*shape, mean=-4),
+                    target,
+                    log_target,
+                    reduction,
+                    True,
+                    ulps=ulps + 8,
+                    scale=kl_scale,
+                )
+    case("smooth_l1_loss", f32([3.0, np.nan, np.inf]), f32([3.0, 0.0, 0.0]), 1.0, "none", True)
+
     scales = {
         "mse_loss": lambda x, t: ((x - t) ** 2, 2 * np.abs(x - t)),
         "bce_with_logits": lambda x, t: (1 + np.abs(x) + np.abs(x * t), 1 + np.abs(t)),

@@ -1,6 +1,6 @@
 """The table of operations: for each public one its oracle, its accuracy, sample inputs, and inputs it must refuse."""
 
-from ops import attention, conv, elementwise, linear, loss, norm, recurrent, reduction, shape
+from ops import attention, conv, elementwise, linear, loss, norm, recurrent, reduction, resize, shape
 from ops.row import OPS, Bad, Call, Op
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "norm",
     "recurrent",
     "reduction",
+    "resize",
     "shape",
 ]

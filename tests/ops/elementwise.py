@@ -17,6 +17,10 @@ UNARY = {
     "sigmoid": Op("sigmoid", oracle.sigmoid, ulps=4),
     "tanh": Op("tanh", oracle.tanh, ulps=4),
     "gelu": Op("gelu", lambda x, approximate="none": oracle.gelu(x, approximate == "tanh"), ulps=4, cancels=True),
+    # The slope of silu is 0 at -1.28, where its terms cancel.
+    "silu": Op("silu", oracle.silu, ulps=5),
+    "elu": Op("elu", lambda x, alpha=1.0: oracle.elu(x, alpha), ulps=6),
+    "softplus": Op("softplus", lambda x, beta=1.0, threshold=20.0: oracle.softplus(x, beta, threshold), ulps=8),
     "clip": Op(
         "clip",
         lambda x, low=None, high=None: oracle.clip(
@@ -30,6 +34,15 @@ for name, op in UNARY.items():
 UNARY["leaky_relu"].sample(apart(3, 5), 0.5)
 UNARY["leaky_relu"].sample(apart(3, 5), negative_slope=-1.0)
 UNARY["leaky_relu"].refuses(TypeError, r"^leaky_relu: negative_slope must be a number", normal(3), "x")
+UNARY["elu"].sample(apart(5, 7), 0.25)
+UNARY["elu"].sample(apart(5, 7), alpha=-2)
+UNARY["elu"].refuses(TypeError, r"^elu: alpha must be a number", normal(3), None)
+UNARY["softplus"].sample(apart(5, 7), 3.0)
+UNARY["softplus"].sample(apart(5, 7), beta=-0.5)
+# apart has no 1.5: the gradient jumps at the threshold
+UNARY["softplus"].sample(apart(5, 7), 1, threshold=1.5)
+UNARY["softplus"].refuses(ValueError, r"^softplus: beta is 0", normal(3), 0)
+UNARY["softplus"].refuses(TypeError, r"^softplus: threshold must be a number", normal(3), threshold="x")
 UNARY["gelu"].sample(apart(3, 5), "tanh")
 UNARY["gelu"].sample(apart(5, 7, 33), approximate="tanh")
 UNARY["gelu"].refuses(ValueError, r"^gelu: approximate must be .*got 'exact'", normal(3), "exact")

@@ -73,6 +73,29 @@ cross_entropy.refuses(IndexError, r"^cross_entropy: target has 18446744073709551
 cross_entropy.refuses(ValueError, r"^cross_entropy: reduction must be .*'max'", _x, _labels, reduction="max")
 
 
+def _nll_loss(log_probs, target, ignore_index=-100, reduction="mean"):
+    rows = np.moveaxis(log_probs, 1, -1) if log_probs.ndim > 1 else log_probs
+    rows = np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]))
+    loss, _ = oracle.nll_loss(rows, target.reshape(-1).astype(int), ignore_index, reduction, False)
+    return loss.reshape(target.shape) if reduction == "none" else loss
+
+
+nll_loss = Op("nll_loss", _nll_loss, ulps=2, cancels=True, terms=lambda x, *rest, **options: max(1, x.size))
+for reduction in ("mean", "sum", "none"):
+    nll_loss.sample(normal(7, 5), integers(5, 7), reduction=reduction)
+    nll_loss.sample(normal(6, 4), np.array([0, 3, -100, 1, -100, 2]), reduction=reduction)
+    nll_loss.sample(normal(4, 3), np.array([0, 1, 2, 1]), 1, reduction)
+    nll_loss.sample(normal(2, 3, 4, 5), integers(3, 2, 4, 5), reduction=reduction)
+    nll_loss.sample(normal(5), integers(5), reduction=reduction)
+    nll_loss.sample(normal(33, 10), integers(10, 33).astype(np.int32), reduction=reduction)
+nll_loss.sample(normal(0, 4), integers(4, 0), reduction="sum")
+nll_loss.refuses(IndexError, r"^nll_loss: .*4.*", _x, np.array([0, 4, 1]))
+nll_loss.refuses(ValueError, r"^nll_loss: log_probs \[3, 4\] and target \[2\] do not fit", _x, np.array([0, 1]))
+nll_loss.refuses(TypeError, r"^nll_loss: target must hold integers, got float", _x, unit(3))
+nll_loss.refuses(TypeError, r"^nll_loss: ignore_index must be an integer", _x, _labels, 0.5)
+nll_loss.refuses(ValueError, r"^nll_loss: reduction must be .*'max'", _x, _labels, reduction="max")
+
+
 def _elementwise(name):
     def loss(x, target, reduction="mean"):
         return getattr(oracle, name)(x, target, reduction, False)[0]
@@ -99,3 +122,44 @@ for op, make in ((mse_loss, normal), (bce, unit), (hinge_loss, signs)):
     start = "(binary_cross_entropy|bce)_with_logits" if op is bce else op.name
     op.refuses(ValueError, rf"^{start}: .*\[4\].*\[3, 4\]", normal(3, 4), make(4))
     op.refuses(ValueError, rf"^{op.name}: reduction must be .*'avg'", normal(3), make(3), "avg")
+
+
+def _smooth_l1(x, target, reduction="mean", beta=1.0):
+    return oracle.smooth_l1_loss(x, target, beta, reduction, False)[0]
+
+
+def _kl_div(x, target, reduction="mean", log_target=False):
+    loss = oracle.kl_div(x, target, log_target, "sum" if reduction == "batchmean" else reduction, False)[0]
+    return loss / (len(x) if x.ndim else 1) if reduction == "batchmean" else loss
+
+
+l1_loss = Op(
+    "l1_loss",
+    lambda x, target, reduction="mean": _smooth_l1(x, target, reduction, 0.0),
+    ulps=4,
+    cancels=True,
+    terms=_loss_terms,
+)
+smooth_l1_loss = Op("smooth_l1_loss", _smooth_l1, ulps=4, cancels=True, terms=_loss_terms)
+for op in (l1_loss, smooth_l1_loss):
+    for reduction in ("mean", "sum", "none"):
+        for shape in ((), (1,), (7,), (3, 5), (5, 7, 33)):
+            # Differences of multiples of 1/8 and of their shift by 3/64: away from 0 and from beta.
+            op.sample(apart(*shape), apart(*shape, phase=0.625), reduction=reduction)
+    op.sample(normal(0, 3), normal(0, 3), "sum")
+    op.refuses(ValueError, rf"^{op.name}: .*\[4\].*\[3, 4\]", normal(3, 4), normal(4))
+    op.refuses(ValueError, rf"^{op.name}: reduction must be .*'avg'", normal(3), normal(3), "avg")
+for beta in (0, 0.25, 3.0):
+    smooth_l1_loss.sample(apart(5, 7), apart(5, 7, phase=0.625), "none", beta)
+    smooth_l1_loss.sample(apart(5, 7), apart(5, 7, phase=0.625), beta=beta)
+smooth_l1_loss.refuses(ValueError, r"^smooth_l1_loss: beta is -1", normal(3), normal(3), beta=-1)
+smooth_l1_loss.refuses(TypeError, r"^smooth_l1_loss: beta must be a number", normal(3), normal(3), beta="x")
+
+kl_div = Op("kl_div", _kl_div, ulps=16, cancels=True, constants=(1,), terms=_loss_terms)
+for reduction in ("mean", "batchmean", "sum", "none"):
+    for shape in ((), (1,), (7,), (3, 5), (5, 7, 33)):
+        kl_div.sample(normal(*shape), unit(*shape), reduction=reduction)
+        kl_div.sample(normal(*shape), normal(*shape), reduction, True)
+    kl_div.sample(normal(4), np.array([0.0, 1.0, 0.5, 0.0]), reduction)
+kl_div.refuses(ValueError, r"^kl_div: .*\[4\].*\[3, 4\]", normal(3, 4), normal(4))
+kl_div.refuses(ValueError, r"^kl_div: reduction must be .*'avg'", normal(3), normal(3), "avg")

@@ -64,6 +64,30 @@ layer_norm.sample(normal(3, 4), np.int64(4))
 layer_norm.refuses(ValueError, r"^layer_norm: a bias needs a weight", normal(3, 4), 4, None, normal(4))
 
 
+def _group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+    rows = x.reshape(len(x), num_groups, -1)
+    y = oracle.layer_norm(rows, None, None, eps)[0].reshape(x.shape)
+    shape = (-1, *[1] * (x.ndim - 2))
+    y = y if weight is None else y * weight.reshape(shape)
+    return y if bias is None else y + bias.reshape(shape)
+
+
+group_norm = Op("group_norm", _group_norm, ulps=16, cancels=True, terms=lambda x, groups, *rest, **options: x[0].size)
+# In groups of two values the gradient is nothing but a cancellation.
+for shape, groups in (((2, 10), 2), ((3, 6, 5), 3), ((2, 6, 3, 4), 1), ((2, 4, 3, 5), 4), ((1, 2, 9, 7, 2), 2)):
+    c = shape[1]
+    group_norm.sample(normal(*shape), groups)
+    group_norm.sample(normal(*shape), groups, positive(c), normal(c), 1e-3)
+    group_norm.sample(normal(*shape), groups, positive(c))
+group_norm.refuses(ValueError, r"^group_norm: input \[3, 4\] needs .*divisible into 3 groups", normal(3, 4), 3)
+group_norm.refuses(ValueError, r"^group_norm: input \[3, 4\] needs .*divisible into 0 groups", normal(3, 4), 0)
+group_norm.refuses(ValueError, r"^group_norm: input \[4\] needs", normal(4), 2)
+group_norm.refuses(ValueError, r"^group_norm: input \[0, 4\] needs", normal(0, 4), 2)
+group_norm.refuses(ValueError, r"^group_norm: weight or bias \[2\] needs the shape \[4\]", normal(3, 4), 2, normal(2))
+group_norm.refuses(ValueError, r"^group_norm: a bias needs a weight", normal(3, 4), 2, None, normal(4))
+group_norm.refuses(TypeError, r"^group_norm: num_groups must be an integer", normal(3, 4), 2.0)
+
+
 def _dropout(x, p=0.5, training=True):
     return oracle.dropout(x, p, SEED, 0) if training and p else x
 

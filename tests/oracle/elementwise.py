@@ -62,6 +62,32 @@ def gelu_backward(dy, x, approximate):
     return like(dy * (cdf + x * pdf), dy)
 
 
+def silu(x):
+    return like(x * sigmoid(x), x)
+
+
+def silu_backward(dy, x):
+    s = sigmoid(x)
+    return like(dy * s * (1 + x * (1 - s)), dy)
+
+
+def elu(x, alpha):
+    return like(np.where(x > 0, x, alpha * np.expm1(x)), x)
+
+
+def elu_backward(dy, x, alpha):
+    return like(np.where(x > 0, dy, dy * alpha * np.exp(x)), dy)
+
+
+def softplus(x, beta, threshold):
+    z = beta * x
+    return like(np.where(z > threshold, x, (np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))) / beta), x)
+
+
+def softplus_backward(dy, x, beta, threshold):
+    return like(np.where(beta * x > threshold, dy, dy * sigmoid(beta * x)), dy)
+
+
 def exp(x):
     return like(np.exp(x), x)
 

@@ -58,3 +58,31 @@ def bce_with_logits(x, target, reduction, need_grad):
 def hinge_loss(x, target, reduction, need_grad):
     margin = 1 - target * x
     return _reduce(np.maximum(margin, 0), np.where(margin <= 0, 0, -target), x, reduction, x.size, need_grad)
+
+
+def nll_loss(log_probs, target, ignore_index, reduction, need_grad):
+    rows = np.arange(len(log_probs))
+    kept = target != ignore_index
+    gradient = np.zeros_like(log_probs)
+    gradient[rows[kept], target[kept]] = -1
+    loss = np.zeros(len(log_probs), log_probs.dtype)
+    loss[kept] = -log_probs[rows[kept], target[kept]]
+    return _reduce(loss, gradient, log_probs, reduction, np.sum(kept), need_grad)
+
+
+def kl_div(x, target, log_target, reduction, need_grad):
+    p = np.exp(target) if log_target else target
+    log_p = target if log_target else np.log(np.where(target == 0, 1, target))
+    loss = np.where(p == 0, 0, p * (log_p - x))
+    return _reduce(loss, -p, x, reduction, x.size, need_grad)
+
+
+def smooth_l1_loss(x, target, beta, reduction, need_grad):
+    difference, width = x - target, beta or 1
+    near = np.abs(difference) < beta
+    loss = np.where(near, difference**2 / (2 * width), np.abs(difference) - beta / 2)
+    return _reduce(loss, np.where(near, difference / width, np.sign(difference)), x, reduction, x.size, need_grad)
+
+
+def l1_loss(x, target, reduction, need_grad):
+    return smooth_l1_loss(x, target, 0.0, reduction, need_grad)
