@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pynn.plan import Array, Call, address
 
-__all__ = ["drop_unread", "fuse_activation", "fuse_pool", "place"]
+__all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "place"]
 
 ALIGNMENT = 64  # bytes, of what kernels write
 
@@ -41,7 +41,7 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
         if call.name not in FUSED or call.args[ACTIVATION[call.name]] != "none" or address(call.outputs[0]) in kept:
             continue
         before = readers[address(call.outputs[0])]
-        after = [c for c in before if c.name in FUSED[call.name]]
+        after = [c for c in before if c.name in FUSED[call.name] and _same(c.args[:1], call.outputs)]
         backward = [c for c in before if c.name == call.name + "_backward"]
         if call.name == "conv2d":  # whose backward does not read y
             backward = [c for c in calls if c.name == "conv2d_backward" and _same(c.args[2:4], call.args[:2])]
@@ -57,8 +57,8 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
             return fuse_activation(
                 _replaced(calls, {id(call): _with_activation(call, activation), id(activation): None}), kept
             )
-        makers = [c for c in calls if c.outputs and any(o is backward[0].args[0] for o in c.outputs)]
-        if len(makers) != 1 or makers[0].name != activation.name + "_backward" or makers[0].args[1] is not y:
+        makers = _makers(calls, backward[0].args[0])
+        if len(makers) != 1 or makers[0].name != activation.name + "_backward" or not _same([makers[0].args[1]], [y]):
             continue
         dz = makers[0].outputs[0]
         if readers[address(dz)] != backward or address(dz) in kept:
@@ -83,6 +83,7 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
             continue
         before = readers[address(call.outputs[0])]
         pools = [c for c in before if c.name == "max_pool2d" and c.args[1:] == (*HALVING, False)]
+        pools = [c for c in pools if _same(c.args[:1], call.outputs)]
         backward = [c for c in calls if c.name == "conv2d_backward" and _same(c.args[2:4], call.args[:2])]
         if len(pools) != 1 or len(backward) > 1 or not {id(c) for c in before} <= _ids(pools, backward):
             continue
@@ -93,8 +94,10 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
         }
         if backward:
             dz = backward[0].args[0]
-            makers = [c for c in calls if any(o is dz for o in c.outputs)]
-            if len(makers) != 1 or makers[0].name != "max_pool2d_backward" or makers[0].args[1] is not pool.outputs[1]:
+            makers = _makers(calls, dz)
+            if len(makers) != 1 or makers[0].name != "max_pool2d_backward":
+                continue
+            if not _same([makers[0].args[1]], [pool.outputs[1]]):
                 continue
             if readers[address(dz)] != backward or address(dz) in kept:
                 continue
@@ -132,6 +135,9 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     return offsets, max((offsets[at] + sizes[at] for at in offsets), default=0)
 
 
+REWRITES = (drop_unread, fuse_activation, fuse_pool)  # in this order
+
+
 def _readers(calls: Iterable[Call]) -> dict[int, list[Call]]:
     """The calls that read each address."""
     readers: dict[int, list[Call]] = defaultdict(list)
@@ -139,6 +145,11 @@ def _readers(calls: Iterable[Call]) -> dict[int, list[Call]]:
         for at in dict.fromkeys(address(array) for array in call.reads()):
             readers[at].append(call)
     return readers
+
+
+def _makers(calls: Iterable[Call], array: Array) -> list[Call]:
+    """The calls that have this very array as a result; none if it is a view of another shape."""
+    return [c for c in calls if any(address(o) == address(array) and o.shape == array.shape for o in c.outputs)]
 
 
 def _with_activation(call: Call, activation: Call) -> Call:
@@ -153,7 +164,8 @@ def _replaced(calls: list[Call], changes: dict[int, Call | None]) -> list[Call]:
 
 
 def _same(a: Iterable[Array], b: Iterable[Array]) -> bool:
-    return all(x is y or address(x) == address(y) for x, y in zip(a, b, strict=True))
+    """Whether these are the same arrays."""
+    return all(address(x) == address(y) and x.shape == y.shape for x, y in zip(a, b, strict=True))
 
 
 def _ids(*lists: list[Call]) -> set[int]:

@@ -71,18 +71,24 @@ class Plan:
     ----------
     recorded, calls
         The calls of the core as they were recorded, and as they are replayed.
+    saved
+        How many calls each pass did away with, by its name.
     bytes_recorded, bytes_planned
         Memory of the results that only later calls read: one after the other, and as it is shared.
+    barriers
+        How often threads waited for each other in the latest replay, None before the first. Small calls run on one.
     """
 
     def __init__(self, calls: list[Call], kept: list[Array]) -> None:
         from pynn import passes
 
-        self.recorded = calls
+        self.recorded = self.calls = calls
+        self.saved: dict[str, int] = {}
+        self.barriers: int | None = None
         self._kept = {address(array) for array in kept}
-        calls = passes.drop_unread(calls, self._kept)
-        calls = passes.fuse_activation(calls, self._kept)
-        self.calls = passes.fuse_pool(calls, self._kept)
+        for rewrite in passes.REWRITES:
+            self.calls = rewrite(self.calls, self._kept)
+            self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
         self._offsets, self.bytes_planned = passes.place(self.calls, self._kept)
         own = {address(o): o.nbytes for call in calls for o in call.outputs if address(o) not in self._kept}
         self.bytes_recorded = sum(own.values())
@@ -99,10 +105,11 @@ class Plan:
     def __str__(self) -> str:
         """One line for each call, then what the passes did."""
         lines = [f"{i:3} {call}" for i, call in enumerate(self.calls)]
-        lines.append(
-            f"{len(self.calls)} calls, {len(self.recorded)} recorded; {self.bytes_planned:,} bytes between calls, "
-            f"{self.bytes_recorded:,} if they shared none"
-        )
+        saved = ", ".join(f"{name} {n}" for name, n in self.saved.items())
+        lines.append(f"{len(self.calls)} calls of {len(self.recorded)} recorded; saved by passes: {saved}")
+        lines.append(f"{self.bytes_planned:,} bytes between calls, {self.bytes_recorded:,} before they shared memory")
+        if self.barriers is not None:
+            lines.append(f"{self.barriers} barriers")
         return "\n".join(lines)
 
     def dot(self) -> str:

@@ -231,7 +231,7 @@ class _Replay:
             if step.args[repeat.first :] != numbers:
                 step.args = step.args[: repeat.first] + numbers
                 step.record(self._recording)
-        self._recording.run()
+        self.plan.barriers = self._recording.run()
         for _, repeat in self._repeats:
             repeat.done()
         for action in self._after:

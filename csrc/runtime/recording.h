@@ -6,6 +6,8 @@
 #include <utility>
 #include <vector>
 
+#include "runtime/threads.h"
+
 namespace pynn {
 
 using Computation = std::function<void()>;
@@ -21,11 +23,13 @@ class Recording {
   void add(Computation computation) { pending_.push_back(std::move(computation)); }
   void discard() { pending_.clear(); }
 
-  // What a computation throws ends the run.
-  void run() const {
+  // What a computation throws ends the run. Returns how often the threads had to wait for each other.
+  int64_t run() const {
+    const int64_t before = parallel_calls();
     for (const std::vector<Computation>& step : steps_) {
       for (const Computation& computation : step) computation();
     }
+    return parallel_calls() - before;
   }
   int64_t size() const { return static_cast<int64_t>(steps_.size()); }
 

@@ -53,6 +53,8 @@ std::atomic<int>& thread_setting() {
 // Set while a thread runs tasks: a nested parallel_for runs inline.
 thread_local bool inside_task = false;
 
+thread_local int64_t calls_with_others = 0;
+
 // One job runs at a time; a second thread that asks meanwhile does its tasks itself.
 std::atomic<bool> busy{false};
 
@@ -259,6 +261,8 @@ int awake_threads() {
   return threads > 1 && the_pool().any_asleep() ? 1 : threads;
 }
 
+int64_t parallel_calls() { return calls_with_others; }
+
 void set_num_threads(int n) { thread_setting().store(checked_threads(n, "set_num_threads")); }
 
 namespace detail {
@@ -269,6 +273,7 @@ void run_tasks(int64_t tasks, Task task, void* context) {
   if (participants > 1 && !inside_task) {
     const Claim claim;
     if (claim.claimed) {
+      ++calls_with_others;
       Job job(tasks, task, context, participants);
       run_job(job, participants);
       job.rethrow();

@@ -13,6 +13,8 @@ int max_threads();            // the cores this process may use
 int awake_threads();          // num_threads(), or 1 while a worker sleeps: for work that is done before one is awake
 void set_num_threads(int n);  // throws std::invalid_argument unless 1 <= n <= 256
 
+int64_t parallel_calls();  // how many calls this thread has made that woke other threads
+
 namespace detail {
 using Task = void (*)(void* context, int64_t task);
 void run_tasks(int64_t tasks, Task task, void* context);

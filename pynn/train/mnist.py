@@ -147,7 +147,8 @@ def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, 
     )
     info = pynn.info()
     parameters = sum(parameter.size for parameter in model.parameters())
-    log(f"model: {settings.model}, {parameters:,} parameters; threads: {info['num_threads']}; {info['isa']}")
+    threads = f"threads: {info['num_threads']}; {info['isa']}"
+    log(f"model: {settings.model}, {parameters:,} parameters; {threads}; captured steps")
 
     val_loader = DataLoader(*held_out, batch_size=TEST_BATCH, transform=_normalized) if settings.val else None
     try:

@@ -47,8 +47,8 @@ class Trainer:
     prefix : str
         Put before every line.
     capture : bool
-        Replay steps and predictions with `pynn.capture`. What cannot be captured runs as it is written; `log` gets the
-        reason once.
+        Replay steps and predictions with `pynn.capture`: Python code in `forward` and in the loss runs once for each
+        shape of a batch. What cannot be captured runs as it is written, and `log` gets the reason.
 
     Attributes
     ----------
@@ -92,8 +92,16 @@ class Trainer:
         self.prefix = prefix
         self.history = History()
         self.capture = capture
-        self._step = Captured(self._train_step)
-        self._predict = Captured(model)
+        self._train_step, self._forward = Captured(_train_step), Captured(_forward)
+
+    def __repr__(self) -> str:
+        """Return a summary: what is trained, how, and whether its steps are captured."""
+        parameters = sum(parameter.size for parameter in self.model.parameters())
+        loss = getattr(self.loss, "__name__", type(self.loss).__name__)
+        return (
+            f"Trainer({type(self.model).__name__} of {parameters:,} parameters, {loss}, "
+            f"{type(self.optimizer).__name__}, {'captured' if self.capture else 'eager'} steps)"
+        )
 
     def fit(
         self, loader: Batches, epochs: int, val: Batches | None = None, *, restore_best: bool | None = None
@@ -165,7 +173,7 @@ class Trainer:
         with _evaluation_mode(self.model):
             for batch in loader:
                 inputs, targets = _pair("evaluate", batch)
-                outputs = self._run(self._predict, inputs)
+                outputs = self._run(self._forward, self.model, inputs)
                 totals.add(self.loss(outputs, targets).item(), outputs, targets)
         if totals.count == 0:
             raise ValueError("evaluate: the loader has no batches")
@@ -199,7 +207,7 @@ class Trainer:
         with _evaluation_mode(self.model):
             for batch in batches:
                 inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-                outputs.append(self._run(self._predict, inputs).data)
+                outputs.append(self._run(self._forward, self.model, inputs).data)
         if not outputs:
             raise ValueError("predict: there are no samples")
         return np.concatenate(outputs)
@@ -216,7 +224,7 @@ class Trainer:
             for step, batch in enumerate(loader, 1):
                 inputs, targets = _pair("fit", batch)
                 try:
-                    loss, outputs = self._run(self._step, inputs, targets)
+                    loss, outputs = self._run(self._train_step, self.model, self.loss, self.optimizer, inputs, targets)
                 except FloatingPointError as error:
                     reason = explain_non_finite(self.model, inputs)
                     raise FloatingPointError(f"fit: {error} in epoch {epoch}, step {step}: {reason}") from None
@@ -237,20 +245,11 @@ class Trainer:
             "images_per_s": totals.count / seconds,
         }
 
-    def _train_step(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-        outputs: Tensor = self.model(inputs)
-        loss = self.loss(outputs, targets)
-        require_finite(loss, "the loss")
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss, outputs
-
     def _run(self, captured: Captured, *args: Any) -> Any:
         """Replay a captured function, or run it as it is written if it cannot be captured."""
         if self.capture:
             try:
-                return captured(*args)
+                return captured(*[np.asarray(arg) if isinstance(arg, list) else arg for arg in args])
             except CaptureError as error:
                 self.capture = False
                 if self.verbose:
@@ -271,6 +270,23 @@ class Trainer:
         if "val_loss" in row:
             text += f"  {format_figures(row['val_loss'], row.get('val_accuracy'), 'val ')}"
         self.log(f"{self.prefix}{text}  {row['images_per_s']:,.0f} images/s  {row['seconds']:.1f} s")
+
+
+def _train_step(
+    model: Module, loss_function: Callable[[Tensor, Any], Tensor], optimizer: Optimizer, inputs: Any, targets: Any
+) -> tuple[Tensor, Tensor]:
+    outputs: Tensor = model(inputs)
+    loss = loss_function(outputs, targets)
+    require_finite(loss, "the loss")
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss, outputs
+
+
+def _forward(model: Module, inputs: Any) -> Tensor:
+    outputs: Tensor = model(inputs)
+    return outputs
 
 
 class _Totals:
