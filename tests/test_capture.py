@@ -52,7 +52,24 @@ class Transformer(nn.Module):
         return self.last(self.attention(h, x)[0].mean(axis=1))
 
 
+class Recurrent(nn.Module):
+    """Two layers with dropout between them, and attention over the steps."""
+
+    def __init__(self):
+        self.lstm = nn.LSTM(2, 4, num_layers=2, batch_first=True, dropout=0.3)
+        self.gru = nn.GRU(4, 4, batch_first=True)
+        self.attention = nn.MultiheadAttention(4, 2, dropout=0.2, batch_first=True)
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h, _ = self.lstm(x)
+        h, _ = self.gru(h)
+        h, _ = self.attention(h, h, h, need_weights=False)
+        return self.last(h[:, -1])
+
+
 MODELS = {
+    "recurrent": (Recurrent, (5, 2)),
     "mlp": (mlp, (6,)),
     "cnn": (cnn, (1, 8, 8)),
     "residual": (Residual, (6,)),
