@@ -4,6 +4,7 @@ https://github.com/karpathy/micrograd
 """
 
 import argparse
+import time
 
 import pynn
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="no effect: the example is quick")
     parser.add_argument("--seed", type=int, default=0, help="no effect: nothing is random here")
     parser.parse_args()
+    start = time.perf_counter()
 
     a = pynn.tensor(-4.0, requires_grad=True, dtype="float64")
     b = pynn.tensor(2.0, requires_grad=True, dtype="float64")
@@ -39,6 +41,7 @@ def main() -> None:
     ours = {"g": g.item(), "dg/da": a.grad.item(), "dg/db": b.grad.item()}
     for name, value in ours.items():
         print(f"{name:5}  {value:8.4f}   micrograd {PUBLISHED[name]:8.4f}")
+    print(f"{time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ https://github.com/karpathy/micrograd/blob/master/demo.ipynb
 """
 
 import argparse
+import time
 
 import numpy as np
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1337, help="of points and initial weights (%(default)s)")
     args = parser.parse_args()
     pynn.seed(args.seed)
+    start = time.perf_counter()
 
     points, moons = make_moons(100, noise=0.1)
     labels = (2 * moons[:, None] - 1).astype(np.float32)  # [100, 1], -1 and 1
@@ -55,6 +57,7 @@ def main() -> None:
     with pynn.no_grad():
         accuracy = 100 * np.mean((model(points).numpy() > 0) == (labels > 0))
     print(f"accuracy {accuracy:.0f} %   micrograd {PUBLISHED:.0f} %")
+    print(f"{time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

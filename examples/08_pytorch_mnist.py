@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--data-dir", help="folder of MNIST; by default it is looked for, then downloaded")
     args = parser.parse_args()
     pynn.seed(args.seed)
+    begin = time.perf_counter()
 
     data = load_mnist(args.data_dir)
     note = " (SYNTHETIC DIGITS, not MNIST)" if data.is_synthetic else ""
@@ -84,6 +85,7 @@ def main() -> None:
         accuracy = test_accuracy(model, test_images, test_labels)
         published = f"   PyTorch's example {PUBLISHED[epoch]} %" if epoch in PUBLISHED and not args.quick else ""
         print(f"epoch {epoch}  test accuracy {accuracy:.2f} %{note}  {seconds:.1f} s{published}", flush=True)
+    print(f"{time.perf_counter() - begin:.1f} s")
 
 
 if __name__ == "__main__":
