@@ -83,6 +83,7 @@ TABLE = [
     Example("07_keras_convnet.py", (Figure("test accuracy", least(85), least(99.1)),), "34,826", True),
     Example("08_pytorch_mnist.py", (Figure("test accuracy", least(85), least(98.2)),), "1,199,882 parameters", True),
     Example("09_beautiful_mnist.py", (Figure("test accuracy", least(75), least(97.5)),), "87,850 parameters", True),
+    Example("10_lecun1989.py", (Figure("test error", (3, 12), (3.2, 4.8)),), "9,760 parameters", True),
     Example(
         "11_bigram.py",
         (
@@ -183,6 +184,13 @@ def test_quick(example: Example, data_dir: Path | None):
 @pytest.mark.parametrize("example", TABLE, ids=lambda example: example.name)
 def test_whole(example: Example, seed: str, data_dir: Path | None):
     check(example, ["--seed", seed], data_dir, whole=True)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", ["0", "1", "2"])
+def test_modern_lecun_whole(seed: str, mnist_dir: Path):
+    output = run("10_lecun1989.py", "--modern", "--seed", seed, "--data-dir", str(mnist_dir))
+    assert float(re.findall(r"test error ([\d.]+)", output)[-1]) < 2.1
 
 
 def test_classic_methods_reach_what_is_known(mnist_dir: Path):
