@@ -3,6 +3,7 @@
     python benchmarks/compare.py                          # training steps of six networks, two minutes
     python benchmarks/compare.py --set all --vs torch,jax,numpy --json all.json --plot all.png
     python benchmarks/compare.py --mode inference         # batches 1 and 256, beside PyTorch and ONNX Runtime
+    python benchmarks/compare.py --mode attention         # attention forward and backward, a GPT's training step
     python benchmarks/compare.py --mode gemm              # matrix products, and the share of the measured peak
     PYNN_ISA=avx2 python benchmarks/compare.py            # pynn held to AVX2
 
@@ -15,18 +16,20 @@ import argparse
 import importlib.util
 from typing import Any
 
+import attention
 import inference
 import products
 import report
 import training
 from report import NAMES, Table, duration, ratio_cell
-from workloads import APPLICATIONS, LOWEST_TARGET, MAIN, MEDIAN_TARGET, NEIGHBOURS, PRODUCTS, choose
+from workloads import APPLICATIONS, ATTENTION, LOWEST_TARGET, MAIN, MEDIAN_TARGET, NEIGHBOURS, PRODUCTS, choose
 
 import pynn
 
 MODES = {
     "train": ("training step, median µs", ("torch", "jax", "numpy"), ("torch",)),  # what, possible sides, default ones
     "inference": ("inference of a batch, median µs", ("torch", "onnxruntime"), ("torch", "onnxruntime")),
+    "attention": ("attention and a GPT's training step, median µs", ("torch",), ("torch",)),
     "gemm": ("product m x n x k, median µs", ("torch", "numpy"), ("torch",)),
 }
 
@@ -36,7 +39,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mode", choices=MODES, default="train")
     parser.add_argument(
-        "--vs", metavar="A,B", help="torch, jax, numpy; inference: torch, onnxruntime; gemm: torch, numpy"
+        "--vs",
+        metavar="A,B",
+        help="torch, jax, numpy; inference: torch, onnxruntime; attention: torch; gemm: torch, numpy",
     )
     parser.add_argument("--set", choices=("main", "neighbours", "all"), default="main", help="training: %(default)s")
     parser.add_argument("--filter", metavar="A,B", help="names of cases, or parts of them, from all sets")
@@ -72,7 +77,7 @@ def cases(args: argparse.Namespace) -> list[Any]:
     """Return the workloads that the arguments ask for."""
     everything: list[Any] = [*MAIN, *NEIGHBOURS]
     if args.mode != "train":
-        everything = list(APPLICATIONS) if args.mode == "inference" else list(PRODUCTS)
+        everything = list({"inference": APPLICATIONS, "attention": ATTENTION, "gemm": PRODUCTS}[args.mode])
     if args.filter is not None:
         return choose(everything, args.filter)
     if args.mode == "train" and args.set != "all":
@@ -108,6 +113,8 @@ def measure(case: Any, args: argparse.Namespace, sides: list[str]) -> dict[str, 
         repeats, seconds = args.repeats or 2, 0.02
     if args.mode == "inference":
         return inference.measure(case, sides, repeats, seconds, args.seed, args.threads)
+    if args.mode == "attention":
+        return attention.measure(case, sides, repeats, seconds, args.seed)
     if args.mode == "gemm":
         return products.measure(case, sides, repeats, seconds, args.seed)
     return training.measure(case, sides, repeats, seconds, args.seed)

@@ -59,6 +59,37 @@ class Product:
         return f"{self.m}x{self.n}x{self.k}"
 
 
+@dataclass(frozen=True)
+class Attention:
+    """Attention alone, forward and backward. The target is the ratio of PyTorch's time to pynn's."""
+
+    length: int
+    is_causal: bool
+    target: float | None = None
+    heads: int = 4
+    features: int = 64
+
+    @property
+    def name(self) -> str:
+        """The length, and whether keys in the future are hidden."""
+        return f"attention{self.length}" + ("-causal" if self.is_causal else "")
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A small GPT on characters. The target is the ratio of PyTorch's time to pynn's."""
+
+    name: str
+    title: str
+    vocabulary: int
+    layers: int
+    heads: int
+    width: int
+    length: int
+    batch: int
+    target: float | None = None
+
+
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +302,11 @@ APPLICATIONS = [
         ("cnn", "CNN 32-64", cnn, MNIST, ((3.5, 1.2), (4, 1.1))),
     )
     for batch, (torch, onnx) in zip((1, 256), targets, strict=True)
+]
+
+ATTENTION = [
+    *(Attention(length, is_causal, 1.0) for length in (64, 128, 256, 4096) for is_causal in (False, True)),
+    Transformer("nanogpt", "nanoGPT 4 x 128, 64 characters, B 12, AdamW", 65, 4, 4, 128, 64, 12, 1.5),
 ]
 
 PRODUCTS = [

@@ -91,6 +91,14 @@ def test_inference(quick):
     assert ("ONNX Runtime is left out" in out) == (not installed("onnxruntime", "onnx"))
 
 
+@needs_torch
+def test_attention_and_a_gpt_agree_with_pytorch(quick):
+    out, report = quick("--mode", "attention", "--filter", "attention64,nanogpt")
+    assert [result["name"] for result in report["results"]] == ["attention64", "nanogpt"]
+    assert report["results"][1]["loss_difference"] < 1e-4
+    assert "nanoGPT" in out
+
+
 def test_products_are_held_against_the_peak(quick):
     out, report = quick("--mode", "gemm", "--filter", "256x256x256", "--vs", "numpy")
     (result,) = report["results"]
