@@ -51,7 +51,7 @@ def build_model() -> nn.Sequential:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="4,000 steps instead of 200,000")
+    parser.add_argument("--quick", action="store_true", help="2,000 steps instead of 200,000")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights and batches (%(default)s)")
     parser.add_argument("--data-dir", help="folder of names.txt; by default it is looked for, then downloaded")
     args = parser.parse_args()
@@ -76,7 +76,7 @@ def main() -> None:
         optimizer.step()
         return loss
 
-    steps = 4_000 if args.quick else 200_000
+    steps = 2_000 if args.quick else 200_000
     for i in range(steps):
         if i == steps * 3 // 4:
             optimizer.param_groups[0]["lr"] = 0.01
