@@ -130,9 +130,14 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
         for other in sorted(offsets, key=lambda other: offsets[other]):
             together = lives[other][0] <= lives[at][1] and lives[at][0] <= lives[other][1]
             if together and offsets[other] < offset + sizes[at] and offset < offsets[other] + sizes[other]:
-                offset = -(-(offsets[other] + sizes[other]) // ALIGNMENT) * ALIGNMENT
+                offset = aligned(offsets[other] + sizes[other])
         offsets[at] = offset
-    return offsets, max((offsets[at] + sizes[at] for at in offsets), default=0)
+    return offsets, max((aligned(offsets[at] + sizes[at]) for at in offsets), default=0)
+
+
+def aligned(nbytes: int) -> int:
+    """Round up to where the next array may begin."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 REWRITES = (drop_unread, fuse_activation, fuse_pool)  # in this order

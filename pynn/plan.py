@@ -90,7 +90,7 @@ class Plan:
             self.calls = rewrite(self.calls, self._kept)
             self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
         self._offsets, self.bytes_planned = passes.place(self.calls, self._kept)
-        own = {address(o): o.nbytes for call in calls for o in call.outputs if address(o) not in self._kept}
+        own = {address(o): passes.aligned(o.nbytes) for c in calls for o in c.outputs if address(o) not in self._kept}
         self.bytes_recorded = sum(own.values())
 
     def at_place(self, value: Any, block: Array) -> Any:
@@ -109,7 +109,7 @@ class Plan:
         lines.append(f"{len(self.calls)} calls of {len(self.recorded)} recorded; saved by passes: {saved}")
         lines.append(f"{self.bytes_planned:,} bytes between calls, {self.bytes_recorded:,} before they shared memory")
         if self.barriers is not None:
-            lines.append(f"{self.barriers} barriers")
+            lines.append(f"barriers: {self.barriers}")
         return "\n".join(lines)
 
     def dot(self) -> str:

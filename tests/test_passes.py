@@ -189,10 +189,10 @@ def test_a_plan_says_what_it_does():
     assert lines == [
         "  0 linear([2, 3], [4, 3], [4], 'relu') -> [2, 4]",
         "1 calls of 2 recorded; saved by passes: drop_unread 0, fuse_activation 1, fuse_pool 0",
-        "0 bytes between calls, 32 before they shared memory",
+        "0 bytes between calls, 64 before they shared memory",
     ]
     captured(array(2, 3))
-    assert str(captured.plan()).splitlines()[-1] == "0 barriers"
+    assert str(captured.plan()).splitlines()[-1] == "barriers: 0"
 
 
 def test_a_plan_as_a_picture():

@@ -22,8 +22,13 @@ int64_t threads_for(int64_t m, int64_t n, int64_t k) {
 
 // The tasks of both products, evenly mixed, so that every thread has its share of either.
 template <class T>
-void run_together(const Product<T>& a, const Product<T>& b) {
+void run_together(const Product<T>& a, const Product<T>& b, int64_t threads) {
   const int64_t tasks = a.tasks() + b.tasks();
+  if (threads == 1) {  // two tasks, for which another thread is not worth waiting
+    if (a.tasks() > 0) a.run(0);
+    if (b.tasks() > 0) b.run(0);
+    return;
+  }
   parallel_for(tasks, [&](int64_t task) {
     const int64_t of_a = task * a.tasks() / tasks;
     if ((task + 1) * a.tasks() / tasks > of_a) {
@@ -83,7 +88,7 @@ void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const
     dweight_product = Product<T>({dweight, in, dy, out, true, x, in, false, out, in, rows},
                                  {activation, y, sums_with_dweight ? dbias : nullptr}, threads);
   }
-  run_together(dx_product, dweight_product);
+  run_together(dx_product, dweight_product, threads);
   if (dbias != nullptr && !sums_with_dweight) {
     const arena::Buffer<T> dz_buffer(activation == Activation::none ? 0 : rows * out);
     if (activation != Activation::none) activation_backward(activation, dz_buffer.get(), dy, y, rows * out);
