@@ -30,6 +30,10 @@ struct alignas(kAlignment) Header {
 };
 static_assert(sizeof(Header) == kAlignment);
 
+// Large blocks begin in the middle of a page. Other allocators put large arrays at the start of one: a load just behind
+// the place in its page that a store has just written to waits for that store, a quarter of the time of y = f(x).
+size_t lead_of(size_t size) { return size < 32768 ? 0 : 2048; }
+
 // Four classes per power of two: at most a quarter of a block is unused, and unused pages are never touched.
 uint32_t size_class_of(size_t bytes) {
   if (bytes <= kAlignment) return 0;
@@ -97,7 +101,7 @@ class Arena {
   }
 
   Header* from_system(size_t size) {
-    const size_t bytes = size + sizeof(Header);
+    const size_t lead = lead_of(size), bytes = lead + sizeof(Header) + size;
     const bool huge = bytes >= kHugePage;
     void* memory = nullptr;
     if (posix_memalign(&memory, huge ? kHugePage : kAlignment, bytes) != 0) {
@@ -110,7 +114,7 @@ class Arena {
     const std::lock_guard<std::mutex> lock(mutex);
     stats.bytes_reserved += static_cast<int64_t>(size);
     count(size, 1);
-    return static_cast<Header*>(memory);
+    return reinterpret_cast<Header*>(static_cast<char*>(memory) + lead);
   }
 
   void give_back_free_blocks() {
@@ -119,7 +123,7 @@ class Arena {
       while (Header* header = free_[c]) {
         free_[c] = header->next;
         stats.bytes_reserved -= static_cast<int64_t>(size_of_class(c));
-        std::free(header);
+        std::free(reinterpret_cast<char*>(header) - lead_of(size_of_class(c)));
       }
     }
   }
