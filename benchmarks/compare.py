@@ -4,6 +4,7 @@
     python benchmarks/compare.py --set all --vs torch,jax,numpy --json all.json --plot all.png
     python benchmarks/compare.py --mode inference         # batches 1 and 256, beside PyTorch and ONNX Runtime
     python benchmarks/compare.py --mode attention         # attention forward and backward, a GPT's training step
+    python benchmarks/compare.py --mode sequences         # training steps of recurrent networks
     python benchmarks/compare.py --mode gemm              # matrix products, and the share of the measured peak
     PYNN_ISA=avx2 python benchmarks/compare.py            # pynn held to AVX2
 
@@ -20,9 +21,20 @@ import attention
 import inference
 import products
 import report
+import sequences
 import training
 from report import NAMES, Table, duration, ratio_cell
-from workloads import APPLICATIONS, ATTENTION, LOWEST_TARGET, MAIN, MEDIAN_TARGET, NEIGHBOURS, PRODUCTS, choose
+from workloads import (
+    APPLICATIONS,
+    ATTENTION,
+    LOWEST_TARGET,
+    MAIN,
+    MEDIAN_TARGET,
+    NEIGHBOURS,
+    PRODUCTS,
+    SEQUENCES,
+    choose,
+)
 
 import pynn
 
@@ -30,6 +42,7 @@ MODES = {
     "train": ("training step, median µs", ("torch", "jax", "numpy"), ("torch",)),  # what, possible sides, default ones
     "inference": ("inference of a batch, median µs", ("torch", "onnxruntime"), ("torch", "onnxruntime")),
     "attention": ("attention and a GPT's training step, median µs", ("torch",), ("torch",)),
+    "sequences": ("training step of a recurrent network, median µs", ("torch",), ("torch",)),
     "gemm": ("product m x n x k, median µs", ("torch", "numpy"), ("torch",)),
 }
 
@@ -41,7 +54,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--vs",
         metavar="A,B",
-        help="torch, jax, numpy; inference: torch, onnxruntime; attention: torch; gemm: torch, numpy",
+        help="torch, jax, numpy; inference: torch, onnxruntime; attention, sequences: torch; gemm: torch, numpy",
     )
     parser.add_argument("--set", choices=("main", "neighbours", "all"), default="main", help="training: %(default)s")
     parser.add_argument("--filter", metavar="A,B", help="names of cases, or parts of them, from all sets")
@@ -77,7 +90,8 @@ def cases(args: argparse.Namespace) -> list[Any]:
     """Return the workloads that the arguments ask for."""
     everything: list[Any] = [*MAIN, *NEIGHBOURS]
     if args.mode != "train":
-        everything = list({"inference": APPLICATIONS, "attention": ATTENTION, "gemm": PRODUCTS}[args.mode])
+        others = {"inference": APPLICATIONS, "attention": ATTENTION, "sequences": SEQUENCES, "gemm": PRODUCTS}
+        everything = list(others[args.mode])
     if args.filter is not None:
         return choose(everything, args.filter)
     if args.mode == "train" and args.set != "all":
@@ -115,6 +129,8 @@ def measure(case: Any, args: argparse.Namespace, sides: list[str]) -> dict[str, 
         return inference.measure(case, sides, repeats, seconds, args.seed, args.threads)
     if args.mode == "attention":
         return attention.measure(case, sides, repeats, seconds, args.seed)
+    if args.mode == "sequences":
+        return sequences.measure(case, sides, repeats, seconds, args.seed)
     if args.mode == "gemm":
         return products.measure(case, sides, repeats, seconds, args.seed)
     return training.measure(case, sides, repeats, seconds, args.seed)

@@ -90,6 +90,21 @@ class Transformer:
     target: float | None = None
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """A recurrent network on characters, and a Linear layer. The target is the ratio of PyTorch's time to pynn's."""
+
+    name: str
+    title: str
+    kind: str  # the class in nn
+    vocabulary: int
+    layers: int
+    hidden: int
+    steps: int
+    batch: int
+    target: float | None = None
+
+
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +322,17 @@ APPLICATIONS = [
 ATTENTION = [
     *(Attention(length, is_causal, 1.0) for length in (64, 128, 256, 4096) for is_causal in (False, True)),
     Transformer("nanogpt", "nanoGPT 4 x 128, 64 characters, B 12, AdamW", 65, 4, 4, 128, 64, 12, 1.5),
+]
+
+SEQUENCES = [
+    *(
+        Sequences(f"char-{kind.lower()}", f"char-rnn {kind} 2x128, 50 steps, B 50", kind, 65, 2, 128, 50, 50, target)
+        for kind, target in (("LSTM", 2.0), ("GRU", None), ("RNN", None))
+    ),
+    *(
+        Sequences(f"names-{kind.lower()}", f"names {kind} 1x64, 16 steps, B 32", kind, 27, 1, 64, 16, 32)
+        for kind in ("LSTM", "GRU", "RNN")
+    ),
 ]
 
 PRODUCTS = [

@@ -99,6 +99,32 @@ def test_attention_and_a_gpt_agree_with_pytorch(quick):
     assert "nanoGPT" in out
 
 
+def test_sequences(quick):
+    out, report = quick("--mode", "sequences", "--filter", "names-lstm,names-rnn")
+    assert [result["name"] for result in report["results"]] == ["names-lstm", "names-rnn"]
+    assert all(set(result["us"]) == {"pynn", *report["sides"]} for result in report["results"])
+    assert ("relative loss difference" in out) == installed("torch")
+
+
+@needs_torch
+def test_a_wrong_recurrent_gradient_is_noticed(bench):
+    module, case = importlib.import_module("sequences"), bench.workloads.SEQUENCES[-1]
+    text = np.random.default_rng(0).integers(0, case.vocabulary, (3, 5, 2))
+    batches = [(np.ascontiguousarray(t[:-1]), t[1:].reshape(-1)) for t in text]
+    ours = module.pynn_side(case, batches)
+    theirs = module.torch_side(case, batches, ours)
+    step = ours.step
+
+    def wrong_step(i):
+        loss = step(i)
+        ours.parameters[1].grad *= 1.001
+        return loss
+
+    ours.step = wrong_step
+    with pytest.raises(SystemExit, match="gradient of parameter 1"):
+        module.check_agreement(ours, theirs)
+
+
 def test_products_are_held_against_the_peak(quick):
     out, report = quick("--mode", "gemm", "--filter", "256x256x256", "--vs", "numpy")
     (result,) = report["results"]
@@ -130,7 +156,12 @@ def test_the_lists_are_as_long_as_they_say(bench):
     workloads = bench.workloads
     assert len(workloads.MAIN) == 6
     assert len(workloads.NEIGHBOURS) >= 20
-    for cases in (workloads.MAIN + workloads.NEIGHBOURS, workloads.APPLICATIONS, workloads.PRODUCTS):
+    for cases in (
+        workloads.MAIN + workloads.NEIGHBOURS,
+        workloads.APPLICATIONS,
+        workloads.PRODUCTS,
+        workloads.SEQUENCES,
+    ):
         assert len({case.name for case in cases}) == len(cases)
 
 
