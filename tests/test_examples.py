@@ -102,6 +102,8 @@ TABLE = [
         True,
     ),
     Example("15_wavenet.py", (Figure("dev loss", most(2.4), most(2.01)),), "76,579 parameters", True),
+    Example("16_char_rnn.py", (Figure("val loss", most(2.8), most(1.70)),), "240,321 parameters", True),
+    Example("17_time_series.py", (Figure("LSTM: error", most(0.125), most(0.11)),), "4,513 parameters"),
     Example(
         "18_minbpe.py",
         (Figure("tokens:", (1.5, 1.8), (2.0, 2.4)),),
