@@ -130,6 +130,6 @@ class Plan:
 def _describe(arg: Any) -> str:
     if isinstance(arg, np.ndarray):
         return str(list(arg.shape))
-    if isinstance(arg, list):
-        return f"{len(arg)} arrays" if len(arg) != 1 else f"[{_describe(arg[0])}]"
+    if isinstance(arg, list) and arg and isinstance(arg[0], np.ndarray):
+        return f"{len(arg)} arrays" if len(arg) > 1 else f"[{_describe(arg[0])}]"
     return repr(arg)
