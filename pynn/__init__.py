@@ -29,7 +29,7 @@ from pynn.tape import grad, no_grad
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
-    from pynn import data, debug, nn, optim, serialize, train
+    from pynn import data, debug, graph, nn, optim, serialize, train, viz
     from pynn.recorder import CaptureError
     from pynn.replay import capture
 
@@ -44,6 +44,7 @@ __all__ = [
     "debug",
     "functional",
     "grad",
+    "graph",
     "info",
     "multinomial",
     "nn",
@@ -58,10 +59,12 @@ __all__ = [
     "tape",
     "tensor",
     "train",
+    "viz",
     "zeros",
 ]
 
-_LAZY = ("data", "debug", "nn", "optim", "serialize", "train")  # imported on first use: `import pynn` stays quick
+# Imported on first use: `import pynn` stays quick.
+_LAZY = ("data", "debug", "graph", "nn", "optim", "serialize", "train", "viz")
 _LAZY_NAMES = {"capture": "pynn.replay", "CaptureError": "pynn.recorder"}
 
 

@@ -14,6 +14,7 @@ R = TypeVar("R")
 class _Mode(threading.local):
     enabled = True
     recorder: Any = None  # while `pynn.capture` records
+    watcher: Any = None  # the `pynn.graph.Graph` that keeps results
 
 
 mode = _Mode()

@@ -177,8 +177,8 @@ class Recorder:
             return module.forward(*args, **kwargs)
         before = {id(m): (m, tuple(vars(m).values())) for m in module.modules()}
         for m, _ in before.values():
-            if m._forward_hooks:
-                raise CaptureError(f"capture: {type(m).__name__} has a forward hook, which a replay would not call")
+            if m._forward_hooks or m._backward_hooks:
+                raise CaptureError(f"capture: {type(m).__name__} has a hook, which a replay would not call")
         self._inside_module = True
         try:
             y = module.forward(*args, **kwargs)

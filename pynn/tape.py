@@ -127,6 +127,8 @@ def record(
                 sources.append(None)
         if out.requires_grad:
             out._node = Node(name, sources, backward, saved, version if saves_output else None)
+            if mode.watcher is not None:
+                mode.watcher.saw(name, out, parents)
     return out
 
 

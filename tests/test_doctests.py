@@ -24,6 +24,8 @@ def test_pages(page: Path) -> None:
 
 @pytest.mark.parametrize("name", ["pynn", *MODULES])
 def test_doctests(name: str, request: pytest.FixtureRequest) -> None:
+    if name == "pynn.viz":
+        pytest.importorskip("matplotlib")
     pynn.seed(0)
     names = {"getfixture": request.getfixturevalue}  # as pytest's own doctests have it
     result = doctest.testmod(importlib.import_module(name), extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -92,7 +92,7 @@ class Sequential(_List):
         layers: list[Any] = [layer for layer in vars(self).values() if isinstance(layer, Module)]
         # What one kernel may stand for, by exact type, since a subclass may define its own forward; and None where
         # somebody would notice that a module is not called: a hook wants its output, a forward of its own counts.
-        kinds = [None if m._forward_hooks or "forward" in m.__dict__ else type(m) for m in layers]
+        kinds = [None if m._forward_hooks or m._backward_hooks or "forward" in m.__dict__ else type(m) for m in layers]
         kinds += (None, None)  # what follows the last
         i = 0
         while i < len(layers):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn.grad_mode import mode
+from pynn.nn.hooks import BackwardHook, call_with_backward_hooks
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -46,14 +47,14 @@ class LoadResult(NamedTuple):
 
 
 class HookHandle:
-    """What `register_forward_hook` returns; `remove()` takes the hook away again."""
+    """What `register_forward_hook` and `register_full_backward_hook` return; `remove()` takes the hook away again."""
 
-    def __init__(self, module: Module, hook: Hook) -> None:
-        self._module, self._hook = module, hook
+    def __init__(self, module: Module, hooks: str, hook: Hook | BackwardHook) -> None:
+        self._module, self._hooks, self._hook = module, hooks, hook
 
     def remove(self) -> None:
         """Remove the hook; a second call does nothing."""
-        self._module._forward_hooks = tuple(h for h in self._module._forward_hooks if h is not self._hook)
+        setattr(self._module, self._hooks, tuple(h for h in getattr(self._module, self._hooks) if h is not self._hook))
 
 
 class Module:
@@ -79,6 +80,7 @@ class Module:
     training: bool = True
     _buffer_names: tuple[str, ...] = ()
     _forward_hooks: tuple[Hook, ...] = ()
+    _backward_hooks: tuple[BackwardHook, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute `forward`; NumPy arrays among the positional arguments are wrapped as tensors."""
@@ -88,7 +90,7 @@ class Module:
                 break
         if mode.recorder is not None:
             return mode.recorder.module(self, args, kwargs)
-        y = self.forward(*args, **kwargs)
+        y = call_with_backward_hooks(self, args, kwargs) if self._backward_hooks else self.forward(*args, **kwargs)
         for hook in self._forward_hooks:
             hook(self, args, y)
         return y
@@ -113,7 +115,25 @@ class Module:
         >>> handle.remove()
         """
         self._forward_hooks = (*self._forward_hooks, hook)
-        return HookHandle(self, hook)
+        return HookHandle(self, "_forward_hooks", hook)
+
+    def register_full_backward_hook(self, hook: BackwardHook) -> HookHandle:
+        """Call `hook(module, grad_input, grad_output)` in each backward that passes the module; it returns nothing.
+
+        `grad_output` has a gradient for each tensor that the module returned, `grad_input` one for each tensor among
+        its positional arguments: copies, or None where no gradient flows.
+
+        Examples
+        --------
+        >>> from pynn import nn, ones
+        >>> layer = nn.Linear(3, 1)
+        >>> handle = layer.register_full_backward_hook(lambda module, dx, dy: print(dx[0].shape, dy[0]))
+        >>> layer(ones(1, 3, requires_grad=True)).sum().backward()
+        (1, 3) [[1.]]
+        >>> handle.remove()
+        """
+        self._backward_hooks = (*self._backward_hooks, hook)
+        return HookHandle(self, "_backward_hooks", hook)
 
     # -- the tree ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,102 @@
+"""Backward hooks: nodes on the tape that tell when gradients pass the inputs and outputs of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn.tape import Node, record
+from pynn.tensor import Tensor
+
+if TYPE_CHECKING:
+    from pynn.nn.module import Module
+
+Array = npt.NDArray[Any]
+Gradients = tuple[Array | None, ...]
+BackwardHook = Callable[["Module", Gradients, Gradients], None]
+
+
+def call_with_backward_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return `module.forward(*args)`, with nodes around it that call the module's backward hooks."""
+    watch = _Watch(module)
+    args = tuple([watch.input(arg) for arg in args])
+    return watch.outputs(module.forward(*args, **kwargs))
+
+
+class _Watch:
+    """Gathers the gradients of one call; calls the hooks when all that will come have come."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.grad_input: list[Array | None] = []
+        self.grad_output: list[Array | None] = []
+        self.inputs: dict[Node, int] = {}
+        self.waiting: set[int] = set()
+
+    def input(self, x: Any) -> Any:
+        """Mark a positional argument of the module."""
+        if not isinstance(x, Tensor):
+            return x
+        position = len(self.grad_input)
+        self.grad_input.append(None)
+        if not x.requires_grad:
+            return x
+
+        def backward(dx: Array) -> tuple[Array]:
+            self.grad_input[position] = np.array(dx)
+            self.waiting.discard(position)
+            if not self.waiting:
+                self.call()
+            return (dx,)
+
+        return self._marked("module input", x, backward, position)
+
+    def outputs(self, y: Any) -> Any:
+        """Mark the tensors that the module returned: one, or those of a tuple."""
+        tensors = [y] if isinstance(y, Tensor) else [t for t in y if isinstance(t, Tensor)] if type(y) is tuple else []
+        self.grad_output = [None] * len(tensors)
+        marked = {id(t): self._output(t, i) for i, t in enumerate(tensors)}
+        return marked.get(id(y), y) if type(y) is not tuple else tuple([marked.get(id(t), t) for t in y])
+
+    def _output(self, y: Tensor, position: int) -> Tensor:
+        if not y.requires_grad:
+            return y
+        reached = self._reached(y)
+
+        def backward(dy: Array) -> tuple[Array]:
+            self.grad_output[position] = np.array(dy)
+            self.waiting |= reached
+            if not self.waiting:  # no input asks for a gradient
+                self.call()
+            return (dy,)
+
+        return self._marked("module output", y, backward)
+
+    def _marked(self, name: str, x: Tensor, backward: Callable[[Array], Any], position: int | None = None) -> Tensor:
+        marked = record(name, x.data, (x,), backward)
+        marked._version = x._version  # the same memory
+        if position is not None and marked._node is not None:
+            self.inputs[marked._node] = position
+        return marked
+
+    def _reached(self, y: Tensor) -> set[int]:
+        """Which inputs an output depends on."""
+        nodes = [] if y._node is None else [y._node]
+        oldest = min((node.order for node in self.inputs), default=0)
+        seen = set(nodes)
+        for node in nodes:  # grows while we walk it
+            for parent in node.parents:
+                if isinstance(parent, Node) and parent.order >= oldest and parent not in seen:
+                    seen.add(parent)
+                    nodes.append(parent)
+        return {position for node, position in self.inputs.items() if node in seen}
+
+    def call(self) -> None:
+        """Call the hooks, and forget the gradients."""
+        for hook in self.module._backward_hooks:
+            hook(self.module, tuple(self.grad_input), tuple(self.grad_output))
+        self.grad_input = [None] * len(self.grad_input)
+        self.grad_output = [None] * len(self.grad_output)
