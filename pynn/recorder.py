@@ -131,7 +131,7 @@ class Recorder:
 
     def input(self, array: Array) -> Array:
         """Return the memory that a replay copies this argument to."""
-        copy = np.array(array, order="C")
+        copy = np.array(array, array.dtype.newbyteorder("="), order="C")
         self._made.add(address(copy))
         return copy
 

@@ -21,7 +21,7 @@ import numpy as np
 from pynn import _core
 from pynn.grad_mode import mode
 from pynn.plan import Array, Plan, Repeat, address, arrays_in
-from pynn.recorder import CaptureError, Guarded, Recorder, are
+from pynn.recorder import SIMPLE, CaptureError, Guarded, Recorder, are
 from pynn.tape import constant
 from pynn.tensor import Tensor
 
@@ -85,7 +85,7 @@ class Captured:
         arrays: list[Array] = []
         key = (mode.enabled, *[_describe(arg, arrays) for arg in args])
         if kwargs:
-            key = (*key, _describe(kwargs, arrays))
+            key = (*key, "kwargs", _describe(kwargs, arrays))
         with self._lock:
             for replay in self._plans.get(key, ()):
                 if replay.is_current():
@@ -107,9 +107,7 @@ class Captured:
             fresh = iter([_tensor(array.view(Guarded)) for array in inputs])
             new_args, new_kwargs = _rebuild((args, kwargs), fresh)
             result = self.function(*new_args, **new_kwargs)
-            outputs: list[Array] = []
-            _describe(result, outputs)
-            outputs = [output.view(np.ndarray) for output in outputs]
+            outputs = [output.view(np.ndarray) for output in _results(result)]
             recorder.finish()
         self._latest = _Replay(recorder, inputs, result, outputs)
         self._plans.setdefault(key, []).append(self._latest)
@@ -149,13 +147,17 @@ class _Step:
 class _Input:
     """An argument: memory of the plan that it is copied to, or the steps that read it where the caller has it."""
 
-    def __init__(self, own: Array, steps: list[_Step]) -> None:
+    def __init__(self, own: Array, steps: list[_Step], returned: Collection[int]) -> None:
         self.own = own
         self.readers: list[tuple[_Step, int]] = []  # steps, and which of their arguments it is
         uses = [
             (step, i) for step in steps for i, arg in enumerate(step.args) for a in arrays_in(arg) if _reads(a, own)
         ]
-        if own.nbytes >= LEAST_BOUND and all(_is_whole(step.args[i], own) for step, i in uses):
+        if (
+            own.nbytes >= LEAST_BOUND
+            and address(own) not in returned
+            and all(_is_whole(step.args[i], own) for step, i in uses)
+        ):
             self.readers = uses
         self.bound = own
 
@@ -195,7 +197,8 @@ class _Replay:
         self._guards, self._conditions = list(recorder.guards.values()), recorder.conditions
         self._modules = [(vars(module), values) for module, values in recorder.modules.values()]
         self._after, self._draws = recorder.after, recorder.draws
-        kept = [*inputs, *outputs, *(grad for _, grad in recorder.grads)]
+        returned = [*outputs, *(grad for _, grad in recorder.grads)]
+        kept = [*inputs, *returned]
         self._kept = {address(array) for array in kept}
         self.plan = Plan(recorder.calls, kept)
         block = _core.empty((self.plan.bytes_planned // 4 + 1,), np.float32)
@@ -209,7 +212,8 @@ class _Replay:
             self._steps.append(step)
             if call.repeat is not None:
                 self._repeats.append((step, call.repeat))
-        self._inputs = [_Input(own, self._steps) for own in inputs]
+        at_returned = {address(array) for array in returned}
+        self._inputs = [_Input(own, self._steps, at_returned) for own in inputs]
 
     def is_current(self) -> bool:
         """Whether everything that the recording took for fixed is as it was."""
@@ -281,6 +285,24 @@ def _describe(value: Any, arrays: list[Array]) -> Any:
             f"capture: an argument is a {type(value).__name__}, needs arrays or something hashable"
         ) from None
     return type(value), value
+
+
+def _results(value: Any) -> Iterator[Array]:
+    """Yield the arrays of what the function returned, which must hide none."""
+    if isinstance(value, Tensor):
+        yield value.data
+    elif isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _results(item)
+    elif isinstance(value, dict):
+        yield from _results(list(value.values()))
+    elif value is not None and not isinstance(value, (*SIMPLE, np.generic)):
+        raise CaptureError(
+            f"capture: the function returns a {type(value).__name__}, which a replay cannot make anew; return tensors, "
+            "arrays, numbers, texts or None, alone or in lists, tuples and dicts"
+        )
 
 
 def _rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:

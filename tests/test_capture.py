@@ -286,6 +286,27 @@ def test_arguments_of_any_layout(n):
             assert f(pynn.tensor(x)).item() == expected
 
 
+@pytest.mark.parametrize("n", [5, 5000])
+def test_arguments_that_are_returned(n):
+    f = pynn.capture(lambda x: (x, x.reshape(1, n), x.sum()))
+    for value in (0.0, 1.0, 2.0):
+        same, reshaped, total = f(np.full(n, value, np.float32))
+        assert (same.data[-1], reshaped.data[0, -1], total.item()) == (value, value, n * value)
+
+
+@pytest.mark.parametrize("n", [5, 5000])
+def test_arguments_of_another_byte_order(n):
+    f = pynn.capture(lambda x: F.exp(x).sum())
+    for value in (0.0, 0.0, 1.0):
+        assert f(np.full(n, value, ">f4")).item() == pytest.approx(n * np.exp(value), rel=1e-6)
+
+
+def test_arguments_by_name_are_not_those_in_a_dict():
+    f = pynn.capture(lambda batch=None, **named: batch["x"] * 1 if batch else named["x"] * 2)
+    x = np.ones(1, np.float32)
+    assert [f({"x": x}).item(), f(x=x).item(), f({"x": x}).item()] == [1, 2, 1]
+
+
 def test_an_argument_in_the_memory_of_the_plan():
     w = nn.Parameter(np.linspace(0, 1, 8192, dtype=np.float32))
 
@@ -475,6 +496,17 @@ def test_an_argument_that_requires_a_gradient_is_refused():
 def test_an_argument_that_is_not_hashable_is_refused():
     with pytest.raises(TypeError, match=r"^capture: an argument is a set, needs arrays or something hashable"):
         pynn.capture(lambda s: s)({1})
+
+
+class Pair:
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize("function", [Pair, lambda x: (y for y in [x]), lambda x: {"pair": [Pair(x)]}])
+def test_a_result_that_a_replay_cannot_make_is_refused(function):
+    with pytest.raises(CaptureError, match=r"^capture: the function returns a (Pair|generator), which a replay"):
+        pynn.capture(function)(np.ones(2, np.float32))
 
 
 def test_plan_before_the_first_call():
