@@ -47,47 +47,71 @@ PYNN_INLINE Vec<T> relative_score(const T* s, const T* bias, Vec<T> scale, Vec<T
   return fma(load(s + j, lanes), scale, Vec<T>::zero() - base);
 }
 
+// As many rows as a vector has lanes: what their maxima and sums take beside the elements is shared.
 template <class T, bool Biased>
-PYNN_INLINE void softmax_row(T* s, T* max_of_row, T* sum_of_row, T* y, AttentionScores<T> scores, const T* bias,
-                             int64_t n, int64_t cols, int64_t features) {
-  const Vec<T> scale(scores.scale);
-  Vec<T> largest(-infinity<T>);
-  for_lanes<T>(n, [&](int64_t j, auto lanes) {
-    const Vec<T> z = relative_score<Biased>(s, bias, scale, Vec<T>::zero(), j, lanes);
-    largest = max(largest, first_or(z, lanes, -infinity<T>));
-  });
-  const T before = *max_of_row, here = reduce_max(largest), after = here > before ? here : before;
-  // A row that has seen no key has no maximum; of any other base its scores of -infinity become 0.
-  const Vec<T> base(after == -infinity<T> ? T(0) : after);
-  Vec<T> sum = Vec<T>::zero();
-  for_lanes<T>(n, [&](int64_t j, auto lanes) {
-    const Vec<T> p = exp_of_negative(relative_score<Biased>(s, bias, scale, base, j, lanes));
-    sum = sum + first_or(p, lanes, T(0));
-    store(s + j, p, lanes);
-  });
-  for_lanes<T>(cols - n, [&](int64_t j, auto lanes) { store(s + n + j, Vec<T>::zero(), lanes); });
-  T factor[Vec<T>::lanes];
-  const Vec<T> rescale = exp_of_negative(Vec<T>(before) - base);
-  rescale.store(factor);
-  *max_of_row = after;
-  *sum_of_row = *sum_of_row * factor[0] + reduce_add(sum);
-  if (y != nullptr && before != after) {
-    for_lanes<T>(features, [&](int64_t j, auto lanes) { store(y + j, load(y + j, lanes) * rescale, lanes); });
+PYNN_INLINE void softmax_rows(T* s, int64_t lds, T* max_of_rows, T* sum_of_rows, T* y, int64_t ldy,
+                              AttentionScores<T> scores, int64_t first, int rows, int64_t cols, int64_t features) {
+  constexpr int lanes = Vec<T>::lanes;
+  const Vec<T> scale(scores.scale), lowest(-infinity<T>);
+  alignas(64) T parts[lanes * lanes], turned[lanes * lanes], base_of[lanes], factor_of[lanes];
+  const auto bias_of = [&](int r) { return Biased ? scores.bias + r * scores.ldbias : nullptr; };
+  const auto reduced = [&](Vec<T> start, auto combine) {  // lane r of the result is of row r
+    transpose_block(turned, lanes, parts, lanes);
+    for (int i = 0; i < lanes; ++i) start = combine(start, Vec<T>::load(turned + i * lanes));
+    return start;
+  };
+  for (int r = 0; r < lanes; ++r) {
+    Vec<T> largest = lowest;
+    if (r < rows) {
+      for_lanes<T>(seen(scores, first + r, cols), [&](int64_t j, auto n) {
+        const Vec<T> z = relative_score<Biased>(s + r * lds, bias_of(r), scale, Vec<T>::zero(), j, n);
+        largest = max(largest, first_or(z, n, -infinity<T>));
+      });
+    }
+    largest.store(parts + r * lanes);
   }
+  const Vec<T> before = Vec<T>::load(max_of_rows, rows);
+  const Vec<T> after = reduced(before, [](Vec<T> a, Vec<T> b) { return max(b, a); });
+  // A row that has seen no key has no maximum; of any other base its scores of -infinity become 0.
+  const Vec<T> base = select(after == lowest, Vec<T>::zero(), after), factor = exp_of_negative(before - base);
+  base.store(base_of);
+  factor.store(factor_of);
+  for (int r = 0; r < rows; ++r) {
+    T* row = s + r * lds;
+    const int64_t visible = seen(scores, first + r, cols);
+    const Vec<T> base_of_row(base_of[r]);
+    Vec<T> sum = Vec<T>::zero();
+    for_lanes<T>(visible, [&](int64_t j, auto n) {
+      const Vec<T> p = exp_of_negative(relative_score<Biased>(row, bias_of(r), scale, base_of_row, j, n));
+      sum = sum + first_or(p, n, T(0));
+      store(row + j, p, n);
+    });
+    for_lanes<T>(cols - visible, [&](int64_t j, auto n) { store(row + visible + j, Vec<T>::zero(), n); });
+    sum.store(parts + r * lanes);
+    if (y != nullptr && factor_of[r] != T(1)) {
+      const Vec<T> rescale(factor_of[r]);
+      for_lanes<T>(features, [&](int64_t j, auto n) { store(y + r * ldy + j, load(y + r * ldy + j, n) * rescale, n); });
+    }
+  }
+  const Vec<T> old = Vec<T>::load(sum_of_rows, rows) * factor;
+  after.store(max_of_rows, rows);
+  reduced(old, [](Vec<T> a, Vec<T> b) { return a + b; }).store(sum_of_rows, rows);
 }
 
 // One pass over the keys: Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018.
 template <class T>
 void softmax_step(T* s, int64_t lds, T* max, T* sum, T* y, int64_t ldy, AttentionScores<T> scores, int64_t rows,
                   int64_t cols, int64_t features) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t n = seen(scores, r, cols);
+  constexpr int64_t lanes = Vec<T>::lanes;
+  for (int64_t r = 0; r < rows; r += lanes) {
+    const int here = static_cast<int>(rows - r < lanes ? rows - r : lanes);
     T* y_row = y == nullptr ? nullptr : y + r * ldy;
-    if (scores.bias != nullptr) {
-      const T* bias = scores.bias + r * scores.ldbias;
-      softmax_row<T, true>(s + r * lds, max + r, sum + r, y_row, scores, bias, n, cols, features);
+    AttentionScores<T> part = scores;
+    if (part.bias != nullptr) {
+      part.bias += r * part.ldbias;
+      softmax_rows<T, true>(s + r * lds, lds, max + r, sum + r, y_row, ldy, part, r, here, cols, features);
     } else {
-      softmax_row<T, false>(s + r * lds, max + r, sum + r, y_row, scores, nullptr, n, cols, features);
+      softmax_rows<T, false>(s + r * lds, lds, max + r, sum + r, y_row, ldy, part, r, here, cols, features);
     }
   }
 }

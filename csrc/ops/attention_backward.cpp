@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kSide = 128;               // queries and keys of a tile, which stays in the second cache
 constexpr int64_t kTileStride = kSide + 16;  // rows that do not all fall on few sets of the first cache
-constexpr int64_t kStrip = 32;               // in which a tile on the diagonal of a causal mask is cut
+constexpr int64_t kStrip = 16;               // in which a tile on the diagonal of a causal mask is cut
 constexpr int64_t kFewestTasks = 8;
 
 template <class T>
