@@ -4,6 +4,7 @@ https://github.com/karpathy/minbpe
 """
 
 import argparse
+import time
 from collections import Counter
 from itertools import pairwise
 
@@ -67,6 +68,7 @@ def main() -> None:
         "--data-dir", help="folder of tinyshakespeare.txt; by default it is looked for, then downloaded"
     )
     args = parser.parse_args()
+    start = time.perf_counter()
 
     print(f"aaabdaaabac, 3 merges: {Tokenizer().train('aaabdaaabac', 3)}   minbpe {PUBLISHED}")
 
@@ -81,6 +83,7 @@ def main() -> None:
     assert tokenizer.decode(encoded) == unseen
     assert tokenizer.encode(text) == tokens
     print("|".join(tokenizer.decode([token]) for token in encoded))
+    print(f"{time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":
