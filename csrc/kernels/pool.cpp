@@ -72,6 +72,40 @@ struct Inside {
   }
 };
 
+constexpr int64_t kSmallPlane = 1024;  // elements, which the first cache holds beside what is read
+
+// Of an axis with its padding, and as far as the last window reaches.
+PYNN_INLINE int64_t padded_size(const PoolAxis& axis) {
+  const int64_t reach = (axis.out - 1) * axis.stride + (axis.kernel - 1) * axis.dilation + 1;
+  const int64_t held = axis.padding + axis.size;
+  return reach > held ? reach : held;
+}
+
+// In a padded plane no window is at the border.
+template <class T>
+void scatter_small(T* dx, const T* dy, const uint8_t* indices, const PoolShape& shape, int64_t planes, int64_t height,
+                   int64_t width) {
+  const PoolAxis &rows = shape.rows, &columns = shape.columns;
+  int64_t offset[256];
+  for (int64_t tap = 0; tap < rows.kernel * columns.kernel; ++tap) {
+    offset[tap] = tap / columns.kernel * rows.dilation * width + tap % columns.kernel * columns.dilation;
+  }
+  T padded[kSmallPlane];
+  for (int64_t plane = 0; plane < planes; ++plane) {
+    std::memset(padded, 0, static_cast<size_t>(height * width) * sizeof(T));
+    for (int64_t row = 0; row < rows.out; ++row) {
+      T* window = padded + row * rows.stride * width;
+      for (int64_t column = 0; column < columns.out; ++column, window += columns.stride) {
+        window[offset[*indices++]] += *dy++;
+      }
+    }
+    const T* from = padded + rows.padding * width + columns.padding;
+    for (int64_t row = 0; row < rows.size; ++row, from += width) {
+      for (int64_t column = 0; column < columns.size; ++column) *dx++ = from[column];
+    }
+  }
+}
+
 template <class T>
 bool max_pool2d_backward(T* dx, const T* dy, const uint8_t* indices, const PoolShape& shape, int64_t planes) {
   const PoolAxis &rows = shape.rows, &columns = shape.columns;
@@ -81,6 +115,12 @@ bool max_pool2d_backward(T* dx, const T* dy, const uint8_t* indices, const PoolS
   uint8_t largest = 0;
   for (int64_t i = 0; i < planes * rows.out * columns.out; ++i) largest = indices[i] > largest ? indices[i] : largest;
   if (largest >= taps) return false;
+  const int64_t height = padded_size(rows), width = padded_size(columns);
+  const bool overlap = rows.stride == 1 && columns.stride == 1;  // or copying the plane costs more than it gives
+  if (overlap && height <= kSmallPlane && width <= kSmallPlane && height * width <= kSmallPlane) {
+    scatter_small(dx, dy, indices, shape, planes, height, width);
+    return true;
+  }
   for (int64_t plane = 0; plane < planes; ++plane, dx += size) {
     std::memset(dx, 0, static_cast<size_t>(size) * sizeof(T));
     for (int64_t row = 0; row < rows.out; ++row, dy += columns.out, indices += columns.out) {
