@@ -1,5 +1,6 @@
-"""Data: IDX files, MNIST, synthetic digits, text, toy problems, mini-batches."""
+"""Data: IDX files, MNIST, synthetic digits, text, toy problems, mini-batches, random shifts."""
 
+from pynn.data.augment import random_shift
 from pynn.data.idx import read_idx, write_idx
 from pynn.data.loader import MNIST_MEAN, MNIST_STD, DataLoader, normalize_images, random_split, take
 from pynn.data.mnist import MNIST, load_mnist
@@ -21,6 +22,7 @@ __all__ = [
     "make_sine",
     "make_spiral",
     "normalize_images",
+    "random_shift",
     "random_split",
     "read_idx",
     "synthetic_digits",

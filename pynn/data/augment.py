@@ -1,0 +1,51 @@
+"""Changes to images that keep what they show."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn.random import generator
+
+Array = npt.NDArray[Any]
+
+
+def random_shift(images: Array, pixels: int = 1, fill: float = 0, rng: np.random.Generator | None = None) -> Array:
+    """Return a copy of `images` with each image shifted by up to `pixels` down or up, right or left.
+
+    Parameters
+    ----------
+    images : ndarray
+        [N, H, W], or [N, C, H, W] whose channels move together.
+    pixels : int
+        Every shift from -pixels to pixels is equally likely along each axis.
+    fill : float
+        What moves in at the edges: the value of the background, such as -MNIST_MEAN / MNIST_STD after normalisation.
+    rng : numpy.random.Generator, optional
+        By default pynn's own, which `pynn.seed` sets.
+
+    Raises
+    ------
+    ValueError
+        If the number of axes does not fit, or `pixels` is negative.
+
+    Examples
+    --------
+    >>> random_shift(np.ones((100, 28, 28), np.uint8), 2).shape
+    (100, 28, 28)
+    """
+    if images.ndim not in (3, 4):
+        raise ValueError(f"random_shift: images {list(images.shape)}, need [N, H, W] or [N, C, H, W]")
+    if operator.index(pixels) < 0:
+        raise ValueError(f"random_shift: pixels is {pixels}, needs at least 0")
+    height, width = images.shape[-2:]
+    edges = [(0, 0)] * (images.ndim - 2) + [(pixels, pixels)] * 2
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(images, edges, constant_values=fill), (height, width), (-2, -1)
+    )
+    rows, columns = (rng or generator()).integers(0, 2 * pixels + 1, (2, len(images)))
+    each = np.arange(len(images))
+    return np.asarray(windows[each, ..., rows, columns, :, :] if images.ndim == 4 else windows[each, rows, columns])
