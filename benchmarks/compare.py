@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py                          # training steps of six networks, two minutes
     python benchmarks/compare.py --set all --vs torch,jax,numpy --json all.json --plot all.png
+    python benchmarks/compare.py --mode captured          # training steps under pynn.capture, beside compilers
     python benchmarks/compare.py --mode inference         # batches 1 and 256, beside PyTorch and ONNX Runtime
     python benchmarks/compare.py --mode attention         # attention forward and backward, a GPT's training step
     python benchmarks/compare.py --mode sequences         # training steps of recurrent networks
@@ -18,6 +19,7 @@ import importlib.util
 from typing import Any
 
 import attention
+import captured
 import inference
 import products
 import report
@@ -27,19 +29,24 @@ from report import NAMES, Table, duration, ratio_cell
 from workloads import (
     APPLICATIONS,
     ATTENTION,
+    CAPTURE_TARGET,
+    CAPTURED,
     LOWEST_TARGET,
     MAIN,
     MEDIAN_TARGET,
     NEIGHBOURS,
     PRODUCTS,
     SEQUENCES,
+    SMALL,
     choose,
 )
 
 import pynn
 
-MODES = {
+COMPARED = ("eager", "torch", "compile", "jax")
+MODES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "train": ("training step, median µs", ("torch", "jax", "numpy"), ("torch",)),  # what, possible sides, default ones
+    "captured": ("captured training step, median µs", COMPARED, COMPARED),
     "inference": ("inference of a batch, median µs", ("torch", "onnxruntime"), ("torch", "onnxruntime")),
     "attention": ("attention and a GPT's training step, median µs", ("torch",), ("torch",)),
     "sequences": ("training step of a recurrent network, median µs", ("torch",), ("torch",)),
@@ -54,7 +61,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--vs",
         metavar="A,B",
-        help="torch, jax, numpy; inference: torch, onnxruntime; attention, sequences: torch; gemm: torch, numpy",
+        help="; ".join(f"{mode}: {', '.join(possible)}" for mode, (_, possible, _) in MODES.items()),
     )
     parser.add_argument("--set", choices=("main", "neighbours", "all"), default="main", help="training: %(default)s")
     parser.add_argument("--filter", metavar="A,B", help="names of cases, or parts of them, from all sets")
@@ -88,21 +95,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def cases(args: argparse.Namespace) -> list[Any]:
     """Return the workloads that the arguments ask for."""
-    everything: list[Any] = [*MAIN, *NEIGHBOURS]
-    if args.mode != "train":
-        others = {"inference": APPLICATIONS, "attention": ATTENTION, "sequences": SEQUENCES, "gemm": PRODUCTS}
-        everything = list(others[args.mode])
+    lists: dict[str, list[Any]] = {
+        "inference": APPLICATIONS,
+        "attention": ATTENTION,
+        "sequences": SEQUENCES,
+        "gemm": PRODUCTS,
+    }
+    if args.mode in lists:
+        return lists[args.mode] if args.filter is None else choose(lists[args.mode], args.filter)
     if args.filter is not None:
-        return choose(everything, args.filter)
-    if args.mode == "train" and args.set != "all":
-        return list(MAIN if args.set == "main" else NEIGHBOURS)
-    return everything
+        return choose([*MAIN, *NEIGHBOURS, *SMALL], args.filter)
+    sets = {"main": MAIN, "neighbours": NEIGHBOURS, "all": [*MAIN, *NEIGHBOURS]}
+    return list(CAPTURED if args.mode == "captured" else sets[args.set])
 
 
 def set_threads(sides: list[str], threads: int) -> None:
     """Give every side its number of threads, before it computes anything."""
     pynn.set_num_threads(threads)
-    if "torch" in sides:
+    if "torch" in sides or "compile" in sides:
         import torch
 
         torch.set_num_threads(threads)
@@ -112,10 +122,18 @@ def set_threads(sides: list[str], threads: int) -> None:
         jax_side.start(threads)
 
 
+def left_out(side: str) -> str | None:
+    """Return why a side cannot run here, if it cannot."""
+    if (package := report.missing(side)) is not None:
+        return f"{package} is not installed"
+    return captured.compiler_problem() if side == "compile" else None
+
+
 def targets(case: Any, mode: str, isa: str) -> dict[str, float]:
     """Return the ratios that a case should reach, by the other side's name."""
-    if mode == "inference":
-        return dict(case.targets) if isa == "avx512" else {}
+    if mode in ("inference", "captured"):
+        wanted = captured.targets(case.name) if mode == "captured" else dict(case.targets)
+        return wanted if isa == "avx512" else {}
     target = case.target_avx2 if mode == "train" and isa == "avx2" else case.target
     return {} if target is None else {"torch": target}
 
@@ -127,13 +145,15 @@ def measure(case: Any, args: argparse.Namespace, sides: list[str]) -> dict[str, 
         repeats, seconds = args.repeats or 2, 0.02
     if args.mode == "inference":
         return inference.measure(case, sides, repeats, seconds, args.seed, args.threads)
-    if args.mode == "attention":
-        return attention.measure(case, sides, repeats, seconds, args.seed)
-    if args.mode == "sequences":
-        return sequences.measure(case, sides, repeats, seconds, args.seed)
-    if args.mode == "gemm":
-        return products.measure(case, sides, repeats, seconds, args.seed)
-    return training.measure(case, sides, repeats, seconds, args.seed)
+    modules = {
+        "train": training,
+        "captured": captured,
+        "attention": attention,
+        "sequences": sequences,
+        "gemm": products,
+    }
+    result: dict[str, Any] = modules[args.mode].measure(case, sides, repeats, seconds, args.seed)
+    return result
 
 
 def row(result: dict[str, Any], sides: list[str]) -> list[str]:
@@ -145,6 +165,8 @@ def row(result: dict[str, Any], sides: list[str]) -> list[str]:
             cells += [f"{1e-3 * result['flops'] / result['us'][side]:.0f}", f"{100 * result['shares'][side]:.0f}"]
         if side != "pynn":
             cells.append(ratio_cell(result, side, result["targets"].get(side)))
+    if "capture_steps" in result:
+        cells.append(f"{result['capture_steps']:.1f}{'' if result['capture_steps'] <= CAPTURE_TARGET else ' MISSED'}")
     return cells
 
 
@@ -166,12 +188,13 @@ def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     args = parse(argv)
     what = MODES[args.mode][0]
-    sides = [side for side in args.vs if report.missing(side) is None]
+    reasons = {side: left_out(side) for side in args.vs}
+    sides = [side for side in args.vs if reasons[side] is None]
     set_threads(sides, args.threads)
     figures: dict[str, Any] = {"what": what, "sides": ["pynn", *sides], **report.header(sides)}
     for side in args.vs:
         if side not in sides:
-            print(f"{NAMES[side]} is left out: {report.missing(side)} is not installed")
+            print(f"{NAMES[side]} is left out: {reasons[side]}")
     if "numpy" in sides:
         print("NumPy's BLAS takes its own number of threads (OPENBLAS_NUM_THREADS); it is compared on MLPs only")
     rates = [("GFLOP/s", 7), ("% peak", 6)] if args.mode == "gemm" else []
@@ -179,6 +202,8 @@ def main(argv: list[str] | None = None) -> None:
     for side in sides:
         wide = any(side in targets(case, args.mode, figures["isa"]) for case in args.cases)
         columns += [(NAMES[side], 7), *rates, (f"{NAMES[side]} / pynn", 40 if wide else 22)]
+    if args.mode == "captured":
+        columns.append((f"first call, eager steps (at most {CAPTURE_TARGET})", 10))
     print()
     table = Table(columns)
     figures["results"] = []
@@ -186,6 +211,8 @@ def main(argv: list[str] | None = None) -> None:
         result = {"name": case.name, "title": getattr(case, "title", case.name)}
         result["targets"] = targets(case, args.mode, figures["isa"])
         result |= measure(case, args, sides)
+        if args.mode == "captured":
+            captured.keep_faster(result)
         figures["results"].append(result)
         table.line(row(result, sides))
     print()
@@ -196,6 +223,8 @@ def main(argv: list[str] | None = None) -> None:
             if case.target_share is not None:
                 share, wanted = result["shares"]["pynn"], case.target_share
                 print(f"{case.name}: {100 * share:.0f} % of the peak, target {100 * wanted:.0f} %")
+    if args.mode == "captured":
+        figures["empty_us"] = captured.empty_steps(2 if args.quick else 15)
     print_summary(figures["results"], sides, "output_difference" if args.mode == "inference" else "loss_difference")
     if args.json:
         report.write_json(args.json, figures)

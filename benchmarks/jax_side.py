@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sides import BETAS, EPS, LR, MOMENTUM, Array, EagerSide, pads
+from sides import BETAS, EPS, Array, EagerSide, learning_rate, pads
 from workloads import Workload
 
 from pynn import nn
@@ -41,17 +41,21 @@ class JaxSide:
         zeros = {name: jnp.zeros_like(p) for name, p in self.parameters.items()}
         self.state = (jnp.zeros((), jnp.float32), zeros, zeros)
         layers = [_layer(str(i), layer) for i, layer in enumerate(model)]
-        adam = workload.optimizer == "adam"
+        lr, momentum = learning_rate(workload), workload.momentum
+        adam, squares = workload.optimizer == "adam", workload.loss == "mse_loss"
 
         def loss_of(parameters: dict[str, Any], x: Any, labels: Any) -> Any:
             for layer in layers:
                 x = layer(parameters, x)
+            if squares:
+                return jnp.square(x - labels).mean()
             return -jnp.take_along_axis(jax.nn.log_softmax(x), labels[:, None], axis=1).mean()
 
         def step(parameters: Any, state: Any, images: Any, labels: Any, rows: Any) -> Any:
             loss, gradients = jax.value_and_grad(loss_of)(parameters, images[rows], labels[rows])
-            parameters, state = _adam(parameters, gradients, state) if adam else _sgd(parameters, gradients, state)
-            return parameters, state, loss
+            if adam:
+                return *_adam(parameters, gradients, state, lr), loss
+            return *_sgd(parameters, gradients, state, lr, momentum), loss
 
         self.compiled = jax.jit(step)
 
@@ -69,6 +73,10 @@ def _layer(name: str, layer: Any) -> Forward:
         return lambda p, x: x @ p[f"{name}.weight"].T + p.get(f"{name}.bias", 0)
     if isinstance(layer, nn.ReLU):
         return lambda p, x: jax.nn.relu(x)
+    if isinstance(layer, nn.Tanh):
+        return lambda p, x: jnp.tanh(x)
+    if isinstance(layer, nn.Embedding):
+        return lambda p, x: p[f"{name}.weight"][x]
     if isinstance(layer, nn.Flatten):
         return lambda p, x: x.reshape(len(x), -1)
     if isinstance(layer, nn.Conv2d):
@@ -77,6 +85,8 @@ def _layer(name: str, layer: Any) -> Forward:
         return lambda p, x: _batch_norm(layer.eps, p[f"{name}.weight"], p[f"{name}.bias"], x)
     if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d)):
         return lambda p, x: _pool(layer, x)
+    if type(layer).__name__ == "UnitBiased":
+        return lambda p, x: _unit_biased(layer, p[f"{name}.conv.weight"], p[f"{name}.bias"], x)
     raise TypeError(f"JAX has no function for {type(layer).__name__} here")
 
 
@@ -86,6 +96,11 @@ def _conv(layer: nn.Conv2d, weight: Any, bias: Any, x: Any) -> Any:
         x, weight, layer.stride, ((top, top), (left, left)), feature_group_count=layer.groups
     )
     return y if bias is None else y + bias[:, None, None]
+
+
+def _unit_biased(layer: Any, weight: Any, bias: Any, x: Any) -> Any:
+    x = jnp.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=-1.0)
+    return _conv(layer.conv, weight, None, jnp.concatenate((x, x), 1) if layer.thirds else x) + bias
 
 
 def _batch_norm(eps: float, weight: Any, bias: Any, x: Any) -> Any:
@@ -104,18 +119,20 @@ def _pool(layer: Any, x: Any) -> Any:
     return jax.lax.reduce_window(x, 0.0, jax.lax.add, window, strides, padding) / (height * width)
 
 
-def _sgd(parameters: Any, gradients: Any, state: Any) -> Any:
+def _sgd(parameters: Any, gradients: Any, state: Any, lr: float, momentum: float) -> Any:
+    if not momentum:
+        return jax.tree.map(lambda p, g: p - lr * g, parameters, gradients), state
     count, first, second = state
-    first = jax.tree.map(lambda b, g: MOMENTUM * b + g, first, gradients)
-    return jax.tree.map(lambda p, b: p - LR["sgd"] * b, parameters, first), (count, first, second)
+    first = jax.tree.map(lambda b, g: momentum * b + g, first, gradients)
+    return jax.tree.map(lambda p, b: p - lr * b, parameters, first), (count, first, second)
 
 
-def _adam(parameters: Any, gradients: Any, state: Any) -> Any:
+def _adam(parameters: Any, gradients: Any, state: Any, lr: float) -> Any:
     count, first, second = state
     count = count + 1
     first = jax.tree.map(lambda m, g: BETAS[0] * m + (1 - BETAS[0]) * g, first, gradients)
     second = jax.tree.map(lambda v, g: BETAS[1] * v + (1 - BETAS[1]) * g * g, second, gradients)
-    scale = LR["adam"] / (1 - BETAS[0] ** count)
+    scale = lr / (1 - BETAS[0] ** count)
     root = 1 - BETAS[1] ** count
 
     def update(p: Any, m: Any, v: Any) -> Any:

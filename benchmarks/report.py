@@ -16,8 +16,14 @@ import numpy as np
 import pynn
 from pynn._files import atomic_file
 
-NAMES = {"pynn": "pynn", "torch": "PyTorch", "jax": "JAX", "numpy": "NumPy", "onnxruntime": "ONNX Runtime"}
-PACKAGES = {"jax": ("jax",), "torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx"), "numpy": ("numpy",)}
+NAMES = {
+    **{"pynn": "pynn", "eager": "pynn eager", "torch": "PyTorch", "compile": "torch.compile"},
+    **{"jax": "JAX", "numpy": "NumPy", "onnxruntime": "ONNX Runtime"},
+}
+PACKAGES = {
+    **{"eager": ("numpy",), "torch": ("torch",), "compile": ("torch",)},
+    **{"jax": ("jax",), "numpy": ("numpy",), "onnxruntime": ("onnxruntime", "onnx")},
+}
 BUSY = 0.5  # load average above which figures are doubtful
 
 
@@ -37,7 +43,7 @@ def header(others: list[str]) -> dict[str, Any]:
     """Print where and with what this runs; return it for the JSON file."""
     info = pynn.info()
     versions = {name: info[name] for name in ("pynn", "python", "numpy", "compiler")}
-    versions |= {name: metadata.version(name) for name in others if name != "numpy"}
+    versions |= {package: metadata.version(package) for side in others for package in PACKAGES[side][:1]}
     forced = ", forced by PYNN_ISA; the others choose for themselves" if os.environ.get("PYNN_ISA") else ""
     load = os.getloadavg()[0]
     print(f"{machine()}; {info['num_threads']} threads; pynn runs {info['isa']}{forced}")

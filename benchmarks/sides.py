@@ -17,7 +17,6 @@ from pynn.data import take
 Array = npt.NDArray[Any]
 
 LR = {"sgd": 0.01, "adam": 1e-3}
-MOMENTUM = 0.9
 BETAS, EPS = (0.9, 0.999), 1e-8
 SAMPLES = 4096  # of the synthetic data set: beyond the caches, as real data are,
 MOST_PIXELS = 1 << 24  # but not more than 64 MB
@@ -40,25 +39,33 @@ class EagerSide:
     """pynn or PyTorch: they share the names, so that one class serves both. Each has a function that takes rows."""
 
     def __init__(
-        self, workload: Workload, nn: Any, optim: Any, cross_entropy: Any, take: Any, images: Any, labels: Any
+        self, workload: Workload, nn: Any, optim: Any, functional: Any, take: Any, images: Any, labels: Any
     ) -> None:
         self.model = workload.build(nn)
-        parameters = self.model.parameters()
+        parameters, lr = self.model.parameters(), learning_rate(workload)
         if workload.optimizer == "sgd":
-            self.optimizer = optim.SGD(parameters, lr=LR["sgd"], momentum=MOMENTUM)
+            self.optimizer = optim.SGD(parameters, lr=lr, momentum=workload.momentum)
         else:
-            self.optimizer = optim.Adam(parameters, lr=LR["adam"], betas=BETAS, eps=EPS)
-        self.cross_entropy = cross_entropy
+            self.optimizer = optim.Adam(parameters, lr=lr, betas=BETAS, eps=EPS)
+        self.criterion = getattr(functional, workload.loss)
         self.take, self.images, self.labels = take, images, labels
 
     def step(self, rows: Array) -> Any:
         """Train on the samples `rows`, and return the loss."""
         x, y = self.take(self.images, rows), self.take(self.labels, rows)
         self.optimizer.zero_grad()
-        loss = self.cross_entropy(self.model(x), y)
+        loss = self.loss(x, y)
         loss.backward()
-        self.optimizer.step()
+        self.update()
         return loss
+
+    def loss(self, x: Any, y: Any) -> Any:
+        """Return the loss of a batch."""
+        return self.criterion(self.model(x), y)
+
+    def update(self) -> None:
+        """Take a step of the optimiser."""
+        self.optimizer.step()
 
     def gradients(self) -> dict[str, Array]:
         """Return the gradients of the latest step."""
@@ -67,7 +74,20 @@ class EagerSide:
 
 def pynn_side(workload: Workload, images: Array, labels: Array) -> EagerSide:
     """Return pynn's side."""
-    return EagerSide(workload, pynn.nn, pynn.optim, pynn.functional.cross_entropy, take, images, labels)
+    return EagerSide(workload, pynn.nn, pynn.optim, pynn.functional, take, images, labels)
+
+
+class CapturedSide(EagerSide):
+    """pynn under `pynn.capture`: what is replayed takes the rows out of the arrays, too."""
+
+    def __init__(self, workload: Workload, images: Array, labels: Array, weights: dict[str, Array]) -> None:
+        super().__init__(workload, pynn.nn, pynn.optim, pynn.functional, take, images, labels)
+        self.model.load_state_dict(weights)
+        self.captured = pynn.capture(super().step)
+
+    def step(self, rows: Array) -> Any:
+        """Replay a step."""
+        return self.captured(rows)
 
 
 class TorchSide(EagerSide):
@@ -77,10 +97,29 @@ class TorchSide(EagerSide):
         import torch
 
         super().__init__(
-            *(workload, torch.nn, torch.optim, torch.nn.functional.cross_entropy),
+            *(workload, torch.nn, torch.optim, torch.nn.functional),
             *(lambda array, rows: array[torch.from_numpy(rows)], torch.from_numpy(images), torch.from_numpy(labels)),
         )
         self.model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+
+
+class CompiledSide(TorchSide):
+    """PyTorch with `torch.compile` on forward, loss and backward, and on the optimiser."""
+
+    def __init__(self, workload: Workload, images: Array, labels: Array, weights: dict[str, Array]) -> None:
+        import torch
+
+        super().__init__(workload, images, labels, weights)
+        torch.compiler.reset()  # it counts how often the optimiser was compiled, whichever network's it was
+        self.compiled_loss, self.compiled_update = torch.compile(super().loss), torch.compile(super().update)
+
+    def loss(self, x: Any, y: Any) -> Any:
+        """Return the loss of a batch."""
+        return self.compiled_loss(x, y)
+
+    def update(self) -> None:
+        """Take a step of the optimiser."""
+        self.compiled_update()
 
 
 def numpy_side(ours: EagerSide, workload: Workload) -> Side | None:
@@ -99,7 +138,7 @@ class NumpySide:
         self.weights = [np.array(layer.weight.data) for layer in linear]  # [out, in]
         self.biases = [np.array(layer.bias.data) for layer in linear if layer.bias is not None]
         self.images, self.labels = ours.images, ours.labels
-        self.adam = workload.optimizer == "adam"
+        self.adam, self.lr, self.momentum = workload.optimizer == "adam", learning_rate(workload), workload.momentum
         self.steps = 0
         self.state = [(np.zeros_like(p), np.zeros_like(p)) for p in (*self.weights, *self.biases)]
 
@@ -133,25 +172,39 @@ class NumpySide:
         parameters = (*self.weights, *self.biases)
         for parameter, gradient, (first, second) in zip(parameters, gradients, self.state, strict=True):
             if not self.adam:
-                first *= MOMENTUM
+                first *= self.momentum
                 first += gradient
-                parameter -= LR["sgd"] * first
+                parameter -= self.lr * first
                 continue
             first += (1 - BETAS[0]) * (gradient - first)
             second += (1 - BETAS[1]) * (gradient * gradient - second)
-            scale = LR["adam"] / (1 - BETAS[0] ** self.steps)
+            scale = self.lr / (1 - BETAS[0] ** self.steps)
             parameter -= scale * first / (np.sqrt(second / (1 - BETAS[1] ** self.steps)) + EPS)
 
 
 # -- data and agreement ------------------------------------------------------------------------------------------------
 
 
+def learning_rate(workload: Workload) -> float:
+    """Return the workload's own learning rate, or its optimiser's."""
+    return LR[workload.optimizer] if workload.lr is None else workload.lr
+
+
 def make_data(workload: Workload, seed: int) -> tuple[Array, Array]:
-    """Return normalised images and labels, as many as a data set has or as fit into 64 MB."""
+    """Return normalised images (or indices) and labels, as many as a data set has or as fit into 64 MB."""
     rng = np.random.default_rng(seed)
+    inputs: Array
+    labels: Array
     samples = min(SAMPLES, MOST_PIXELS // int(np.prod(workload.shape)))
-    pixels = rng.integers(0, 256, (samples, *workload.shape), dtype=np.uint8)
-    return (pixels / np.float32(255) - np.float32(0.1307)) / np.float32(0.3081), rng.integers(0, 10, samples)
+    if workload.symbols:
+        inputs = rng.integers(0, workload.symbols, (samples, *workload.shape))
+    else:
+        pixels = rng.integers(0, 256, (samples, *workload.shape), dtype=np.uint8)
+        inputs = (pixels / np.float32(255) - np.float32(0.1307)) / np.float32(0.3081)
+    labels = rng.integers(0, workload.classes, samples)
+    if workload.loss == "mse_loss":
+        labels = 2 * np.eye(workload.classes, dtype=np.float32)[labels] - 1
+    return inputs, labels
 
 
 def row_batches(samples: int, batch: int, seed: int) -> Iterator[Array]:

@@ -1,4 +1,4 @@
-"""What is trained and applied: six networks, and the neighbours that show that the six are no special cases.
+"""What is trained and applied: six networks, neighbours that show that the six are no special cases, two small ones.
 
 pynn and PyTorch share the names of their layers, so one function builds a network of either: it gets `nn`. The list was
 fixed before anything was measured; a slow one stays.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 Builder = Callable[[Any], Any]  # nn -> model
@@ -24,11 +25,16 @@ class Workload:
     name: str
     title: str
     build: Builder
-    optimizer: str  # "sgd" (momentum 0.9) or "adam"
+    optimizer: str  # "sgd" or "adam"
     batch: int
     shape: tuple[int, ...]  # of one sample
     target: float | None = None
     target_avx2: float | None = None  # where AVX2 is forced
+    momentum: float = 0.9  # of "sgd"
+    lr: float | None = None  # otherwise the optimiser's in sides.py
+    classes: int = 10
+    symbols: int = 0  # the inputs are not pixels but this many different indices
+    loss: str = "cross_entropy"  # or "mse_loss", with 1 at the class and -1 elsewhere
 
 
 @dataclass(frozen=True)
@@ -260,6 +266,45 @@ def late_layers(nn: Any) -> Any:
     )
 
 
+def makemore(nn: Any) -> Any:
+    """Return the model of Bengio et al. 2003 as in makemore: three letters of ten features, and 200 units."""
+    return nn.Sequential(nn.Embedding(27, 10), nn.Flatten(), nn.Linear(30, 200), nn.Tanh(), nn.Linear(200, 27))
+
+
+def lecun1989(nn: Any) -> Any:
+    """Return the network of LeCun et al. 1989 for digits of 16x16 pixels: 9,760 parameters."""
+    return nn.Sequential(
+        *(unit_biased(nn, 1, 12, 8), nn.Tanh(), unit_biased(nn, 12, 12, 4), nn.Tanh()),
+        *(nn.Flatten(), nn.Linear(192, 30), nn.Tanh(), nn.Linear(30, 10), nn.Tanh()),
+    )
+
+
+def unit_biased(nn: Any, before: int, after: int, size: int) -> Any:
+    """Return a 5x5 convolution of stride 2 with a bias for each unit, on an image in a frame of -1.
+
+    Of 12 planes a unit sees 8, and each third of the units other ones: of all planes twice over, 0-7, 8-15 or 16-23.
+    """
+    library: Any = import_module(nn.__name__.partition(".")[0])
+    functional = library.functional if library.__name__ == "pynn" else nn.functional
+    concatenate = getattr(functional, "concatenate", None) or library.concatenate
+
+    class UnitBiased(nn.Module):  # type: ignore[misc] # of either library
+        def __init__(self) -> None:
+            super().__init__()
+            self.thirds = before > 1
+            groups = 3 if self.thirds else 1
+            self.conv = nn.Conv2d(before * (1 + self.thirds), after, 5, stride=2, groups=groups, bias=False)
+            self.bias = nn.Parameter(library.zeros(after, size, size))
+
+        def forward(self, x: Any) -> Any:
+            x = functional.pad(x, (2, 2, 2, 2), value=-1.0)
+            if self.thirds:
+                x = concatenate((x, x), 1)
+            return self.conv(x) + self.bias
+
+    return UnitBiased()
+
+
 # -- the lists ---------------------------------------------------------------------------------------------------------
 
 MAIN = [
@@ -308,6 +353,30 @@ NEIGHBOURS = [
     Workload("stem", "7x7 stem 32-64, 64x64 images, B 32, SGD", stem_net, "sgd", 32, (3, 64, 64)),
     Workload("late-layers", "Conv 64-128-128 3x3 on 8x8, B 256, SGD", late_layers, "sgd", 256, (64, 8, 8)),
 ]
+
+SMALL = [
+    Workload(
+        *("makemore", "makemore MLP 3x10-200-27, B 32, SGD", makemore, "sgd", 32, (3,)),
+        momentum=0.0,
+        lr=0.1,
+        classes=27,
+        symbols=27,
+    ),
+    Workload(
+        *("lecun1989", "LeCun 1989, B 1, SGD", lecun1989, "sgd", 1, (1, 16, 16)),
+        momentum=0.0,
+        lr=0.03,
+        loss="mse_loss",
+    ),
+]
+
+CAPTURED = [*MAIN[:2], SMALL[0], *MAIN[4:], SMALL[1]]
+# Of a captured step: to PyTorch's time, and to that of the faster of two compilers, torch.compile and JAX.
+CAPTURED_TARGETS: dict[str, tuple[float, float | None]] = {
+    **{"mlp128": (5, 4), "mlp128-b32": (10, 6), "makemore": (10, None)},
+    **{"lenet": (5.5, 8), "cnn": (3.4, 4), "lecun1989": (20, None)},
+}
+CAPTURE_TARGET, EMPTY_TARGET = 5, 3  # the first call in eager steps, and µs of a step that does nothing
 
 APPLICATIONS = [
     Application(f"{name}-b{batch}", f"{title}, B {batch}", build, batch, shape, {"torch": torch, "onnxruntime": onnx})

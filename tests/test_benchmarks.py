@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,18 @@ needs_torch = pytest.mark.skipif(not installed("torch"), reason="needs PyTorch t
 def bench():
     """The modules of benchmarks/, which import each other by their bare names, as when one of them is run."""
     sys.path.insert(0, str(FOLDER))
-    names = ["compare", "inference", "neighbour", "overhead", "products", "report", "sides", "timing", "training"]
+    names = [
+        "captured",
+        "compare",
+        "inference",
+        "neighbour",
+        "overhead",
+        "products",
+        "report",
+        "sides",
+        "timing",
+        "training",
+    ]
     names += ["workloads"]
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     sys.path.remove(str(FOLDER))
@@ -125,6 +137,40 @@ def test_a_wrong_recurrent_gradient_is_noticed(bench):
         module.check_agreement(ours, theirs)
 
 
+def test_captured_steps(quick):
+    out, report = quick("--mode", "captured", "--filter", "makemore,lecun1989", "--vs", "eager,torch")
+    assert [result["name"] for result in report["results"]] == ["makemore", "lecun1989"]
+    for result in report["results"]:
+        assert set(result["us"]) == {"pynn", *report["sides"]}
+        pairs = zip(result["capture_blocks_us"]["eager"], result["capture_blocks_us"]["capture"], strict=True)
+        assert result["capture_steps"] == pytest.approx(np.median([first / step for step, first in pairs]))
+    assert all(us > 0 for us in report["empty_us"].values())
+    assert "Empty captured step: " in out
+
+
+def test_the_targets_of_captured_steps(bench):
+    workloads = bench.workloads
+    assert [case.name for case in workloads.CAPTURED] == list(workloads.CAPTURED_TARGETS)
+    assert bench.captured.targets("lenet") == {"torch": 5.5, "compile": 8, "jax": 8}
+    assert bench.captured.targets("makemore") == {"torch": 10}
+    assert bench.captured.targets("stem") == {}
+    for us, left in (({"compile": 2.0, "jax": 3.0}, "compile"), ({"compile": 3.0, "jax": 2.0}, "jax")):
+        result = {"us": {"pynn": 1.0, **us}, "targets": bench.captured.targets("lenet")}
+        bench.captured.keep_faster(result)
+        assert result["targets"] == {"torch": 5.5, left: 8}
+
+
+@needs_torch
+def test_without_a_working_compiler_torch_compile_is_left_out(tmp_path):
+    environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    options = ["--mode", "captured", "--quick", "--filter", "makemore", "--vs", "compile"]
+    command = [sys.executable, str(FOLDER / "compare.py"), *options]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    (line,) = [line for line in out.splitlines() if line.startswith("torch.compile is left out: ")]
+    assert "compiler" in line
+    assert "Empty captured step: " in out
+
+
 def test_products_are_held_against_the_peak(quick):
     out, report = quick("--mode", "gemm", "--filter", "256x256x256", "--vs", "numpy")
     (result,) = report["results"]
@@ -157,7 +203,7 @@ def test_the_lists_are_as_long_as_they_say(bench):
     assert len(workloads.MAIN) == 6
     assert len(workloads.NEIGHBOURS) >= 20
     for cases in (
-        workloads.MAIN + workloads.NEIGHBOURS,
+        workloads.MAIN + workloads.NEIGHBOURS + workloads.SMALL,
         workloads.APPLICATIONS,
         workloads.PRODUCTS,
         workloads.SEQUENCES,
@@ -167,29 +213,42 @@ def test_the_lists_are_as_long_as_they_say(bench):
 
 def sides(bench, name, batch=4):
     """Return pynn's and PyTorch's side of a workload, with the same weights and a small data set, and its batches."""
-    workload = next(w for w in bench.workloads.MAIN + bench.workloads.NEIGHBOURS if w.name == name)
-    rng = np.random.default_rng(0)
-    images = rng.normal(size=(64, *workload.shape)).astype(np.float32)
-    labels = rng.integers(0, 10, len(images))
+    lists = bench.workloads.MAIN + bench.workloads.NEIGHBOURS + bench.workloads.SMALL
+    workload = next(w for w in lists if w.name == name)
+    images, labels = (array[:64] for array in bench.sides.make_data(workload, 0))
     ours = bench.sides.pynn_side(workload, images, labels)
     theirs = bench.sides.TorchSide(workload, images, labels, ours.model.state_dict())
     return workload, {"pynn": ours, "torch": theirs}, bench.sides.row_batches(len(images), batch, 0)
 
 
 @needs_torch
-@pytest.mark.parametrize("name", ["mlp128", "lenet", "cnn", "mlp-bn", "separable-mnist", "conv-s2"])
+@pytest.mark.parametrize(
+    "name", ["mlp128", "lenet", "cnn", "mlp-bn", "separable-mnist", "conv-s2", "makemore", "lecun1989"]
+)
 def test_every_kind_of_network_agrees_with_pytorch(bench, name):
-    _, both, rows = sides(bench, name)
+    workload, both, rows = sides(bench, name)
+    ours = both["pynn"]
+    weights = ours.model.state_dict()
+    both |= {"pynn": bench.sides.CapturedSide(workload, ours.images, ours.labels, weights), "eager": ours}
     assert bench.sides.check_agreement(both, rows) <= bench.sides.LATER_LOSS_TOLERANCE
+
+
+@needs_torch
+@pytest.mark.parametrize(("name", "parameters"), [("makemore", 11_897), ("lecun1989", 9_760)])
+def test_small_networks_have_their_size_in_both_libraries(bench, name, parameters):
+    _, both, _ = sides(bench, name)
+    assert sum(p.size for p in both["pynn"].model.parameters()) == parameters
+    assert sum(p.numel() for p in both["torch"].model.parameters()) == parameters
 
 
 @pytest.mark.skipif(not installed("jax"), reason="needs JAX to compare with")
 def test_jax_agrees():
     # In a process of its own: once JAX is imported, it warns of every fork, also of those of other tests.
-    options = ["--quick", "--repeats", "1", "--threads", "1", "--vs", "jax", "--filter", "mlp100x4,stem"]
+    options = ["--quick", "--repeats", "1", "--threads", "1", "--vs", "jax", "--filter"]
+    options.append("mlp100x4,stem,makemore,lecun1989")
     command = [sys.executable, str(FOLDER / "compare.py"), *options]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "JAX / pynn over 2: lowest" in out
+    assert out.count("JAX / pynn over 2: lowest") == 2  # of neighbours, and of the others
 
 
 @needs_torch
@@ -291,6 +350,7 @@ def test_time_to_accuracy(bench, tmp_path, monkeypatch, capsys):
         (["--threads", "0"], "needs at least 1"),
         (["--json", "no-such-folder/figures.json"], "its folder does not exist"),
         (["--vs", "keras"], "--mode train compares with torch, jax, numpy"),
+        (["--mode", "captured", "--vs", "numpy"], "--mode captured compares with eager, torch, compile, jax"),
         (["--mode", "gemm", "--vs", "jax"], "--mode gemm compares with torch, numpy"),
     ],
 )
