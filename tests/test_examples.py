@@ -106,7 +106,7 @@ TABLE = [
     Example("17_time_series.py", (Figure("LSTM: error", most(0.125), most(0.11)),), "4,513 parameters"),
     Example(
         "18_minbpe.py",
-        (Figure("tokens:", (1.5, 1.8), (2.0, 2.4)),),
+        (Figure("tokens:", (1.5, 1.8), (1.6, 1.7)),),
         "[258, 100, 258, 97, 99]   minbpe",
         takes_data=True,
     ),

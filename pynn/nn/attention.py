@@ -333,8 +333,5 @@ class TransformerEncoderLayer(Module):
         return cast(Tensor, self.norm2(x + self._feed_forward(x)))
 
     def _feed_forward(self, x: Tensor) -> Tensor:
-        if self.activation == "relu":
-            hidden = F.linear(x, self.linear1.weight, self.linear1.bias, "relu")
-        else:
-            hidden = F.gelu(self.linear1(x))
+        hidden = (F.relu if self.activation == "relu" else F.gelu)(self.linear1(x))
         return cast(Tensor, self.dropout(self.linear2(self.dropout(hidden))))
