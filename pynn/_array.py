@@ -41,6 +41,8 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
     if mode.recorder is not None and (array.dtype != target or not array.flags.carray):
         mode.recorder.converts(name, array, target)
     array = np.asarray(array, target, order="C")
+    if mode.recorder is not None:
+        array = mode.recorder.view(array)
     return array if array.flags.aligned else array.copy()
 
 

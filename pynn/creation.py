@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import random
+from pynn.grad_mode import mode
 from pynn.tensor import Tensor
 
 __all__ = ["arange", "ones", "randn", "tensor", "zeros"]
@@ -23,7 +24,7 @@ def tensor(data: object, requires_grad: bool = False, dtype: npt.DTypeLike | Non
     Tensor([[1., 2.]], dtype=float32)
     """
     result = Tensor(data, requires_grad, dtype)
-    result.data = result.data.copy()
+    result.data = result.data.copy() if mode.recorder is None else mode.recorder.copy(result.data)
     result._version = [0]
     return result
 

@@ -42,6 +42,9 @@ class Guarded(np.ndarray):
     __float__ = __int__ = __bool__ = __index__ = __complex__ = __contains__ = __repr__ = __str__ = _refuse
     item = tolist = tobytes = astype = copy = fill = argmax = argmin = argsort = sort = take = _refuse
     sum = mean = std = var = max = min = all = any = prod = dot = round = clip = nonzero = cumsum = _refuse
+    flatten = repeat = trace = diagonal = compress = choose = searchsorted = argpartition = cumprod = _refuse
+    __format__ = __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = tofile = dump = dumps = _refuse
+    flat = _refuse  # type: ignore[assignment]
 
 
 class Draw:
@@ -114,7 +117,7 @@ class Recorder:
         if threading.get_ident() != thread:
             return original(*args)
         if name in READS:
-            raise CaptureError(f"capture: {READS[name]} reads a value, which a replay could not act on")
+            raise CaptureError(f"capture: {READS[name]} reads a value, {_where()}, which a replay could not act on")
         written = [array for i in IN_PLACE.get(name, ()) for array in arrays_in(args[i])]
         for array in written:
             if not self.made(array):
@@ -178,7 +181,7 @@ class Recorder:
         before = {id(m): (m, tuple(vars(m).values())) for m in module.modules()}
         for m, _ in before.values():
             if m._forward_hooks or m._backward_hooks:
-                raise CaptureError(f"capture: {type(m).__name__} has a hook, which a replay would not call")
+                raise CaptureError(f"capture: {type(m).__name__} has a hook, {_where()}, which a replay would not call")
         self._inside_module = True
         try:
             y = module.forward(*args, **kwargs)
@@ -187,7 +190,8 @@ class Recorder:
         for m, values in before.values():
             if not are(vars(m), values):
                 raise CaptureError(
-                    f"capture: {type(m).__name__} changes its attributes in forward, which a replay does not repeat"
+                    f"capture: {type(m).__name__} changes its attributes in forward, {_where()}, which a replay does "
+                    "not repeat"
                 )
         self.modules.update(before)
         return y
@@ -206,6 +210,21 @@ class Recorder:
         """A tensor is asked for its array."""
         if self.made(array):
             guarded(array)._refuse()
+
+    def view(self, array: Array) -> Array:
+        """Return an array guarded, if replays will change it and NumPy has taken the guard away."""
+        return guarded(array) if self.made(array) else array
+
+    def copy(self, array: Array) -> Array:
+        """Return a copy that replays make anew, if they change the array."""
+        return _core.broadcast_to(array, array.shape) if self.made(array) and array.dtype.kind == "f" else array.copy()
+
+    def writes(self, name: str) -> None:
+        """A tensor is written in place."""
+        raise CaptureError(
+            f"capture: {name} writes a tensor in place, {_where()}, which a replay does not repeat; return the new "
+            "values, or let an optimiser update it"
+        )
 
     def converts(self, what: str, array: Array, dtype: np.dtype[Any]) -> None:
         """NumPy converts an array."""
@@ -233,8 +252,8 @@ class Recorder:
         """Return the gradient of a leaf, guarded."""
         if tensor.grad is not None and not self.made(tensor.grad):
             raise CaptureError(
-                f"capture: a tensor {list(tensor.shape)} already has a gradient from before, to which every replay "
-                "would add; call zero_grad inside of the captured function"
+                f"capture: a tensor {list(tensor.shape)} already has a gradient from before, {_where()}, to which "
+                "every replay would add; call zero_grad inside of the captured function"
             )
         if tensor.grad is None and id(tensor) in self._had_gradient:
             self._dropped.add(id(tensor))  # by `tensor.grad = None`
@@ -283,8 +302,8 @@ class Recorder:
         """An optimiser uses the gradient of this leaf."""
         if tensor.grad is not None and not self.made(tensor.grad):
             raise CaptureError(
-                f"capture: an optimiser uses a gradient {list(tensor.shape)} from before; call backward inside of the "
-                "captured function"
+                f"capture: an optimiser uses a gradient {list(tensor.shape)} from before, {_where()}; call backward "
+                "inside of the captured function"
             )
 
     def finish(self) -> None:

@@ -244,6 +244,8 @@ class Tensor:
     def __setitem__(self, key: Any, value: object) -> None:
         if is_grad_enabled() and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
             raise RuntimeError("setitem: a write is not differentiable; use pynn.where, or write under pynn.no_grad()")
+        if mode.recorder is not None:
+            mode.recorder.writes("setitem")
         try:
             self.data[_raw_key(key)] = _raw(value)
         except (IndexError, TypeError, ValueError) as error:
@@ -259,6 +261,8 @@ class Tensor:
             if self.requires_grad or (isinstance(other, Tensor) and other.requires_grad):
                 result = getattr(F, name)(self, other)
                 return result
+        if mode.recorder is not None:
+            mode.recorder.writes(name)
         with no_grad():
             result = getattr(F, name)(self, other)
         if result.shape != self.shape:

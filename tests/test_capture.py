@@ -1,5 +1,6 @@
 """Captured steps do what the same functions do when they run as they are written."""
 
+import copy
 import gc
 import threading
 import warnings
@@ -307,6 +308,21 @@ def test_arguments_by_name_are_not_those_in_a_dict():
     assert [f({"x": x}).item(), f(x=x).item(), f({"x": x}).item()] == [1, 2, 1]
 
 
+def test_tensors_made_of_values_follow_them():
+    """`pynn.tensor` copies: of an argument, a result and a gradient, each replay anew."""
+    p = nn.Parameter(np.ones(3, np.float32))
+
+    @pynn.capture
+    def f(x):
+        p.grad = None
+        F.sum(x * x * p).backward()
+        return pynn.tensor(x), pynn.tensor((x * 2).data), pynn.tensor(p.grad), pynn.Tensor(p.grad)
+
+    for value in (1.0, 2.0, 3.0):
+        copied, doubled, squared, shared = f(np.full(3, value, np.float32))
+        assert [t.data[0] for t in (copied, doubled, squared, shared)] == [value, 2 * value, value**2, value**2]
+
+
 def test_an_argument_in_the_memory_of_the_plan():
     w = nn.Parameter(np.linspace(0, 1, 8192, dtype=np.float32))
 
@@ -440,6 +456,38 @@ def new_parameter(x, model):
     return nn.Linear(6, 2)(x)
 
 
+def format_value(x, model):
+    return f"{model(x).sum().data:.2f}"
+
+
+def flatten_value(x, model):
+    return model(x).data.flatten()
+
+
+def copy_value(x, model):
+    return copy.deepcopy(model(x).detach())
+
+
+def made_again(x, model):
+    return pynn.Tensor(model(x).data).data.sum()
+
+
+def set_item(x, model):
+    with pynn.no_grad():
+        model[0].weight[0] = model(x).sum()
+
+
+def add_in_place(x, model):
+    with pynn.no_grad():
+        weight = model[0].weight
+        weight -= 0.1 * weight
+
+
+def hooked(x, model):
+    model[0].register_forward_hook(lambda *args: None)
+    return model(x)
+
+
 def leaf_from_before(x, model):
     F.sum(model(x)).backward()
 
@@ -464,6 +512,13 @@ def change_attribute(x, model):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
+        (format_value, "is read, at .*test_capture.py"),
+        (flatten_value, "is read, at .*test_capture.py"),
+        (copy_value, "is read, at"),
+        (made_again, "is read, at .*test_capture.py"),
+        (set_item, "setitem writes a tensor in place, at .*test_capture.py"),
+        (add_in_place, "sub writes a tensor in place, at .*test_capture.py"),
+        (hooked, "Linear has a hook, at .*test_capture.py"),
         (read_item, "is read, at .*test_capture.py"),
         (branch, "is read, at .*test_capture.py"),
         (numpy_on_value, "is read, at .*test_capture.py"),
