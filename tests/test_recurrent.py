@@ -223,6 +223,15 @@ def test_weights_start_uniform_and_follow_the_seed(layer):
     assert abs(everything.mean()) < 4 * 0.25 / np.sqrt(3 * everything.size)
 
 
+@LAYER
+def test_more_steps_of_nothing_than_can_be_counted(layer):
+    module = layer(3, 4)
+    y, state = module(pynn.Tensor(np.zeros((2**37, 0, 3), np.float32), requires_grad=True))
+    F.sum(flat(state)[0]).backward()
+    assert y.shape == (2**37, 0, 4)
+    np.testing.assert_array_equal(module.weight_hh_l0.grad, 0)
+
+
 # -- the tape ----------------------------------------------------------------------------------------------------------
 
 

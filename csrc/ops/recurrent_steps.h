@@ -31,6 +31,7 @@ RecurrentCut recurrent_cut(RecurrentSizes s, int64_t gates);
 // Calls step(i, rows, blocks of units) for i = 0..steps-1, in this order for each part.
 template <class T, class Step>
 void run_recurrent(RecurrentSizes s, int64_t gates, int64_t blocks, const Step& step) {
+  if (s.batch == 0 || s.hidden == 0) return;  // of nothing, there can be more steps than can be counted through
   const auto part_of = [](int64_t size, int64_t part, int64_t parts) {
     return RecurrentRange{size * part / parts, size * (part + 1) / parts};
   };
