@@ -12,8 +12,8 @@ from typing import BinaryIO
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when complete.
 
-    The bytes go to a temporary name in the same folder, are flushed to the disk, and the file is renamed. If the body
-    raises, the temporary file is removed and a file already at `path` stays as it was.
+    The bytes go to a temporary name in the same folder, are flushed to the disk, the file is renamed, and the folder is
+    flushed. If the body raises, the temporary file is removed and a file already at `path` stays as it was.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "a.txt")
@@ -30,6 +30,17 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        _sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

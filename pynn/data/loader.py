@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -133,7 +133,8 @@ class DataLoader:
     drop_last : bool
         Leave out the last batch if it has fewer than `batch_size` samples.
     transform : callable, optional
-        Gets the arrays of a batch as arguments and returns the tuple to yield.
+        Gets the arrays of a batch as arguments and returns the tuple to yield. If it has `state_dict` and
+        `load_state_dict`, for random numbers of its own, those of the loader include them.
 
     Attributes
     ----------
@@ -190,11 +191,42 @@ class DataLoader:
         whole, rest = divmod(self.num_samples, self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position between two epochs: what decides the order of the next one."""
+        state: dict[str, Any] = {"seed": self.seed, "epoch": self.epoch, "num_samples": self.num_samples}
+        if (transform := self._stateful_transform()) is not None:
+            state["transform"] = transform.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was called.
+
+        Raises
+        ------
+        ValueError
+            If keys or the number of samples differ; the loader is then unchanged.
+        """
+        transform = self._stateful_transform()
+        needed = {"seed", "epoch", "num_samples"} | ({"transform"} if transform is not None else set())
+        if state.keys() != needed:
+            raise ValueError(f"DataLoader: state has {sorted(state)}, needs {sorted(needed)}")
+        if state["num_samples"] != self.num_samples:
+            raise ValueError(
+                f"DataLoader: state is of {state['num_samples']} samples, the loader has {self.num_samples}"
+            )
+        seed, epoch = _as_seed("DataLoader", state["seed"]), _as_int("DataLoader: epoch", state["epoch"])
+        if transform is not None:
+            transform.load_state_dict(state["transform"])
+        self.seed, self.epoch = seed, epoch
+
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Begin the next epoch."""
         epoch, self.epoch = self.epoch, self.epoch + 1
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples) if self.shuffle else None
         return self._batches(order)
+
+    def _stateful_transform(self) -> Any:
+        return self.transform if hasattr(self.transform, "state_dict") else None
 
     def _batches(self, order: npt.NDArray[np.int64] | None) -> Iterator[tuple[Any, ...]]:
         for start in range(0, len(self) * self.batch_size, self.batch_size):

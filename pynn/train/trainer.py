@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from pynn.recorder import CaptureError
 from pynn.replay import Captured
 from pynn.tape import no_grad
 from pynn.tensor import Tensor
+from pynn.train.checkpoint import CheckpointFolder, load_checkpoint
 from pynn.train.diagnose import explain_non_finite
 from pynn.train.history import History
 from pynn.train.progress import Progress, format_figures
@@ -104,7 +106,14 @@ class Trainer:
         )
 
     def fit(
-        self, loader: Batches, epochs: int, val: Batches | None = None, *, restore_best: bool | None = None
+        self,
+        loader: Batches,
+        epochs: int,
+        val: Batches | None = None,
+        *,
+        restore_best: bool | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train for a number of epochs.
 
@@ -120,6 +129,13 @@ class Trainer:
         restore_best : bool, optional
             At the end, give the model the weights of the epoch with the best validation accuracy (the lowest
             validation loss without class labels). By default True if `val` is given.
+        checkpoint : path, optional
+            Folder in which each epoch leaves ``last.safetensors``, and with `val` the best one so far
+            ``best.safetensors``: model, optimizer, scheduler, random numbers, positions of the loaders that have
+            `state_dict`, and history. A file is whole or not there, whenever the process dies. Needs safetensors.
+        resume : path, optional
+            Such a file, or a folder with ``last.safetensors``: go on from it, up to `epochs` epochs in all. With the
+            same model, optimizer, scheduler, data and machine, all bits are those of a training in one go.
 
         Raises
         ------
@@ -130,6 +146,10 @@ class Trainer:
         FloatingPointError
             If the loss is NaN or infinite; the message names the first layer with a non-finite output. The optimizer
             has not stepped on it.
+        FileNotFoundError, ValueError
+            If `resume` is not there, or is not a checkpoint of such a training; everything is then as it was.
+        OSError
+            If a checkpoint cannot be written; the one before is intact.
         """
         try:
             epochs = operator.index(epochs)
@@ -139,10 +159,14 @@ class Trainer:
             raise ValueError(f"fit: epochs is {epochs}, needs at least 1")
         if restore_best and val is None:
             raise ValueError("fit: restore_best needs validation data (val=...) to tell which weights are best")
-        history = self.history = History()
-        best = _BestWeights(self.model) if val is not None and restore_best is not False else None
+        keeps_best = val is not None and (restore_best is not False or checkpoint is not None)
+        best = _BestWeights(self.model) if keeps_best else None
+        loaders = {"training": loader} | ({} if val is None else {"validation": val})
+        folder = None if checkpoint is None else CheckpointFolder(checkpoint)
+        history = History() if resume is None else load_checkpoint(resume, self, loaders, best)
+        self.history = history
         try:
-            for epoch in range(1, epochs + 1):
+            for epoch in range(len(history) + 1, epochs + 1):
                 row = self._train_epoch(loader, epoch, epochs)
                 if val is not None:
                     row.update({f"val_{name}": figure for name, figure in self.evaluate(val).items()})
@@ -150,12 +174,14 @@ class Trainer:
                 if best is not None:
                     best.offer(row)
                 self._schedule_epoch(row)
+                if folder is not None:
+                    folder.write(self, loaders, best)
                 self._report(row, epochs)
         except KeyboardInterrupt:
             history.interrupted = True
             if self.verbose:
                 self.log(f"{self.prefix}interrupted in epoch {min(len(history) + 1, epochs)}/{epochs}")
-        if best is not None:
+        if best is not None and restore_best is not False:
             history.best_epoch = best.restore()
         return history
 
@@ -327,23 +353,23 @@ class _BestWeights:
 
     def __init__(self, model: Module) -> None:
         self._model = model
-        self._score: tuple[float, float] | None = None
-        self._epoch: int | None = None
-        self._state: dict[str, Array] = {}
+        self.score: tuple[float, float] | None = None
+        self.epoch: int | None = None
+        self.state: dict[str, Array] = {}
 
     def offer(self, row: dict[str, float]) -> None:
         score = (row.get("val_accuracy", 0.0), -row["val_loss"])
-        if math.isnan(score[1]) or (self._score is not None and score <= self._score):
+        if math.isnan(score[1]) or (self.score is not None and score <= self.score):
             return
         # In this order, since Ctrl-C may come between any two lines.
-        self._state = self._model.state_dict()
-        self._score, self._epoch = score, int(row["epoch"])
+        self.state = self._model.state_dict()
+        self.score, self.epoch = score, int(row["epoch"])
 
     def restore(self) -> int | None:
         """Give the weights back to the model; return their epoch, or None if no epoch has finished."""
-        if self._epoch is not None:
-            self._model.load_state_dict(self._state)
-        return self._epoch
+        if self.epoch is not None:
+            self._model.load_state_dict(self.state)
+        return self.epoch
 
 
 @contextmanager

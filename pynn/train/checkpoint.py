@@ -1,0 +1,203 @@
+"""A training run in one file, from which it goes on exactly as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn import random, serialize
+from pynn.train.history import History
+
+if TYPE_CHECKING:
+    from pynn.train.trainer import Trainer, _BestWeights
+
+__all__ = ["BEST", "LAST", "checkpoint_weights"]
+
+Array: TypeAlias = npt.NDArray[Any]
+Arrays: TypeAlias = dict[str, Array]
+
+LAST = "last.safetensors"
+"""The checkpoint of the latest finished epoch."""
+
+BEST = "best.safetensors"
+"""The checkpoint of the epoch that was best on the validation data."""
+
+FORMAT = "pynn checkpoint 1"
+
+
+def checkpoint_weights(path: str | os.PathLike[str]) -> Arrays:
+    """Return the model's `state_dict` from a checkpoint that `Trainer.fit` wrote; of a folder, from its last one.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is no checkpoint.
+    ImportError
+        If the safetensors package is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pynn import nn, optim
+    >>> from pynn.train import Trainer
+    >>> model, folder = nn.Linear(1, 1), tempfile.mkdtemp()
+    >>> trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), verbose=False)
+    >>> history = trainer.fit([(np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32))], 2, checkpoint=folder)
+    >>> model.load_state_dict(checkpoint_weights(folder))
+    LoadResult(missing_keys=[], unexpected_keys=[])
+    """
+    return _group(_read("checkpoint_weights", path)[0], "model")
+
+
+class CheckpointFolder:
+    """Where a training leaves its last and its best checkpoint."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        serialize._import_safetensors("fit: checkpoint")  # before the first epoch, not after it
+        self._folder = Path(folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for name in (LAST, BEST):
+            for leftover in self._folder.glob(f".{name}.*.tmp"):  # of a process that was killed while it wrote
+                leftover.unlink(missing_ok=True)
+
+    def write(self, trainer: Trainer, loaders: Mapping[str, Any], best: _BestWeights | None) -> None:
+        """Write the state after an epoch; OSError, with the old files intact, if the disk does not take it."""
+        arrays, metadata = _collect(trainer, loaders, best)
+        # The best one first: if the process dies in between, the epoch is done again, and finds the same.
+        is_best = best is not None and best.epoch == len(trainer.history)
+        for name in (BEST, LAST) if is_best else (LAST,):
+            path = self._folder / name
+            try:
+                serialize.save(path, arrays, metadata)
+            except OSError as error:
+                raise OSError(error.errno, f"fit: checkpoint not written: {error.strerror}", str(path)) from error
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], trainer: Trainer, loaders: Mapping[str, Any], best: _BestWeights | None
+) -> History:
+    """Give everything the state it had when the checkpoint was written, all or nothing; return the history."""
+    arrays, saved = _read("fit: resume", path)
+    what = f"fit: resume: {os.fspath(path)}"
+    for name, kind in _kinds(trainer).items():
+        if saved["kinds"].get(name) != kind:
+            raise ValueError(f"{what} was written with {name} {saved['kinds'].get(name)}, this training has {kind}")
+    for name in saved["loaders"].keys() & loaders.keys():
+        if not hasattr(loaders[name], "load_state_dict"):
+            got = type(loaders[name]).__name__
+            raise ValueError(f"{what} has the position of the {name} data, but a {got} has no load_state_dict")
+    model = _group(arrays, "model")
+    before = _snapshot(trainer, loaders)
+    try:
+        optimizer = _optimizer_state(saved["optimizer"], arrays, trainer)
+        _apply(trainer, loaders, (model, optimizer, saved["scheduler"], saved["loaders"], saved["random"]))
+    except BaseException as error:
+        _apply(trainer, loaders, before)
+        if isinstance(error, (KeyError, TypeError, ValueError)):
+            raise ValueError(f"{what} does not fit this training: {error}") from error
+        raise
+    history = History()
+    history.epochs = saved["history"]
+    if best is not None and saved["best"] is not None:
+        epoch, score = saved["best"]["epoch"], saved["best"]["score"]
+        best.state = model if epoch == len(history) else _group(arrays, "best")
+        best.score, best.epoch = (score[0], score[1]), epoch
+    return history
+
+
+def _collect(trainer: Trainer, loaders: Mapping[str, Any], best: _BestWeights | None) -> tuple[Arrays, dict[str, str]]:
+    """Return what goes into the file: arrays, and the rest as JSON."""
+    model, optimizer, scheduler, positions, random_state = _snapshot(trainer, loaders)
+    arrays = {f"model.{name}": array for name, array in model.items()}
+    numbers: dict[int, dict[str, Any]] = {}
+    for number, state in optimizer["state"].items():
+        numbers[number] = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
+        arrays |= {f"optimizer.{number}.{name}": v for name, v in state.items() if isinstance(v, np.ndarray)}
+    if best is not None and best.epoch not in (None, len(trainer.history)):
+        arrays |= {f"best.{name}": array for name, array in best.state.items()}
+    rest = {
+        "kinds": _kinds(trainer),
+        "optimizer": {**optimizer, "state": numbers},
+        "scheduler": scheduler,
+        "loaders": positions,
+        "random": random_state,
+        "history": trainer.history.epochs,
+        "best": None if best is None or best.epoch is None else {"epoch": best.epoch, "score": best.score},
+    }
+    return arrays, {"format": FORMAT, "training": json.dumps(rest, default=_plain)}
+
+
+def _read(operation: str, path: str | os.PathLike[str]) -> tuple[Arrays, dict[str, Any]]:
+    path = Path(path)
+    if path.is_dir():
+        path /= LAST
+    arrays, metadata = serialize.load(path)
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{operation}: {path} has format {metadata.get('format')!r}, expected {FORMAT!r}")
+    try:
+        rest = json.loads(metadata["training"])
+        if not {"kinds", "optimizer", "scheduler", "loaders", "random", "history", "best"} <= rest.keys():
+            raise ValueError("entries are missing")
+    except (KeyError, AttributeError, ValueError) as error:
+        raise ValueError(f"{operation}: {path} has no readable state of a training: {error}") from error
+    return arrays, rest
+
+
+def _group(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(f"{prefix}."): array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
+
+
+def _kinds(trainer: Trainer) -> dict[str, str | None]:
+    scheduler = trainer.scheduler
+    return {
+        "optimizer": type(trainer.optimizer).__name__,
+        "scheduler": None if scheduler is None else type(scheduler).__name__,
+    }
+
+
+def _optimizer_state(saved: Mapping[str, Any], arrays: Arrays, trainer: Trainer) -> dict[str, Any]:
+    """Put numbers and arrays together again, and give options such as betas, lists in JSON, their own type."""
+    groups = saved["param_groups"]
+    for group, own in zip(groups, trainer.optimizer.param_groups, strict=False):  # it complains of another number
+        group |= {name: tuple(group[name]) for name in own.keys() & group.keys() if isinstance(own[name], tuple)}
+    states = {
+        int(number): {**numbers, **_group(arrays, f"optimizer.{number}")} for number, numbers in saved["state"].items()
+    }
+    return {"param_groups": groups, "state": states}
+
+
+def _snapshot(trainer: Trainer, loaders: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (
+        trainer.model.state_dict(),
+        trainer.optimizer.state_dict(),
+        None if trainer.scheduler is None else trainer.scheduler.state_dict(),
+        {name: loader.state_dict() for name, loader in loaders.items() if hasattr(loader, "state_dict")},
+        random.get_rng_state(),
+    )
+
+
+def _apply(trainer: Trainer, loaders: Mapping[str, Any], state: tuple[Any, ...]) -> None:
+    model, optimizer, scheduler, positions, random_state = state
+    trainer.model.load_state_dict(model)
+    if trainer.scheduler is not None:
+        trainer.scheduler.load_state_dict(scheduler)
+    trainer.optimizer.load_state_dict(optimizer)  # after the scheduler, which sets the rates from its formula
+    for name, position in positions.items():
+        if name in loaders:
+            loaders[name].load_state_dict(position)
+    random.set_rng_state(random_state)
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy number or array, which JSON does not know, as Python's own."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"fit: a checkpoint cannot hold a {type(value).__name__}: {value!r}")
