@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import operator
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
+from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,12 +84,13 @@ class Recorder:
         self._dropped: set[int] = set()
         self.calls: list[Call] = []
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
-        self.leaves: list[Tensor] = []
+        self.leaves: dict[Tensor, bool] = {}  # whether an earlier gradient had been dropped
         self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}
-        self._inside_module = False
+        self._inside: Set[int] = set()  # modules that are children of those being called
         self.grads: list[tuple[Tensor, Array]] = []
         self._values: list[tuple[Any, str, Any]] = []
         self._globals: list[tuple[dict[str, Any], str, Any]] = []
+        self._functions: set[Any] = set()  # whose values were noted
         self.draws: list[Draw] = []
         self.conditions: list[Callable[[], bool]] = []
         self.after: list[Callable[[], None]] = []
@@ -159,16 +162,27 @@ class Recorder:
         return y
 
     def values_of(self, function: Any) -> None:
-        """Note the numbers and texts that the function has from around it, unless it changes them itself."""
-        function = getattr(function, "__func__", function)
-        code = getattr(function, "__code__", None)
-        if code is None:
+        """Note what the function has from around it, and the functions among that, unless it changes them itself."""
+        if isinstance(function, functools.partial):
+            function = function.func
+        owner, function = getattr(function, "__self__", None), getattr(function, "__func__", function)
+        if not isinstance(function, FunctionType) or function in self._functions:
             return
-        cells = [(cell, "cell_contents") for cell in function.__closure__ or ()]
-        values = [(cell, name, getattr(cell, name)) for cell, name in cells if _is_set(cell)]
-        self._values += [entry for entry in values if isinstance(entry[2], SIMPLE)]
-        names = [n for n in code.co_names if isinstance(function.__globals__.get(n), SIMPLE)]
-        self._globals += [(function.__globals__, n, function.__globals__[n]) for n in names]
+        if (function.__module__ or "").partition(".")[0] == "pynn":
+            return
+        self._functions.add(function)
+        code, around = function.__code__, function.__globals__
+        values: list[tuple[Any, str, Any]] = [
+            (cell, "cell_contents", cell.cell_contents) for cell in function.__closure__ or () if _is_set(cell)
+        ]
+        attributes = _names(code, "LOAD_ATTR") if owner is not None else ()
+        values += [(owner, name, getattr(owner, name)) for name in attributes if _is_plain(owner, name)]
+        names = [name for name in _names(code, "LOAD_GLOBAL") if name in around]
+        variables = [(around, name, around[name]) for name in names if not isinstance(around[name], ModuleType)]
+        self._values += values
+        self._globals += variables
+        for _, _, value in (*values, *variables):
+            self.values_of(value)
 
     def fixed(self, thing: Any, name: str) -> None:
         """Note an attribute that must be the same object in each replay."""
@@ -176,17 +190,22 @@ class Recorder:
 
     def module(self, module: Module, args: Any, kwargs: Any) -> Any:
         """Call a module whose attributes must be the same objects in each replay."""
-        if self._inside_module:
+        if id(module) in self._inside:
             return module.forward(*args, **kwargs)
         before = {id(m): (m, tuple(vars(m).values())) for m in module.modules()}
         for m, _ in before.values():
             if m._forward_hooks or m._backward_hooks:
                 raise CaptureError(f"capture: {type(m).__name__} has a hook, {_where()}, which a replay would not call")
-        self._inside_module = True
+        for _, values in before.values():
+            for value in values:
+                if isinstance(value, (list, dict)):
+                    self.holds(functools.partial(_has_items, value, _items(value)))
+        outside = self._inside
+        self._inside = outside | before.keys()
         try:
             y = module.forward(*args, **kwargs)
         finally:
-            self._inside_module = False
+            self._inside = outside
         for m, values in before.values():
             if not are(vars(m), values):
                 raise CaptureError(
@@ -257,7 +276,8 @@ class Recorder:
             )
         if tensor.grad is None and id(tensor) in self._had_gradient:
             self._dropped.add(id(tensor))  # by `tensor.grad = None`
-        self.leaves.append(tensor)
+        if tensor not in self.leaves:
+            self.leaves[tensor] = id(tensor) in self._dropped
         self._undo_gradient(tensor)
         return grad
 
@@ -314,11 +334,13 @@ class Recorder:
         for variables, name, value in self._globals:
             if variables.get(name) is value:
                 self.holds(functools.partial(_is_still, variables, name, value))
-        for tensor in dict.fromkeys(self.leaves):
+        for tensor, dropped in self.leaves.items():
+            if self.made(tensor.data):  # the next call has another one
+                continue
             if tensor.grad is not None:
                 tensor.grad = tensor.grad.view(np.ndarray)
                 self.grads.append((tensor, tensor.grad))
-            if id(tensor) not in self._dropped:  # a second call would add to it
+            if not dropped:  # a second call would add to it
                 self.holds(functools.partial(_has_no_gradient, tensor))
 
 
@@ -365,13 +387,33 @@ CHECKS = {"require_finite"}  # raise, and have no result
 
 def _is_set(cell: Any) -> bool:
     try:
-        return cell.cell_contents is not None
+        cell.cell_contents  # noqa: B018
     except ValueError:
         return False
+    return True
+
+
+def _is_plain(owner: Any, name: str) -> bool:
+    """Whether this is an attribute that is the same object every time, no property or method."""
+    return name in getattr(owner, "__dict__", ()) or isinstance(getattr(type(owner), name, None), SIMPLE)
+
+
+def _names(code: CodeType, operation: str) -> set[str]:
+    """Names that a function, or one inside of it, looks up in this way."""
+    names = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == operation}
+    return names.union(*(_names(constant, operation) for constant in code.co_consts if isinstance(constant, CodeType)))
 
 
 def _is_still(variables: dict[str, Any], name: str, value: Any) -> bool:
     return variables.get(name) is value
+
+
+def _items(values: Any) -> list[Any]:
+    return [*values.values()] if isinstance(values, dict) else [*values]
+
+
+def _has_items(values: Any, items: list[Any]) -> bool:
+    return len(values) == len(items) and all(map(operator.is_, _items(values), items))
 
 
 def _has_no_gradient(tensor: Tensor) -> bool:

@@ -81,6 +81,7 @@ class Captured:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:  # inside of another capture: a part of it
+            mode.recorder.values_of(self.function)
             return self.function(*args, **kwargs)
         arrays: list[Array] = []
         key = (mode.enabled, *[_describe(arg, arrays) for arg in args])
@@ -102,7 +103,8 @@ class Captured:
     def _capture(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
         earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _ in replay.gradients]
         with Recorder(earlier) as recorder:
-            recorder.values_of(self.function)
+            for function in (self.function, *args, *kwargs.values()):
+                recorder.values_of(function)
             inputs = [recorder.input(array) for array in arrays]
             fresh = iter([_tensor(array.view(Guarded)) for array in inputs])
             new_args, new_kwargs = _rebuild((args, kwargs), fresh)

@@ -229,8 +229,20 @@ def test_weights_written_from_outside_are_used():
         lambda model, optimizer: optimizer.param_groups[0].update(momentum=0.5),
         lambda model, optimizer: optimizer.load_state_dict(optimizer.state_dict()),
         lambda model, optimizer: optimizer.add_param_group({"params": [nn.Parameter([1.0])]}),
+        lambda model, optimizer: optimizer.param_groups[0]["params"].reverse(),
+        lambda model, optimizer: optimizer.param_groups.__setitem__(0, dict(optimizer.param_groups[0], lr=0.0)),
     ],
-    ids=["eval", "requires_grad", "data", "parameter", "momentum", "load_state_dict", "add_param_group"],
+    ids=[
+        "eval",
+        "requires_grad",
+        "data",
+        "parameter",
+        "momentum",
+        "load_state_dict",
+        "add_param_group",
+        "params",
+        "group",
+    ],
 )
 def test_what_a_replay_relies_on_is_guarded(change):
     model, optimizer, step, calls = make()
@@ -256,6 +268,120 @@ def test_other_shapes_dtypes_and_values_capture_anew():
         assert f(x, factor=3).data.tolist() == [[0.0, 6.0]]
         assert f(x.data.astype(np.float64)).dtype == np.float64
         assert f(np.zeros((2, 2), np.float32)).shape == (2, 2)
+    assert len(calls) == 4
+
+
+def test_a_state_that_was_cleared_is_guarded():
+    model = mlp()
+    optimizer = optim.Adam(model.parameters(), lr=0.1)
+
+    @pynn.capture
+    def step(x, y):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    step(X, Y)
+    step(X, Y)
+    optimizer.state.clear()
+    step(X, Y)
+    assert optimizer.state[model[0].weight]["step"] == 1
+
+
+class Loose(nn.Module):
+    """Modules in a list, which `modules()` does not know."""
+
+    def __init__(self):
+        self.layers = [nn.Linear(6, 6), nn.Dropout(0.5)]
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def test_modules_in_lists_are_guarded():
+    model = Loose()
+    f = pynn.capture(model)
+    f(X)
+    for change in (model.layers[1].eval, lambda: model.layers.__setitem__(0, nn.Linear(6, 6))):
+        change()
+        for _ in range(2):
+            np.testing.assert_array_equal(f(X).data, model(X).data)
+    model.layers[0].register_forward_hook(lambda *args: None)
+    with pytest.raises(CaptureError, match=r"^capture: Linear has a hook"):
+        f(X)
+
+
+def test_models_and_functions_around_the_function_are_guarded():
+    model, factor = mlp(), 1.0
+
+    def scaled(x):
+        return model(x) * factor
+
+    class Step:
+        factor = 1.0
+
+        def run(self, x):
+            return F.stack([scaled(x) * self.factor for _ in range(2)])
+
+    step = Step()
+    f = pynn.capture(step.run)
+    for change in ("nothing", "model", "factor", "attribute"):
+        if change == "model":
+            model = mlp()
+        elif change == "factor":
+            factor = 2.0
+        elif change == "attribute":
+            step.factor = 3.0
+        for _ in range(2):
+            np.testing.assert_array_equal(f(X).data, step.run(X).data)
+
+
+def test_a_function_that_is_an_argument_is_guarded():
+    factor = 1.0
+
+    def scaled(x):
+        return x * factor
+
+    f = pynn.capture(lambda loss, x: loss(x))
+    assert f(scaled, np.ones(1, np.float32)).item() == 1
+    factor = 2.0
+    assert f(scaled, np.ones(1, np.float32)).item() == 2
+
+
+def test_gradients_from_before_are_seen_by_a_step_that_drops_them_at_its_end():
+    model, optimizer, _, _ = make()
+
+    @pynn.capture
+    def step(x, y):
+        F.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step(X, Y)
+    step(X, Y)
+    F.cross_entropy(model(X), Y).backward()
+    with pytest.raises(CaptureError, match="already has a gradient from before"):
+        step(X, Y)
+
+
+def test_the_gradient_of_an_argument():
+    model, calls = mlp(), []
+
+    @pynn.capture
+    def f(x, y):
+        calls.append(1)
+        x = x.detach().requires_grad_()
+        model.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        return pynn.tensor(x.grad)
+
+    for scale in (1, 2, 3):
+        np.testing.assert_array_equal(
+            f(X * np.float32(scale), Y).data, f.function(pynn.tensor(X * np.float32(scale)), Y).data
+        )
+        model.zero_grad()
     assert len(calls) == 4
 
 

@@ -119,14 +119,16 @@ class Optimizer:
         bump_versions(params)
         if is_first and states[0]:
             self.state.update(zip(params, states, strict=True))  # only now: a failed first step leaves none behind
+        if mode.recorder is not None and states[0]:
+            mode.recorder.holds(lambda: self.state.get(params[0]) is states[0])
 
     def _while_recording(self, recorder: Any) -> None:
         state = {p: dict(values) for p, values in self.state.items()}
         recorder.undo(lambda: setattr(self, "state", state))
         recorder.fixed(self, "state")
         recorder.fixed(self, "param_groups")
-        groups = len(self.param_groups)
-        recorder.holds(lambda: len(self.param_groups) == groups)
+        groups = [(id(group), *map(id, group["params"])) for group in self.param_groups]
+        recorder.holds(lambda: [(id(group), *map(id, group["params"])) for group in self.param_groups] == groups)
         updated = [p for p in self._params() if p.grad is not None]
         for p in updated:
             recorder.uses_gradient(p)
