@@ -90,5 +90,6 @@ def next_offset(n: int) -> tuple[int, int]:
         offset = state.offset
         state.offset += n
     if mode.recorder is not None:
+        mode.recorder.undo(lambda: setattr(state, "offset", offset))
         return mode.recorder.draw(n, (state.key, offset))  # type: ignore[no-any-return]
     return state.key, offset

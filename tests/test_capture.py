@@ -723,6 +723,19 @@ def test_a_failed_capture_leaves_model_and_optimizer_as_they_were(optimizer):
             step(False)
 
 
+def test_a_failed_capture_draws_no_random_numbers():
+    def failing(x):
+        return F.dropout(F.dropout(x)).sum().item()
+
+    x = pynn.ones(100)
+    pynn.seed(3)
+    expected = F.dropout(x).data
+    pynn.seed(3)
+    with pytest.raises(CaptureError):
+        pynn.capture(failing)(x)
+    np.testing.assert_array_equal(F.dropout(x).data, expected)
+
+
 def test_an_error_in_a_replay_comes_out_and_the_next_replay_works():
     model, _, step, calls = make()
     step(X, Y)

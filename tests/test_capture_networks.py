@@ -184,6 +184,19 @@ def test_trainer_runs_what_cannot_be_captured_as_it_is_written():
     assert "eager steps" in repr(trainer)
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [lambda out, y: F.cross_entropy(out, y.ravel()), lambda out, y: F.cross_entropy(out, np.add(y, 0, dtype=np.int64))],
+    ids=["AttributeError", "TypeError"],
+)
+def test_trainer_gives_arrays_to_a_loss_that_needs_them(loss):
+    lines = []
+    model = nn.Linear(3, 2)
+    trainer = Trainer(model, loss, optim.SGD(model.parameters()), log=lines.append)
+    trainer.fit([(np.ones((4, 3), np.float32), np.array([0, 1, 0, 1]))], epochs=1)
+    assert lines[0].startswith("runs without capture: ")
+
+
 def test_trainer_takes_lists_as_targets():
     batch = next(iter(loader()))
     trainer = make_trainer()

@@ -276,7 +276,7 @@ class Trainer:
         if self.capture:
             try:
                 return captured(*[np.asarray(arg) if isinstance(arg, list) else arg for arg in args])
-            except CaptureError as error:
+            except (CaptureError, AttributeError, TypeError) as error:  # such as a loss that needs a NumPy array
                 self.capture = False
                 if self.verbose:
                     self.log(f"{self.prefix}runs without capture: {error}")
