@@ -101,17 +101,26 @@ class Recorder:
     def __enter__(self) -> Recorder:
         _intercept.acquire()
         thread = threading.get_ident()
-        for name in OPERATIONS:
-            self.originals[name] = original = getattr(_core, name)
-            setattr(_core, name, functools.partial(self._call, thread, name, original))
-        mode.recorder = self
+        try:
+            for name in OPERATIONS:
+                self.originals[name] = original = getattr(_core, name)
+                setattr(_core, name, functools.partial(self._call, thread, name, original))
+            mode.recorder = self
+        except BaseException:  # Ctrl-C
+            self._restore()
+            raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def _restore(self) -> None:
         mode.recorder = None
-        for name, original in self.originals.items():
-            setattr(_core, name, original)
-        _intercept.release()
+        try:
+            for name, original in self.originals.items():
+                setattr(_core, name, original)
+        finally:
+            _intercept.release()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._restore()
         if error is not None:
             for undo in reversed(self._undo):
                 undo()

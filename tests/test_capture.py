@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pynn
-from pynn import CaptureError, nn, optim
+from pynn import CaptureError, _core, nn, optim, recorder
 from pynn import functional as F
 from pynn._core import arena_stats
 from pynn.data import take
@@ -734,6 +734,20 @@ def test_a_failed_capture_draws_no_random_numbers():
     with pytest.raises(CaptureError):
         pynn.capture(failing)(x)
     np.testing.assert_array_equal(F.dropout(x).data, expected)
+
+
+def test_an_interrupt_before_the_function_runs_leaves_the_core_as_it_was(monkeypatch):
+    def interrupted():
+        yield from OPERATIONS[:9]
+        raise KeyboardInterrupt
+
+    before = [getattr(_core, name) for name in OPERATIONS]
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "OPERATIONS", interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            pynn.capture(F.relu)(X)
+    assert not recorder._intercept.locked()
+    assert [getattr(_core, name) for name in OPERATIONS] == before
 
 
 def test_an_error_in_a_replay_comes_out_and_the_next_replay_works():
