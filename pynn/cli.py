@@ -56,12 +56,12 @@ def _parser() -> argparse.ArgumentParser:
         help="handwritten digits",
         description="Train a model on MNIST; write metrics, weights and pictures into a run folder.",
     )
-    mnist.add_argument("--model", choices=["mlp", "lenet", "cnn"], default="lenet", help="network (default: lenet)")
+    mnist.add_argument("--model", choices=["mlp", "lenet", "cnn"], help="network (default: lenet)")
     mnist.add_argument("--epochs", type=_integer(1), metavar="N", help="passes over the data (default: the model's)")
     mnist.add_argument("--batch-size", type=_integer(1), metavar="N", help="images in a step (default: the model's)")
     mnist.add_argument("--lr", type=_positive, metavar="X", help="peak learning rate (default: the model's)")
     mnist.add_argument(
-        "--seed", type=_integer(0, 2**64 - 1), metavar="N", default=0, help="of weights, order and dropout (default: 0)"
+        "--seed", type=_integer(0, 2**64 - 1), metavar="N", help="of weights, order and dropout (default: 0)"
     )
     mnist.add_argument("--threads", type=_integer(1), metavar="N", help="default: the processors available")
     mnist.add_argument("--data-dir", metavar="D", help="folder of the IDX files (default: search, then download)")
@@ -70,9 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "--val",
         type=_integer(0),
         metavar="N",
-        default=0,
         help="hold out N training images, keep the best epoch (default: 0)",
     )
+    mnist.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, with its settings")
     mnist.add_argument("--quiet", action="store_true", help="print errors only")
     mnist.set_defaults(run=_train_mnist)
 
@@ -113,14 +113,20 @@ def _positive(text: str) -> float:
 
 # Imported late, so that `pynn --help` and `pynn info` do not wait for what they do not use.
 def _train_mnist(arguments: argparse.Namespace) -> int:
-    from pynn.train.mnist import Settings, train_mnist
+    from pynn.train.mnist import Settings, resume_mnist, train_mnist
 
+    chosen = {name: getattr(arguments, name) for name in ("model", "epochs", "batch_size", "lr", "seed", "val")}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    if arguments.resume is not None and (chosen or arguments.out is not None):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in (*chosen, *(["out"] if arguments.out else [])))
+        raise ValueError(f"train mnist: --resume takes the settings of the run, leave out {names}")
     if arguments.threads is not None:
         pynn.set_num_threads(arguments.threads)
-    settings = Settings.of(
-        arguments.model, arguments.epochs, arguments.batch_size, arguments.lr, arguments.seed, arguments.val
-    )
-    interrupted = train_mnist(settings, data_dir=arguments.data_dir, out=arguments.out, quiet=arguments.quiet)
+    if arguments.resume is not None:
+        interrupted = resume_mnist(arguments.resume, data_dir=arguments.data_dir, quiet=arguments.quiet)
+    else:
+        settings = Settings.of(**chosen)
+        interrupted = train_mnist(settings, data_dir=arguments.data_dir, out=arguments.out, quiet=arguments.quiet)
     return EXIT_INTERRUPTED if interrupted else 0
 
 

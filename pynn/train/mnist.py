@@ -21,14 +21,16 @@ from pynn import nn, optim
 from pynn._files import atomic_file
 from pynn.data import MNIST, MNIST_MEAN, MNIST_STD, DataLoader, load_mnist, normalize_images, random_split
 from pynn.models import Classifier, build
+from pynn.train.checkpoint import BEST, LAST
 from pynn.train.history import History, save_figure
 from pynn.train.trainer import Trainer
 
-__all__ = ["SYNTHETIC_PREFIX", "Settings", "train_mnist"]
+__all__ = ["SYNTHETIC_PREFIX", "Settings", "resume_mnist", "train_mnist"]
 
 SYNTHETIC_PREFIX = "[synthetic digits] "
 TEST_BATCH = 250  # of the cnn, the activations of 500 would take more memory than its training
 MISTAKES = 25
+SETTINGS = "settings.json"  # of a run, for those who resume it
 
 
 class Recipe(NamedTuple):
@@ -102,22 +104,56 @@ def train_mnist(
     The test set has no part in the choice of weights: they are those of the last epoch, or with `settings.val` those
     of the epoch that was best on the images held out.
 
+    With the safetensors package each epoch leaves a checkpoint, from which `resume_mnist` goes on.
+
     Returns
     -------
     bool
         Whether Ctrl-C cut the training short; the results so far are written all the same.
     """
+    return _run(settings, load_mnist(data_dir), out, quiet, resume=False)
+
+
+def resume_mnist(
+    run: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None, quiet: bool = False
+) -> bool:
+    """Go on with the run in a folder that `train_mnist` wrote, to the bits that it would have ended with.
+
+    A run that ended before its first checkpoint begins anew. Returns what `train_mnist` does.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder has no settings of a run.
+    ValueError
+        If they cannot be read, or the data are others.
+    """
+    path = Path(run, SETTINGS)
+    try:
+        stored = json.loads(path.read_bytes())
+        dataset = stored.pop("dataset")
+        settings = Settings(**stored)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"train mnist: {path} does not have the settings of a run: {error}") from error
     data = load_mnist(data_dir)
+    if data.name != dataset:
+        raise ValueError(f"train mnist: the run in {os.fspath(run)} is on {dataset}, the data are {data.name}")
+    return _run(settings, data, run, quiet, resume=True)
+
+
+def _run(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, quiet: bool, resume: bool) -> bool:
     prefix = SYNTHETIC_PREFIX if data.is_synthetic else ""
     try:
-        return _train(settings, data, out, quiet, prefix)
+        return _train(settings, data, out, quiet, prefix, resume)
     except (ValueError, OSError, ImportError, FloatingPointError, KeyboardInterrupt) as error:
         if prefix:
             error.add_note(prefix)  # the command prints it before the message
         raise
 
 
-def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, quiet: bool, prefix: str) -> bool:
+def _train(
+    settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, quiet: bool, prefix: str, resume: bool
+) -> bool:
     def log(text: str) -> None:
         if not quiet:
             print(f"{prefix}{text}", flush=True)
@@ -128,11 +164,7 @@ def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, 
     log(f"data: {data.name}, {len(train[0]):,} training and {len(data.test[0]):,} test images, from {data.source}")
 
     model = build(settings.model)
-    generator = np.random.default_rng(settings.seed)
-
-    def shifted(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-        return _normalized(shift_images(images, settings.shift, generator), labels)
-
+    shifted = _Shifted(settings)
     loader = DataLoader(*train, batch_size=settings.batch_size, shuffle=True, seed=settings.seed, transform=shifted)
     optimizer = optim.Adam(model.parameters(), lr=settings.lr)
     scheduler = optim.OneCycleLR(optimizer, settings.lr, total_steps=settings.epochs * len(loader))
@@ -151,10 +183,20 @@ def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, 
     log(f"model: {settings.model}, {parameters:,} parameters; {threads}; captured steps")
 
     val_loader = DataLoader(*held_out, batch_size=TEST_BATCH, transform=_normalized) if settings.val else None
+    checkpoint = folder if importlib.util.find_spec("safetensors") else None
+    start = folder if resume and (folder / LAST).exists() else None
+    if checkpoint is not None:
+        if start is None:  # of another run, which had the folder before
+            for leftover in (folder / LAST, folder / BEST):
+                leftover.unlink(missing_ok=True)
+        _write_json(folder / SETTINGS, {"dataset": data.name, **asdict(settings)})
+    else:
+        log("no checkpoints to resume from, they need safetensors: pip install 'pynn-cpu[safetensors]'")
     try:
-        history = trainer.fit(loader, settings.epochs, val=val_loader)
+        history = trainer.fit(loader, settings.epochs, val=val_loader, checkpoint=checkpoint, resume=start)
     except FloatingPointError:
-        if out is None:
+        if out is None and not (folder / LAST).exists():
+            (folder / SETTINGS).unlink(missing_ok=True)
             folder.rmdir()
         raise
     test_loader = DataLoader(*data.test, batch_size=TEST_BATCH, transform=_normalized)
@@ -174,6 +216,23 @@ def _train(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, 
     written += _write_pictures(folder, data, history, trainer.predict(test_loader), prefix, log)
     log(f"written to {folder}: {', '.join(written)}")
     return history.interrupted
+
+
+class _Shifted:
+    """A transform of training images, with random numbers that checkpoints include."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._pixels = settings.shift
+        self._generator = np.random.default_rng(settings.seed)
+
+    def __call__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
+        return _normalized(shift_images(images, self._pixels, self._generator), labels)
+
+    def state_dict(self) -> Any:
+        return self._generator.bit_generator.state
+
+    def load_state_dict(self, state: Any) -> None:
+        self._generator.bit_generator.state = state
 
 
 def _normalized(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
@@ -255,9 +314,13 @@ def _write_metrics(
             "platform": platform.platform(),
         },
     }
-    with atomic_file(folder / "metrics.json") as file:
-        file.write(json.dumps(metrics, indent=2).encode() + b"\n")
+    _write_json(folder / "metrics.json", metrics)
     return "metrics.json"
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with atomic_file(path) as file:
+        file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 def _write_weights(folder: Path, settings: Settings, data: MNIST, model: nn.Sequential) -> str:
