@@ -428,6 +428,11 @@ def test_arguments_of_another_byte_order(n):
         assert f(np.full(n, value, ">f4")).item() == pytest.approx(n * np.exp(value), rel=1e-6)
 
 
+def test_a_zero_of_another_sign_is_another_value():
+    f = pynn.capture(lambda x, factor: x * factor)
+    assert [str(f(np.ones(1, np.float32), factor).item()) for factor in (0.0, -0.0)] == ["0.0", "-0.0"]
+
+
 def test_arguments_by_name_are_not_those_in_a_dict():
     f = pynn.capture(lambda batch=None, **named: batch["x"] * 1 if batch else named["x"] * 2)
     x = np.ones(1, np.float32)
