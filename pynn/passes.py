@@ -1,6 +1,6 @@
 """What is done to the calls of a captured step before they are replayed: a pass takes a list of calls and returns one.
 
-Every result of a recorded call has memory of its own, so an array is known by its address, and a call may move or
+Every result of a recorded call has memory of its own, so an array is known by its memory, and a call may move or
 change as long as it still follows the calls that it reads from.
 """
 
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from pynn.plan import Array, Call, address
+from pynn.plan import Array, Call, memory
 
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "place"]
 
@@ -24,13 +24,13 @@ HALVING = ((2, 2), (2, 2), (0, 0), (1, 1))  # kernel, stride, padding, dilation
 
 
 def drop_unread(calls: list[Call], kept: Collection[int]) -> list[Call]:
-    """Leave out calls whose results nobody reads: no later call, nor the caller, who reads the addresses `kept`."""
+    """Leave out calls whose results nobody reads: no later call, nor the caller, who reads the memory `kept`."""
     read = set(kept)
     needed = []
     for call in reversed(calls):
-        if call.written or call.checks or any(address(output) in read for output in call.outputs):
+        if call.written or call.checks or any(at in read for at in call.made_memory):
             needed.append(call)
-            read.update(address(array) for array in call.reads())
+            read.update(call.read_memory)
     return needed[::-1]
 
 
@@ -38,9 +38,9 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
     """Let `linear` and `conv2d` compute the activation that follows them, and their backward that activation's."""
     readers = _readers(calls)
     for call in calls:
-        if call.name not in FUSED or call.args[ACTIVATION[call.name]] != "none" or address(call.outputs[0]) in kept:
+        if call.name not in FUSED or call.args[ACTIVATION[call.name]] != "none" or call.made_memory[0] in kept:
             continue
-        before = readers[address(call.outputs[0])]
+        before = readers[call.made_memory[0]]
         after = [c for c in before if c.name in FUSED[call.name] and _same(c.args[:1], call.outputs)]
         backward = [c for c in before if c.name == call.name + "_backward"]
         if call.name == "conv2d":  # whose backward does not read y
@@ -61,7 +61,7 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
         if len(makers) != 1 or makers[0].name != activation.name + "_backward" or not _same([makers[0].args[1]], [y]):
             continue
         dz = makers[0].outputs[0]
-        if readers[address(dz)] != backward or address(dz) in kept:
+        if readers[memory(dz)] != backward or memory(dz) in kept:
             continue
         args = list(backward[0].args)
         args[0], args[1], args[ACTIVATION[backward[0].name]] = makers[0].args[0], y, activation.name
@@ -79,9 +79,9 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
     """Let `conv2d` do the max-pooling of windows [2, 2] that follows it, whose gradient is then never written out."""
     readers = _readers(calls)
     for call in calls:
-        if call.name != "conv2d" or address(call.outputs[0]) in kept:
+        if call.name != "conv2d" or call.made_memory[0] in kept:
             continue
-        before = readers[address(call.outputs[0])]
+        before = readers[call.made_memory[0]]
         pools = [c for c in before if c.name == "max_pool2d" and c.args[1:] == (*HALVING, False)]
         pools = [c for c in pools if _same(c.args[:1], call.outputs)]
         backward = [c for c in calls if c.name == "conv2d_backward" and _same(c.args[2:4], call.args[:2])]
@@ -99,7 +99,7 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
                 continue
             if not _same([makers[0].args[1]], [pool.outputs[1]]):
                 continue
-            if readers[address(dz)] != backward or address(dz) in kept:
+            if readers[memory(dz)] != backward or memory(dz) in kept:
                 continue
             args = (makers[0].args[0], *pool.outputs, *backward[0].args[2:])
             changes[id(makers[0])] = None
@@ -112,18 +112,18 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     """Give each result that is not `fixed` a place in one block of memory that it leaves after its last reader.
 
     Largest first, at the lowest offset that is free from the first to the last call that needs it (greedy by size, as
-    in Pisarchyk and Lee 2020, arXiv:2001.03288). Returns the offsets in bytes by address, and the size of the block.
+    in Pisarchyk and Lee 2020, arXiv:2001.03288). Returns the offsets in bytes by memory, and the size of the block.
     """
     sizes: dict[int, int] = {}
     lives: dict[int, tuple[int, int]] = {}  # first and last call
     for i, call in enumerate(calls):
-        for output in call.outputs:
-            if output.nbytes and address(output) not in fixed:
-                sizes[address(output)] = output.nbytes
-                lives[address(output)] = i, i
-        for array in call.reads():
-            if address(array) in lives:
-                lives[address(array)] = lives[address(array)][0], i
+        for at, output in zip(call.made_memory, call.outputs, strict=True):
+            if output.nbytes and at not in fixed:
+                sizes[at] = output.nbytes
+                lives[at] = i, i
+        for at in call.read_memory:
+            if at in lives:
+                lives[at] = lives[at][0], i
     offsets: dict[int, int] = {}
     for at in sorted(sizes, key=lambda at: -sizes[at]):
         offset = 0
@@ -144,17 +144,18 @@ REWRITES = (drop_unread, fuse_activation, fuse_pool)  # in this order
 
 
 def _readers(calls: Iterable[Call]) -> dict[int, list[Call]]:
-    """The calls that read each address."""
+    """The calls that read each memory."""
     readers: dict[int, list[Call]] = defaultdict(list)
     for call in calls:
-        for at in dict.fromkeys(address(array) for array in call.reads()):
+        for at in dict.fromkeys(call.read_memory):
             readers[at].append(call)
     return readers
 
 
 def _makers(calls: Iterable[Call], array: Array) -> list[Call]:
     """The calls that have this very array as a result; none if it is a view of another shape."""
-    return [c for c in calls if any(address(o) == address(array) and o.shape == array.shape for o in c.outputs)]
+    at = memory(array)
+    return [c for c in calls if at in c.made_memory and c.outputs[c.made_memory.index(at)].shape == array.shape]
 
 
 def _with_activation(call: Call, activation: Call) -> Call:
@@ -170,7 +171,7 @@ def _replaced(calls: list[Call], changes: dict[int, Call | None]) -> list[Call]:
 
 def _same(a: Iterable[Array], b: Iterable[Array]) -> bool:
     """Whether these are the same arrays."""
-    return all(address(x) == address(y) and x.shape == y.shape for x, y in zip(a, b, strict=True))
+    return all(memory(x) == memory(y) and x.shape == y.shape for x, y in zip(a, b, strict=True))
 
 
 def _ids(*lists: list[Call]) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,9 +33,20 @@ class Call:
     repeat: Repeat | None = None
     checks: bool = False  # it may raise, which ends a replay
 
-    def reads(self) -> Iterator[Array]:
-        """Yield the arrays among the arguments."""
-        return arrays_in(self.args)
+    @cached_property
+    def reads(self) -> list[Array]:
+        """The arrays among the arguments."""
+        return list(arrays_in(self.args))
+
+    @cached_property
+    def read_memory(self) -> list[int]:
+        """Their memory."""
+        return [memory(array) for array in self.reads]
+
+    @cached_property
+    def made_memory(self) -> list[int]:
+        """The memory of the results."""
+        return [memory(output) for output in self.outputs]
 
     def __str__(self) -> str:
         """Name, shapes of the arrays it reads, other arguments, shapes of the results."""
@@ -48,7 +60,10 @@ def arrays_in(value: Any) -> Iterator[Array]:
         yield value
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from arrays_in(item)
+            if isinstance(item, np.ndarray):
+                yield item
+            elif isinstance(item, (list, tuple)):
+                yield from arrays_in(item)
 
 
 def owner(array: Array) -> Array:
@@ -58,10 +73,14 @@ def owner(array: Array) -> Array:
     return array
 
 
-def address(array: Array) -> int:
-    """Return where the memory begins that an array is, or is a view of."""
-    at: int = owner(array).__array_interface__["data"][0]
+def _start(array: Array) -> int:
+    at: int = array.__array_interface__["data"][0]
     return at
+
+
+def memory(array: Array) -> int:
+    """Return a number for the memory that an array is, or is a view of: while it lives, no other has it."""
+    return id(owner(array))
 
 
 class Plan:
@@ -85,21 +104,21 @@ class Plan:
         self.recorded = self.calls = calls
         self.saved: dict[str, int] = {}
         self.barriers: int | None = None
-        self._kept = {address(array) for array in kept}
+        self._kept = {memory(array) for array in kept}
         for rewrite in passes.REWRITES:
             self.calls = rewrite(self.calls, self._kept)
             self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
         self._offsets, self.bytes_planned = passes.place(self.calls, self._kept)
-        own = {address(o): passes.aligned(o.nbytes) for c in calls for o in c.outputs if address(o) not in self._kept}
+        own = {memory(o): passes.aligned(o.nbytes) for c in calls for o in c.outputs if memory(o) not in self._kept}
         self.bytes_recorded = sum(own.values())
 
     def at_place(self, value: Any, block: Array) -> Any:
-        """Return an argument with its arrays where the plan puts them in `block`."""
+        """Return arrays, or arguments that hold some, where the plan puts them in `block`."""
         if isinstance(value, (list, tuple)):
-            return type(value)(self.at_place(item, block) for item in value)
-        if not isinstance(value, np.ndarray) or address(value) not in self._offsets:
+            return type(value)([self.at_place(v, block) if isinstance(v, (np.ndarray, list)) else v for v in value])
+        if memory(value) not in self._offsets:
             return value
-        offset = self._offsets[address(value)] + value.__array_interface__["data"][0] - address(value)
+        offset = self._offsets[memory(value)] + _start(value) - _start(owner(value))
         return np.ndarray(value.shape, value.dtype, block.data, offset)
 
     def __str__(self) -> str:
@@ -119,11 +138,11 @@ class Plan:
         for i, call in enumerate(self.calls):
             lines.append(f'  c{i} [label="{call.name}"]')
             lines += [
-                f'  c{makers[address(array)]} -> c{i} [label="{list(array.shape)}"]'
-                for array in call.reads()
-                if address(array) in makers
+                f'  c{makers[memory(array)]} -> c{i} [label="{list(array.shape)}"]'
+                for array in call.reads
+                if memory(array) in makers
             ]
-            makers.update((address(output), i) for output in call.outputs)
+            makers.update((at, i) for at in call.made_memory)
         return "\n".join([*lines, "}"])
 
 

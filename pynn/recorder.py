@@ -16,7 +16,7 @@ import numpy as np
 
 from pynn import _core
 from pynn.grad_mode import mode
-from pynn.plan import Array, Call, Repeat, address, arrays_in
+from pynn.plan import Array, Call, Repeat, arrays_in, memory
 from pynn.random import next_offset
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Recorder:
         self.conditions: list[Callable[[], bool]] = []
         self.after: list[Callable[[], None]] = []
         self.originals: dict[str, Any] = {}
-        self._made: set[int] = set()  # addresses of the memory that replays will write
+        self._made: set[int] = set()  # the memory that replays will write
         self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> Recorder:
@@ -137,7 +137,7 @@ class Recorder:
         result = original(*args)
         outputs = list(arrays_in(result))
         for array in outputs:
-            self._made.add(address(array))
+            self._made.add(memory(array))
         self.calls.append(Call(name, args, outputs, written, checks=name in CHECKS))
         drawn = [i for i, arg in enumerate(args) if isinstance(arg, Drawn)]
         if drawn:
@@ -147,12 +147,12 @@ class Recorder:
     def input(self, array: Array) -> Array:
         """Return the memory that a replay copies this argument to."""
         copy = np.array(array, array.dtype.newbyteorder("="), order="C")
-        self._made.add(address(copy))
+        self._made.add(memory(copy))
         return copy
 
     def made(self, array: Array) -> bool:
         """Whether a replay will write other values to this array."""
-        return array.size > 0 and address(array) in self._made
+        return array.size > 0 and memory(array) in self._made
 
     # -- called by the tape, modules, optimisers and random numbers while a recorder is at work ------------------------
 
@@ -322,9 +322,9 @@ class Recorder:
 
     def own(self, dx: Array, given: set[int]) -> Array:
         """Return a gradient in memory that no other leaf was `given`."""
-        if address(dx) in given or not self.made(dx):
+        if memory(dx) in given or not self.made(dx):
             dx = _core.broadcast_to(dx, dx.shape)
-        given.add(address(dx))
+        given.add(memory(dx))
         return dx
 
     def uses_gradient(self, tensor: Tensor) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from pynn import _core
 from pynn.grad_mode import mode
-from pynn.plan import Array, Plan, Repeat, address, arrays_in
+from pynn.plan import Array, Plan, Repeat, arrays_in, memory
 from pynn.recorder import SIMPLE, CaptureError, Guarded, Recorder, are
 from pynn.tape import constant
 from pynn.tensor import Tensor
@@ -152,15 +152,10 @@ class _Input:
     def __init__(self, own: Array, steps: list[_Step], returned: Collection[int]) -> None:
         self.own = own
         self.readers: list[tuple[_Step, int]] = []  # steps, and which of their arguments it is
-        uses = [
-            (step, i) for step in steps for i, arg in enumerate(step.args) for a in arrays_in(arg) if _reads(a, own)
-        ]
-        if (
-            own.nbytes >= LEAST_BOUND
-            and address(own) not in returned
-            and all(_is_whole(step.args[i], own) for step, i in uses)
-        ):
-            self.readers = uses
+        if own.nbytes >= LEAST_BOUND and memory(own) not in returned:
+            uses = [(step, i) for step in steps for i, arg in enumerate(step.args) if _reads(arg, own)]
+            if all(_is_whole(step.args[i], own) for step, i in uses):
+                self.readers = uses
         self.bound = own
 
     def bind(self, array: Array, plan_memory: Collection[int], recording: Any) -> None:
@@ -170,7 +165,7 @@ class _Input:
             or not array.flags.c_contiguous
             or array.dtype != self.own.dtype
             or not array.flags.aligned
-            or (isinstance(array.base, np.ndarray) and address(array) in plan_memory)
+            or (isinstance(array.base, np.ndarray) and memory(array) in plan_memory)
         ):
             np.copyto(self.own, array)
             array = self.own
@@ -182,7 +177,7 @@ class _Input:
 
 
 def _reads(arg: Any, own: Array) -> bool:
-    return any(address(array) == address(own) for array in arrays_in(arg))
+    return any(memory(array) == memory(own) for array in arrays_in(arg))
 
 
 def _is_whole(arg: Any, own: Array) -> bool:
@@ -201,7 +196,7 @@ class _Replay:
         self._after, self._draws = recorder.after, recorder.draws
         returned = [*outputs, *(grad for _, grad in recorder.grads)]
         kept = [*inputs, *returned]
-        self._kept = {address(array) for array in kept}
+        self._kept = {memory(array) for array in kept}
         self.plan = Plan(recorder.calls, kept)
         block = _core.empty((self.plan.bytes_planned // 4 + 1,), np.float32)
         self._recording = _core.Recording()
@@ -214,7 +209,7 @@ class _Replay:
             self._steps.append(step)
             if call.repeat is not None:
                 self._repeats.append((step, call.repeat))
-        at_returned = {address(array) for array in returned}
+        at_returned = {memory(array) for array in returned}
         self._inputs = [_Input(own, self._steps, at_returned) for own in inputs]
 
     def is_current(self) -> bool:

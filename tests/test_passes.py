@@ -6,7 +6,7 @@ import pytest
 import pynn
 from pynn import functional as F
 from pynn import nn, optim, passes
-from pynn.plan import Call, address
+from pynn.plan import Call, memory
 
 HALVED = ((2, 2), (2, 2), (0, 0), (1, 1))
 
@@ -24,7 +24,7 @@ def names(calls):
 
 
 def kept(*arrays):
-    return {address(a) for a in arrays}
+    return {memory(a) for a in arrays}
 
 
 def plan_of(function, *args):
@@ -158,10 +158,10 @@ def test_places_do_not_overlap_while_both_are_needed_and_are_reused_after():
     lives = {}
     for i, c in enumerate(calls):
         for output in c.outputs:
-            lives[address(output)] = [i, i, output.nbytes]
-        for read in c.reads():
-            if address(read) in lives:
-                lives[address(read)][1] = i
+            lives[memory(output)] = [i, i, output.nbytes]
+        for read in c.reads:
+            if memory(read) in lives:
+                lives[memory(read)][1] = i
     assert offsets.keys() == lives.keys()
     for a, (first, last, nbytes) in lives.items():
         assert offsets[a] % 64 == 0
