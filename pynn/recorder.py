@@ -90,6 +90,7 @@ class Recorder:
         self.grads: list[tuple[Tensor, Array]] = []
         self._values: list[tuple[Any, str, Any]] = []
         self._globals: list[tuple[dict[str, Any], str, Any]] = []
+        self.globals: list[tuple[dict[str, Any], str, Any]] = []  # that were not assigned to in the function
         self._functions: set[Any] = set()  # whose values were noted
         self.draws: list[Draw] = []
         self.conditions: list[Callable[[], bool]] = []
@@ -340,9 +341,7 @@ class Recorder:
         for thing, name, value in self._values:
             if getattr(thing, name) is value:
                 self.guards[id(thing), name] = thing, name, value
-        for variables, name, value in self._globals:
-            if variables.get(name) is value:
-                self.holds(functools.partial(_is_still, variables, name, value))
+        self.globals = [entry for entry in self._globals if entry[0].get(entry[1]) is entry[2]]
         for tensor, dropped in self.leaves.items():
             if self.made(tensor.data):  # the next call has another one
                 continue
@@ -411,10 +410,6 @@ def _names(code: CodeType, operation: str) -> set[str]:
     """Names that a function, or one inside of it, looks up in this way."""
     names = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == operation}
     return names.union(*(_names(constant, operation) for constant in code.co_consts if isinstance(constant, CodeType)))
-
-
-def _is_still(variables: dict[str, Any], name: str, value: Any) -> bool:
-    return variables.get(name) is value
 
 
 def _items(values: Any) -> list[Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 import threading
 import warnings
 from collections import OrderedDict
@@ -191,7 +192,7 @@ class _Replay:
         self._outputs, self.gradients = outputs, recorder.grads
         self._result = _rebuild(result, itertools.repeat(_tensor(_nothing)))  # without the tensors and their graph
         self._is_tensor = isinstance(result, Tensor)
-        self._guards, self._conditions = list(recorder.guards.values()), recorder.conditions
+        self._fixed, self._conditions = _by_getter(recorder), recorder.conditions
         self._modules = [(vars(module), values) for module, values in recorder.modules.values()]
         self._after, self._draws = recorder.after, recorder.draws
         returned = [*outputs, *(grad for _, grad in recorder.grads)]
@@ -217,10 +218,10 @@ class _Replay:
         for attributes, values in self._modules:
             if not are(attributes, values):
                 return False
-        for thing, name, value in self._guards:
-            if getattr(thing, name) is not value:
+        for getter, things, wanted in self._fixed:
+            if not all(map(operator.is_, map(getter, things), wanted)):
                 return False
-        return all(condition() for condition in self._conditions)
+        return False not in [condition() for condition in self._conditions]
 
     def __call__(self, arrays: list[Array]) -> Any:
         for own, array in zip(self._inputs, arrays):  # noqa: B905 - of one length, and often
@@ -246,6 +247,20 @@ class _Replay:
         if self._is_tensor:
             return constant(self._outputs[0].copy())
         return _rebuild(self._result, (constant(output.copy()) for output in self._outputs))
+
+
+def _by_getter(recorder: Recorder) -> list[tuple[Callable[[Any], Any], list[Any], list[Any]]]:
+    """What must be the same objects in each replay, sorted by how to get at it: quicker than one after the other."""
+    sorted_guards: dict[Any, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {}
+    for thing, name, value in recorder.guards.values():
+        _, things, values = sorted_guards.setdefault(name, (operator.attrgetter(name), [], []))
+        things.append(thing)
+        values.append(value)
+    for variables, name, value in recorder.globals:
+        _, things, values = sorted_guards.setdefault(id(variables), (variables.get, [], []))
+        things.append(name)
+        values.append(value)
+    return list(sorted_guards.values())
 
 
 _nothing = np.empty(0, np.float32)
