@@ -6,6 +6,13 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
+// The slope of tanh where it is y. Near 1, 1 - y * y would lose what the product rounds away.
+template <class T>
+PYNN_INLINE Vec<T> one_minus_square(Vec<T> y) {
+  const Vec<T> one(T(1));
+  return (one - y) * (one + y);
+}
+
 // Calls body(place in rows of h, place in rows of gates, lanes).
 template <class T, class Body>
 PYNN_INLINE void for_block(RecurrentBlock block, int64_t gates, Body body) {
@@ -30,10 +37,9 @@ void rnn(T* h, bool relu, RecurrentBlock block) {
 }
 template <class T>
 void rnn_backward(T* dz, const T* dh, const T* dy, const T* h, bool relu, RecurrentBlock block) {
-  const Vec<T> one(T(1));
   for_block<T>(block, 1, [&](int64_t at, int64_t, auto lanes) {
     const Vec<T> d = gradient_of_h(dh, dy, at, lanes), y = load(h + at, lanes);
-    store(dz + at, relu ? select(y <= Vec<T>::zero(), Vec<T>::zero(), d) : d * (one - y * y), lanes);
+    store(dz + at, relu ? select(y <= Vec<T>::zero(), Vec<T>::zero(), d) : d * one_minus_square(y), lanes);
   });
 }
 
@@ -63,11 +69,11 @@ void lstm_backward(T* dgates, T* dc, const T* dh, const T* dy, const T* gates, c
     const Vec<T> i = load(a, lanes), f = load(a + hidden, lanes);
     const Vec<T> g = load(a + 2 * hidden, lanes), o = load(a + 3 * hidden, lanes);
     const Vec<T> d = gradient_of_h(dh, dy, at, lanes), t = tanh(load(c + at, lanes));
-    const Vec<T> dcell = fma(d * o, one - t * t, load(dc + at, lanes));
+    const Vec<T> dcell = fma(d * o, one_minus_square(t), load(dc + at, lanes));
     T* dz = dgates + gate;
     store(dz, dcell * g * i * (one - i), lanes);
     store(dz + hidden, dcell * load(c_prev + at, lanes) * f * (one - f), lanes);
-    store(dz + 2 * hidden, dcell * i * (one - g * g), lanes);
+    store(dz + 2 * hidden, dcell * i * one_minus_square(g), lanes);
     store(dz + 3 * hidden, d * t * o * (one - o), lanes);
     store(dc + at, dcell * f, lanes);
   });
@@ -95,7 +101,7 @@ void gru_backward(T* dgates, T* dhn, T* dh, const T* dy, const T* gates, const T
     const T* a = gates + gate;
     const Vec<T> r = load(a, lanes), z = load(a + hidden, lanes), n = load(a + 2 * hidden, lanes);
     const Vec<T> d = gradient_of_h(dh, dy, at, lanes);
-    const Vec<T> dn = d * (one - z) * (one - n * n);
+    const Vec<T> dn = d * (one - z) * one_minus_square(n);
     T* dz = dgates + gate;
     store(dz, dn * load(hn + at, lanes) * r * (one - r), lanes);
     store(dz + hidden, d * (load(h_prev + at, lanes) - n) * z * (one - z), lanes);
