@@ -16,8 +16,6 @@ __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "place"]
 
 ALIGNMENT = 64  # bytes, of what kernels write
 
-# Which call computes an activation, as `linear` and `conv2d` name it, and how many arguments follow x.
-ACTIVATIONS = {"relu": "relu", "sigmoid": "sigmoid", "tanh": "tanh"}
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
 ACTIVATION = {"linear": 3, "linear_backward": 4, "conv2d": 7, "conv2d_backward": 8}  # position of the argument
 HALVING = ((2, 2), (2, 2), (0, 0), (1, 1))  # kernel, stride, padding, dilation

@@ -115,11 +115,32 @@ class Plan:
     def at_place(self, value: Any, block: Array) -> Any:
         """Return arrays, or arguments that hold some, where the plan puts them in `block`."""
         if isinstance(value, (list, tuple)):
-            return type(value)([self.at_place(v, block) if isinstance(v, (np.ndarray, list)) else v for v in value])
+            parts = [self.at_place(v, block) if isinstance(v, (np.ndarray, list, tuple)) else v for v in value]
+            return type(value)(parts)
         if memory(value) not in self._offsets:
             return value
         offset = self._offsets[memory(value)] + _start(value) - _start(owner(value))
         return np.ndarray(value.shape, value.dtype, block.data, offset)
+
+    def release(self) -> None:
+        """Let go of the results of the recording; the calls keep their shapes, and which of them share memory."""
+        calls = {*self.recorded, *self.calls}
+        made = {at for call in calls for at in call.made_memory} - self._kept
+        bases: dict[int, Array] = {}
+
+        def stand_in(value: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return type(value)([stand_in(item) for item in value])
+            if not isinstance(value, np.ndarray) or memory(value) not in made:
+                return value
+            return np.broadcast_to(bases.setdefault(memory(value), np.empty((), value.dtype)), value.shape)
+
+        # All first, then none: the number of an array's memory is its own only while the array lives.
+        replaced = [(call, stand_in((call.args, call.outputs, call.written))) for call in calls]
+        for call, fields in replaced:
+            call.args, call.outputs, call.written = fields
+            for name in ("reads", "read_memory", "made_memory"):
+                vars(call).pop(name, None)
 
     def __str__(self) -> str:
         """One line for each call, then what the passes did."""

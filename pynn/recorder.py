@@ -39,8 +39,8 @@ class Guarded(np.ndarray):
             "only what pynn computes is repeated: return it from the captured function, and read it outside"
         )
 
-    __array_ufunc__ = __array_function__ = __getitem__ = __setitem__ = __iter__ = _refuse
     # NumPy's own ways in, then Python's, then the methods that look at values.
+    __array_ufunc__ = __array_function__ = __getitem__ = __setitem__ = __iter__ = _refuse
     __float__ = __int__ = __bool__ = __index__ = __complex__ = __contains__ = __repr__ = __str__ = _refuse
     item = tolist = tobytes = astype = copy = fill = argmax = argmin = argsort = sort = take = _refuse
     sum = mean = std = var = max = min = all = any = prod = dot = round = clip = nonzero = cumsum = _refuse
@@ -62,13 +62,13 @@ class Draw:
 class Drawn(int):
     """Key or offset of a `Draw`, as an argument of a call."""
 
+    draw: Draw
+    which: int
+
     def __new__(cls, draw: Draw, which: int) -> Drawn:
         self = super().__new__(cls, draw.drawn[which])
         self.draw, self.which = draw, which
         return self
-
-    draw: Draw
-    which: int
 
 
 def _drawn_now(args: tuple[Any, ...]) -> tuple[Any, ...]:

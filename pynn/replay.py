@@ -3,7 +3,7 @@
 The first call of a captured function runs it as always and notes every call of the core: name, arguments, results
 (`pynn.recorder`). The notes are a `Plan`, a list that can be looked at (`pynn.plan`); passes rewrite it
 (`pynn.passes`), and it is then recorded once more in the core, without computing, as a list of computations on memory
-that is laid out for good. Later calls copy their arguments into that memory and run the list.
+that is laid out for good. Later calls bind or copy their arguments to that memory and run the list.
 """
 
 from __future__ import annotations
@@ -212,6 +212,7 @@ class _Replay:
                 self._repeats.append((step, call.repeat))
         at_returned = {memory(array) for array in returned}
         self._inputs = [_Input(own, self._steps, at_returned) for own in inputs]
+        self.plan.release()
 
     def is_current(self) -> bool:
         """Whether everything that the recording took for fixed is as it was."""

@@ -20,12 +20,10 @@ void record(Recording& recording, int64_t at, const py::function& function, cons
     ~Scope() { recorder() = before; }
     Recorder* before;
   };
-  try {
+  recording.discard();  // of a call that was refused
+  {
     const Scope scope(&current);
     function(*args);
-  } catch (...) {
-    recording.discard();
-    throw;
   }
   recording.put(at);
 }

@@ -1,0 +1,229 @@
+"""What cannot be captured is refused, with the line at fault, and leaves everything as it was."""
+
+import copy
+
+import numpy as np
+import pytest
+from captured_steps import OPTIMIZERS, X, Y, cnn, make, mlp
+
+import pynn
+from pynn import CaptureError, _core, nn, recorder
+from pynn import functional as F
+from pynn.data import take
+from pynn.recorder import IN_PLACE, OPERATIONS
+
+
+def read_item(x, model):
+    return model(x) * model(x).sum().item()
+
+
+def branch(x, model):
+    y = model(x)
+    return y if y.sum() > 0 else -y
+
+
+def numpy_on_value(x, model):
+    return pynn.tensor(np.exp(model(x).detach().numpy()))
+
+
+def index(x, model):
+    return model(x).data[0]
+
+
+def new_parameter(x, model):
+    return nn.Linear(6, 2)(x)
+
+
+def format_value(x, model):
+    return f"{model(x).sum().data:.2f}"
+
+
+def flatten_value(x, model):
+    return model(x).data.flatten()
+
+
+def copy_value(x, model):
+    return copy.deepcopy(model(x).detach())
+
+
+def made_again(x, model):
+    return pynn.Tensor(model(x).data).data.sum()
+
+
+def set_item(x, model):
+    with pynn.no_grad():
+        model[0].weight[0] = model(x).sum()
+
+
+def add_in_place(x, model):
+    with pynn.no_grad():
+        weight = model[0].weight
+        weight -= 0.1 * weight
+
+
+def hooked(x, model):
+    model[0].register_forward_hook(lambda *args: None)
+    return model(x)
+
+
+def leaf_from_before(x, model):
+    F.sum(model(x)).backward()
+
+
+def noise(x, model):
+    return model(x) + pynn.randn(3)
+
+
+def narrow_labels(x, model):
+    return F.cross_entropy(model(x), take(np.zeros(9, np.uint8), pynn.tensor([0, 1, 2, 3, 4])))
+
+
+def convert(x, model):
+    return (model(x) * 3).astype(np.int64)
+
+
+def change_attribute(x, model):
+    model.extra = getattr(model, "extra", 0) + 1
+    return model(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (format_value, "is read, at .*test_capture_refusals.py"),
+        (flatten_value, "is read, at .*test_capture_refusals.py"),
+        (copy_value, "is read, at"),
+        (made_again, "is read, at .*test_capture_refusals.py"),
+        (set_item, "setitem writes a tensor in place, at .*test_capture_refusals.py"),
+        (add_in_place, "sub writes a tensor in place, at .*test_capture_refusals.py"),
+        (hooked, "Linear has a hook, at .*test_capture_refusals.py"),
+        (read_item, "is read, at .*test_capture_refusals.py"),
+        (branch, "is read, at .*test_capture_refusals.py"),
+        (numpy_on_value, "is read, at .*test_capture_refusals.py"),
+        (index, "is read, at .*test_capture_refusals.py"),
+        (new_parameter, "made inside of the captured function, at .*test_capture_refusals.py"),
+        (leaf_from_before, "already has a gradient from before"),
+        (noise, "random numbers .* at .*test_capture_refusals.py"),
+        (narrow_labels, r"cross_entropy: target \[5\] is converted from uint8 to int64, at .*test_capture_refusals.py"),
+        (convert, r"astype \[5, 3\] is converted from float32 to int64, at .*test_capture_refusals.py"),
+    ],
+)
+def test_refuses_what_a_replay_cannot_repeat_and_names_the_line(function, message):
+    model = mlp()
+    F.sum(model(X)).backward()
+    before = [(p.data, p.data.copy(), p.grad) for p in model.parameters()]
+    with pytest.raises(CaptureError, match=f"^capture: .*{message}"):
+        pynn.capture(lambda x: function(x, model))(X)
+    for p, (data, values, grad) in zip(model.parameters(), before, strict=True):
+        assert p.data is data
+        assert p.grad is grad
+        np.testing.assert_array_equal(p.data, values)
+
+
+def test_an_argument_that_requires_a_gradient_is_refused():
+    x = pynn.tensor([1.0], requires_grad=True)
+    with pytest.raises(CaptureError, match=r"^capture: an argument \[1\] requires a gradient"):
+        pynn.capture(F.relu)(x)
+
+
+def test_an_argument_that_is_not_hashable_is_refused():
+    with pytest.raises(TypeError, match=r"^capture: an argument is a set, needs arrays or something hashable"):
+        pynn.capture(lambda s: s)({1})
+
+
+class Pair:
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize("function", [Pair, lambda x: (y for y in [x]), lambda x: {"pair": [Pair(x)]}])
+def test_a_result_that_a_replay_cannot_make_is_refused(function):
+    with pytest.raises(CaptureError, match=r"^capture: the function returns a (Pair|generator), which a replay"):
+        pynn.capture(function)(np.ones(2, np.float32))
+
+
+def test_plan_before_the_first_call():
+    with pytest.raises(RuntimeError, match=r"^plan: nothing was captured yet"):
+        pynn.capture(F.relu).plan()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_failed_capture_leaves_model_and_optimizer_as_they_were(optimizer):
+    pynn.seed(0)
+    model = cnn()
+    opt = OPTIMIZERS[optimizer](model.parameters())
+    x, y = np.ones((4, 1, 8, 8), np.float32), np.zeros(4, np.int64)
+
+    def step(fail):
+        model.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        opt.step()
+        if fail:
+            raise KeyError("after everything")
+
+    for first in (True, False):
+        state, opt_state = model.state_dict(), opt.state_dict()
+        grads = [p.grad for p in model.parameters()]
+        with pytest.raises(KeyError, match="after everything"):
+            pynn.capture(step)(True)
+        for name, value in model.state_dict().items():
+            np.testing.assert_array_equal(value, state[name], err_msg=name)
+        assert repr(opt.state_dict()) == repr(opt_state)
+        assert all(p.grad is g for p, g in zip(model.parameters(), grads, strict=True))
+        if first:
+            step(False)
+
+
+def test_a_failed_capture_draws_no_random_numbers():
+    def failing(x):
+        return F.dropout(F.dropout(x)).sum().item()
+
+    x = pynn.ones(100)
+    pynn.seed(3)
+    expected = F.dropout(x).data
+    pynn.seed(3)
+    with pytest.raises(CaptureError):
+        pynn.capture(failing)(x)
+    np.testing.assert_array_equal(F.dropout(x).data, expected)
+
+
+def test_an_interrupt_before_the_function_runs_leaves_the_core_as_it_was(monkeypatch):
+    def interrupted():
+        yield from OPERATIONS[:9]
+        raise KeyboardInterrupt
+
+    before = [getattr(_core, name) for name in OPERATIONS]
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "OPERATIONS", interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            pynn.capture(F.relu)(X)
+    assert not recorder._intercept.locked()
+    assert [getattr(_core, name) for name in OPERATIONS] == before
+
+
+def test_an_error_in_a_replay_comes_out_and_the_next_replay_works():
+    model, _, step, calls = make()
+    step(X, Y)
+    before = model.state_dict()
+    with pytest.raises(IndexError, match=r"^cross_entropy: target\[1\] is 7"):
+        step(X, np.array([0, 7, 0, 0, 0]))
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    assert np.isfinite(step(X, Y).item())
+    assert len(calls) == 1
+
+
+def test_require_finite_looks_in_every_replay():
+    @pynn.capture
+    def f(x):
+        return F.require_finite(F.sum(x), "the sum")
+
+    assert f(np.ones(3, np.float32)).item() == 3
+    with pytest.raises(FloatingPointError, match=r"^the sum is nan$"):
+        f(np.full(3, np.nan, np.float32))
+
+
+def test_the_recorder_knows_which_functions_write_to_their_arguments():
+    writing = {name for name in OPERATIONS if name.endswith("_")} | {"batch_norm"}
+    assert set(IN_PLACE) == writing
