@@ -23,6 +23,7 @@ from pynn import _core, functional, tape
 from pynn._core import num_threads, set_num_threads
 from pynn._version import __version__
 from pynn.creation import arange, ones, randn, tensor, zeros
+from pynn.dlpack import from_dlpack
 from pynn.random import seed
 from pynn.sampling import categorical, multinomial
 from pynn.tape import grad, no_grad
@@ -42,6 +43,7 @@ __all__ = [
     "categorical",
     "data",
     "debug",
+    "from_dlpack",
     "functional",
     "grad",
     "graph",

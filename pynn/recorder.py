@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dis
 import functools
 import operator
@@ -431,8 +432,11 @@ def are(attributes: dict[str, Any], values: tuple[Any, ...]) -> bool:
 
 def _where() -> str:
     """The line of the user's that led here."""
-    here = __file__.rpartition("recorder")[0]
     for frame, line in traceback.walk_stack(sys._getframe()):
-        if not frame.f_code.co_filename.startswith(here):
-            return f"at {frame.f_code.co_filename}:{line}"
+        path = frame.f_code.co_filename
+        if not path.startswith(_OURS) and (not path.startswith(_STANDARD_LIBRARY) or "-packages" in path):
+            return f"at {path}:{line}"
     return "somewhere"
+
+
+_OURS, _STANDARD_LIBRARY = __file__.rpartition("recorder")[0], copy.__file__.rpartition("copy")[0]

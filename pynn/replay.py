@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import sys
 import threading
 import warnings
 from collections import OrderedDict
@@ -94,6 +95,16 @@ class Captured:
                     self._latest = replay
                     return replay(arrays)
             return self._capture(key, args, kwargs, arrays)
+
+    def __reduce__(self) -> str | tuple[type[Captured], tuple[Callable[..., Any]]]:
+        """Copy and pickle without plans: by its name where the decorator is used in a module, else as the function."""
+        name = getattr(self, "__qualname__", "")
+        try:
+            if operator.attrgetter(name)(sys.modules[self.__module__]) is self:
+                return name
+        except (AttributeError, KeyError):
+            pass
+        return Captured, (self.function,)
 
     def plan(self) -> Plan:
         """Return the plan of the latest call; RuntimeError before the first one."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pynn import dlpack
 from pynn._array import as_array
 from pynn.grad_mode import is_grad_enabled, mode, no_grad
 
@@ -171,6 +172,21 @@ class Tensor:
                 raise ValueError(f"__array__: {self.data.dtype} to {np.dtype(dtype)} needs a copy, got copy=False")
             return self.data.astype(dtype)
         return self.data.copy() if copy else self.numpy()
+
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """Return a DLPack capsule of the memory (of a copy if `copy`); BufferError if a gradient is required."""
+        return dlpack.export(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """Return DLPack's number of the CPU."""
+        return dlpack.CPU
 
     def item(self) -> float | int | bool:
         """Return the only element as a Python number; ValueError unless there is exactly one."""
