@@ -1,5 +1,7 @@
 """Weights in files: `.safetensors` (through the safetensors package) or `.npz` (NumPy alone), written atomically."""
 
+from __future__ import annotations
+
 import io
 import json
 import math

@@ -3,23 +3,12 @@
 import doctest
 import importlib
 import pkgutil
-from pathlib import Path
 
 import pytest
 
 import pynn
 
 MODULES = [m.name for m in pkgutil.walk_packages(pynn.__path__, "pynn.") if not m.name.endswith(("__main__", "_core"))]
-
-
-PAGES = sorted((Path(__file__).parents[1] / "docs").glob("*.md"))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_pages(page: Path) -> None:
-    result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert result.attempted > 0
-    assert result.failed == 0, f"{result.failed} of {result.attempted} examples in {page.name} failed"
 
 
 @pytest.mark.parametrize("name", ["pynn", *MODULES])

@@ -68,13 +68,17 @@ void bind_runtime(py::module_& m) {
     }
   });
   m.def("info", info);
-  m.def("num_threads", num_threads);
-  m.def("set_num_threads", set_num_threads, py::arg("n"));
-  m.def("kernel_counts", kernel_counts);
-  m.def("reset_kernel_counts", reset_kernel_counts);
+  m.def("num_threads", num_threads,
+        "Return how many threads compute: at first PYNN_NUM_THREADS, or one for each core.");
+  m.def("set_num_threads", set_num_threads, py::arg("n"),
+        "Compute with `n` threads, the caller included: ValueError unless 1 <= n <= 256.");
+  m.def("kernel_counts", kernel_counts, "Return how often each kernel ran since the start or `reset_kernel_counts`.");
+  m.def("reset_kernel_counts", reset_kernel_counts, "Count again from 0.");
   m.def("arena_stats", arena_stats);
-  m.def("peak_flops", peak_flops);
-  m.def("copy_rate", copy_rate, py::arg("nbytes"));
+  m.def("peak_flops", peak_flops,
+        "Measure how many float32 operations a second the machine can do, 2 per multiply-add.");
+  m.def("copy_rate", copy_rate, py::arg("nbytes"),
+        "Measure how many bytes a second a copy between two arrays of `nbytes` together reads and writes.");
   m.def("empty", empty_by_dtype, py::arg("shape"), py::arg("dtype"));
 }
 

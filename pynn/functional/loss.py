@@ -189,7 +189,7 @@ def mse_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
 
 
 def l1_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
-    """Return the mean absolute error |x - target| of two tensors of one shape; both can have gradients.
+    """Return the mean absolute error `|x - target|` of two tensors of one shape; both can have gradients.
 
     >>> import pynn
     >>> pynn.functional.l1_loss(pynn.tensor([1.0, 3.0]), pynn.tensor([1.0, 1.0]))
@@ -199,7 +199,7 @@ def l1_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
 
 
 def smooth_l1_loss(x: Input, target: Input, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """Return (x - target)² / (2 beta) where |x - target| < beta, else |x - target| - beta / 2 (Girshick 2015).
+    """Return (x - target)² / (2 beta) where `|x - target|` < beta, else `|x - target|` - beta / 2 (Girshick 2015).
 
     Both tensors, of one shape, can have gradients; `beta` 0 is `l1_loss`. arXiv:1504.08083.
 

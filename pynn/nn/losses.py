@@ -91,7 +91,7 @@ class MSELoss(_Loss):
 
 
 class L1Loss(_Loss):
-    """|x - target|, for x and target of one shape.
+    """`|x - target|`, for x and target of one shape.
 
     Examples
     --------
@@ -106,7 +106,7 @@ class L1Loss(_Loss):
 
 
 class SmoothL1Loss(_Loss):
-    """(x - target)² / (2 beta) where |x - target| < beta, else |x - target| - beta / 2 (arXiv:1504.08083).
+    """(x - target)² / (2 beta) where `|x - target|` < beta, else `|x - target|` - beta / 2 (arXiv:1504.08083).
 
     Examples
     --------

@@ -18,7 +18,7 @@ class Muon(Optimizer):
 
     m += (1 - momentum) · (g - m);  u = g + momentum · (m - g) with Nesterov's momentum, else m;
     p -= lr · (weight_decay · p + s · orthogonal(u)). The step u = U S Vᵀ is brought near U Vᵀ by `ns_steps` steps of
-    Newton-Schulz, X ← a X + (b A + c A²) X with A = X Xᵀ, from X = u / |u|. Give embeddings, the output layer, biases
+    Newton-Schulz, X ← a X + (b A + c A²) X with A = X Xᵀ, from `X = u / |u|`. Give embeddings, the output layer, biases
     and gains to AdamW, as in the example.
 
     Parameters
@@ -32,7 +32,7 @@ class Muon(Optimizer):
     ns_coefficients : (float, float, float)
         a, b and c; the default ones leave singular values between about 0.7 and 1.2.
     eps : float
-        The least |u| to divide by.
+        The least `|u|` to divide by.
     ns_steps : int
         1 to 99.
     adjust_lr_fn : {None, "original", "match_rms_adamw"}

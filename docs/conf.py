@@ -1,0 +1,58 @@
+"""Settings of the documentation; HACKING.md has the command that builds it."""
+
+import sys
+from pathlib import Path
+
+from sphinx.util.inspect import TypeAliasForwardRef
+
+import pynn
+
+sys.path.insert(0, str(Path(__file__).parent))  # autolink
+
+project = "pynn"
+author = "The pynn developers"
+version = release = pynn.__version__
+html_title = f"pynn {release}"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_copybutton",
+    "autolink",
+]
+html_theme = "furo"
+html_show_copyright = False
+html_copy_source = False
+exclude_patterns: list[str] = []
+
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+copybutton_exclude = ".linenos, .gp, .go"  # what is copied of a session is its input
+
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "exclude-members": "extra_repr, reset_parameters",  # once, in Module
+}
+autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = True
+# Names of types in signatures: reference/index.md says what they are.
+ALIASES = "Array Arrays Axes BackwardHook Batches F32 Gradients Hook I64 Input IntPair Operand Size State"
+autodoc_type_aliases = {name: name for name in ALIASES.split(" ")}
+autodoc_type_aliases |= {"npt.ArrayLike": "ArrayLike", "npt.DTypeLike": "DTypeLike"}
+# Within a union Sphinx would print the alias with its class around it.
+TypeAliasForwardRef.__repr__ = lambda self: self.name  # type: ignore[method-assign]
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+python_display_short_literal_types = True
+python_maximum_signature_line_length = 76
+napoleon_google_docstring = False
+napoleon_use_ivar = False
+napoleon_use_rtype = False
+toc_object_entries_show_parents = "hide"
+
+nitpicky = True
+# Types of NumPy, matplotlib and the standard library, and words such as "callable", are no links.
+nitpick_ignore_regex = [("py:.*", r"(?!pynn\.).*")]
