@@ -94,6 +94,8 @@ class Recorder:
         self.globals: list[tuple[dict[str, Any], str, Any]] = []  # that were not assigned to in the function
         self._functions: set[Any] = set()  # whose values were noted
         self.draws: list[Draw] = []
+        self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
+        self.items: list[tuple[Any, tuple[Any, ...]]] = []
         self.conditions: list[Callable[[], bool]] = []
         self.after: list[Callable[[], None]] = []
         self.originals: dict[str, Any] = {}
@@ -199,6 +201,14 @@ class Recorder:
         """Note an attribute that must be the same object in each replay."""
         self.guards[id(thing), name] = thing, name, getattr(thing, name)
 
+    def same_entry(self, entries: dict[Any, Any], key: Any) -> None:
+        """Note an entry that must be the same object in each replay."""
+        self.entries.append((entries, key, entries[key]))
+
+    def same_items(self, container: list[Any] | dict[Any, Any]) -> None:
+        """Note that all items, or values, must be the same objects in each replay."""
+        self.items.append((container, tuple(container.values() if isinstance(container, dict) else container)))
+
     def module(self, module: Module, args: Any, kwargs: Any) -> Any:
         """Call a module whose attributes must be the same objects in each replay."""
         if id(module) in self._inside:
@@ -210,7 +220,7 @@ class Recorder:
         for _, values in before.values():
             for value in values:
                 if isinstance(value, (list, dict)):
-                    self.holds(functools.partial(_has_items, value, _items(value)))
+                    self.same_items(value)
         outside = self._inside
         self._inside = outside | before.keys()
         try:
@@ -350,7 +360,7 @@ class Recorder:
                 tensor.grad = tensor.grad.view(np.ndarray)
                 self.grads.append((tensor, tensor.grad))
             if not dropped:  # a second call would add to it
-                self.holds(functools.partial(_has_no_gradient, tensor))
+                self.guards[id(tensor), "grad"] = tensor, "grad", None
 
 
 def guarded(value: Any) -> Any:
@@ -411,18 +421,6 @@ def _names(code: CodeType, operation: str) -> set[str]:
     """Names that a function, or one inside of it, looks up in this way."""
     names = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == operation}
     return names.union(*(_names(constant, operation) for constant in code.co_consts if isinstance(constant, CodeType)))
-
-
-def _items(values: Any) -> list[Any]:
-    return [*values.values()] if isinstance(values, dict) else [*values]
-
-
-def _has_items(values: Any, items: list[Any]) -> bool:
-    return len(values) == len(items) and all(map(operator.is_, _items(values), items))
-
-
-def _has_no_gradient(tensor: Tensor) -> bool:
-    return tensor.grad is None
 
 
 def are(attributes: dict[str, Any], values: tuple[Any, ...]) -> bool:

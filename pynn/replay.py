@@ -23,8 +23,7 @@ import numpy as np
 from pynn import _core
 from pynn.grad_mode import mode
 from pynn.plan import Array, Plan, Repeat, arrays_in, memory
-from pynn.recorder import SIMPLE, CaptureError, Guarded, Recorder, are
-from pynn.tape import constant
+from pynn.recorder import SIMPLE, CaptureError, Guarded, Recorder
 from pynn.tensor import Tensor
 
 __all__ = ["CaptureError", "Captured", "capture"]
@@ -85,16 +84,25 @@ class Captured:
         if mode.recorder is not None:  # inside of another capture: a part of it
             mode.recorder.values_of(self.function)
             return self.function(*args, **kwargs)
+        with self._lock:
+            latest = self._latest
+            if latest is not None and not kwargs and latest.takes(args) and latest.is_current():
+                return latest(args)
+            return self._choose(args, kwargs)
+
+    def _choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Replay the plan for these arguments, or make one."""
         arrays: list[Array] = []
         key = (mode.enabled, *[_describe(arg, arrays) for arg in args])
         if kwargs:
             key = (*key, "kwargs", _describe(kwargs, arrays))
-        with self._lock:
-            for replay in self._plans.get(key, ()):
-                if replay.is_current():
-                    self._latest = replay
-                    return replay(arrays)
-            return self._capture(key, args, kwargs, arrays)
+        for replay in self._plans.get(key, ()):
+            if replay.is_current():
+                self._plans.move_to_end(key)
+                self._latest = replay
+                replay.expect(args, kwargs)
+                return replay.run(arrays)
+        return self._capture(key, args, kwargs, arrays)
 
     def __reduce__(self) -> str | tuple[type[Captured], tuple[Callable[..., Any]]]:
         """Copy and pickle without plans: by its name where the decorator is used in a module, else as the function."""
@@ -124,6 +132,7 @@ class Captured:
             outputs = [output.view(np.ndarray) for output in _results(result)]
             recorder.finish()
         self._latest = _Replay(recorder, inputs, result, outputs)
+        self._latest.expect(args, kwargs)
         self._plans.setdefault(key, []).append(self._latest)
         self._plans.move_to_end(key)
         if sum(map(len, self._plans.values())) > MOST_PLANS:
@@ -203,8 +212,7 @@ class _Replay:
         self._outputs, self.gradients = outputs, recorder.grads
         self._result = _rebuild(result, itertools.repeat(_tensor(_nothing)))  # without the tensors and their graph
         self._is_tensor = isinstance(result, Tensor)
-        self._fixed, self._conditions = _by_getter(recorder), recorder.conditions
-        self._modules = [(vars(module), values) for module, values in recorder.modules.values()]
+        self._guards, self._conditions = _flat(recorder), recorder.conditions
         self._after, self._draws = recorder.after, recorder.draws
         returned = [*outputs, *(grad for _, grad in recorder.grads)]
         kept = [*inputs, *returned]
@@ -225,19 +233,50 @@ class _Replay:
         self._inputs = [_Input(own, self._steps, at_returned) for own in inputs]
         self.plan.release()
 
+    def expect(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Prepare for arguments like these, which `takes` will know again."""
+        self._enabled = mode.enabled
+        self._expected = None
+        self._bound = []
+        inputs = iter(self._inputs)
+        expected: list[Any] = []
+        for i, arg in enumerate(args):
+            if isinstance(arg, (np.ndarray, Tensor)):
+                own = next(inputs)
+                is_copied = own.own.nbytes < LEAST_BOUND
+                expected += type(arg), own.own, is_copied
+                if not is_copied:
+                    self._bound.append((own, i))
+            elif arg is None or type(arg) in SIMPLE:
+                expected += type(arg), arg, False
+            else:
+                return
+        if not kwargs:
+            self._expected = tuple(expected)
+
+    def takes(self, args: tuple[Any, ...]) -> bool:
+        """Whether the arguments are like the latest ones. Small arrays are then where the plan reads them."""
+        expected = self._expected
+        return expected is not None and self._enabled is mode.enabled and _core.Recording.takes(args, expected)
+
     def is_current(self) -> bool:
         """Whether everything that the recording took for fixed is as it was."""
-        for attributes, values in self._modules:
-            if not are(attributes, values):
-                return False
-        for getter, things, wanted in self._fixed:
-            if not all(map(operator.is_, map(getter, things), wanted)):
-                return False
-        return False not in [condition() for condition in self._conditions]
+        return _core.Recording.unchanged(*self._guards) and False not in [holds() for holds in self._conditions]
 
-    def __call__(self, arrays: list[Array]) -> Any:
-        for own, array in zip(self._inputs, arrays):  # noqa: B905 - of one length, and often
+    def __call__(self, args: tuple[Any, ...]) -> Any:
+        """Replay with arguments that `takes` approved."""
+        for own, i in self._bound:
+            arg = args[i]
+            own.bind(arg if isinstance(arg, np.ndarray) else arg.data, self._kept, self._recording)
+        return self._replay()
+
+    def run(self, arrays: list[Array]) -> Any:
+        """Replay with these arrays for the arguments."""
+        for own, array in zip(self._inputs, arrays, strict=True):
             own.bind(array, self._kept, self._recording)
+        return self._replay()
+
+    def _replay(self) -> Any:
         for draw in self._draws:
             draw.again()
         for step, repeat in self._repeats:
@@ -257,22 +296,17 @@ class _Replay:
     def results(self) -> Any:
         """Copies of what the function returned."""
         if self._is_tensor:
-            return constant(self._outputs[0].copy())
-        return _rebuild(self._result, (constant(output.copy()) for output in self._outputs))
+            return _tensor(self._outputs[0].copy())
+        if self._result is None:
+            return None
+        return _rebuild(self._result, (_tensor(output.copy()) for output in self._outputs))
 
 
-def _by_getter(recorder: Recorder) -> list[tuple[Callable[[Any], Any], list[Any], list[Any]]]:
-    """What must be the same objects in each replay, sorted by how to get at it: quicker than one after the other."""
-    sorted_guards: dict[Any, tuple[Callable[[Any], Any], list[Any], list[Any]]] = {}
-    for thing, name, value in recorder.guards.values():
-        _, things, values = sorted_guards.setdefault(name, (operator.attrgetter(name), [], []))
-        things.append(thing)
-        values.append(value)
-    for variables, name, value in recorder.globals:
-        _, things, values = sorted_guards.setdefault(id(variables), (variables.get, [], []))
-        things.append(name)
-        values.append(value)
-    return list(sorted_guards.values())
+def _flat(recorder: Recorder) -> tuple[tuple[Any, ...], ...]:
+    """What must be the same objects in each replay, as `Recording.unchanged` takes it."""
+    attributes = itertools.chain(*recorder.guards.values())
+    items = itertools.chain(*((vars(module), values) for module, values in recorder.modules.values()), *recorder.items)
+    return tuple(attributes), tuple(itertools.chain(*recorder.globals, *recorder.entries)), tuple(items)
 
 
 _nothing = np.empty(0, np.float32)
@@ -280,8 +314,10 @@ _nothing = np.empty(0, np.float32)
 
 def _tensor(array: Array) -> Tensor:
     """Wrap an array as it is, a `Guarded` too."""
-    tensor = Tensor(_nothing)
-    tensor.data = array
+    tensor = Tensor.__new__(Tensor)  # without __init__, which would convert it
+    tensor.data, tensor._version = array, [0]
+    tensor.grad = tensor._node = None
+    tensor.requires_grad = False
     return tensor
 
 

@@ -9,6 +9,7 @@ from captured_steps import X, Y, make, mlp
 import pynn
 from pynn import CaptureError, nn, optim
 from pynn import functional as F
+from pynn._core import Recording
 
 
 def test_weights_written_from_outside_are_used():
@@ -138,6 +139,88 @@ def test_models_and_functions_around_the_function_are_guarded():
             step.factor = 3.0
         for _ in range(2):
             np.testing.assert_array_equal(f(X).data, step.run(X).data)
+
+
+LARGE = np.arange(6000, dtype=np.float32).reshape(60, 100)  # more bytes than are copied
+
+
+@pytest.mark.parametrize("start", [LARGE[:3, :4].copy(), LARGE], ids=["copied", "bound"])
+def test_arguments_of_every_kind_reach_a_replay(start):
+    calls = []
+
+    @pynn.capture
+    def f(x, factor, add=None):
+        calls.append(1)
+        return x * factor if add is None else x * factor + add
+
+    wide = np.zeros((start.shape[0], 2 * start.shape[1]), np.float32)
+    wide[:, ::2] = start + 5
+    swapped = (start + 6).astype(start.dtype.newbyteorder())
+    offset = np.frombuffer(b"x" + (start + 7).tobytes(), np.uint8)[1:].view(np.float32).reshape(start.shape)
+
+    class Own(np.ndarray):
+        pass
+
+    arguments = [start, start + 1, pynn.tensor(start + 2), pynn.tensor(start + 3), start + 4, wide[:, ::2], offset]
+    arguments += [start[::-1], (start + 8).view(Own), start + 9]
+    for _ in range(2):
+        for x in arguments:
+            assert not offset.flags.aligned
+            np.testing.assert_array_equal(f(x, 3).data, np.asarray(x.data if isinstance(x, pynn.Tensor) else x) * 3)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(f(swapped, 3).data, swapped * np.float32(3))
+    for factor in (3, 3.0, True, 2, 3):
+        np.testing.assert_array_equal(f(start, factor).data, start * np.float32(factor))
+    np.testing.assert_array_equal(f(start, 3, start).data, start * 4)
+    np.testing.assert_array_equal(f(start, 3, add=start).data, start * 4)
+    np.testing.assert_array_equal(f(start, 3).data, start * 3)
+
+
+def test_an_argument_that_begins_to_require_a_gradient_is_refused():
+    f = pynn.capture(lambda x: x * 2)
+    x = pynn.tensor([1.0, 2.0])
+    f(x)
+    assert f(x).data.tolist() == [2, 4]
+    x.requires_grad_()
+    with pytest.raises(CaptureError, match=r"an argument \[2\] requires a gradient"):
+        f(x)
+
+
+def test_an_attribute_that_is_deleted_is_noticed():
+    class Step:
+        def __init__(self):
+            self.factor = 2.0
+
+        def run(self, x):
+            return x * self.factor
+
+    step, x = Step(), np.ones(2, np.float32)
+    f = pynn.capture(step.run)
+    f(x)
+    assert f(x).data[0] == 2
+    del step.factor
+    with pytest.raises(AttributeError, match="factor"):
+        f(x)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("takes", (X,), (np.ndarray, X)),
+        ("unchanged", (1, "x"), (), ()),
+        ("unchanged", (), ({}, "x"), ()),
+        ("unchanged", (), (), ([1],)),
+        ("unchanged", (), (), ([1], [1])),
+        ("unchanged", (), (), (1, (1,))),
+        ("unchanged", (), ([], 0, 1), ()),
+        ("unchanged", (1, 2, 3), (), ()),
+    ],
+    ids=repr,
+)
+def test_what_the_core_compares_is_checked(arguments):
+    name, *args = arguments
+    with pytest.raises(TypeError):
+        getattr(Recording, name)(*args)
 
 
 def test_a_function_that_is_an_argument_is_guarded():

@@ -2,6 +2,9 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "bindings/array.h"
 
 namespace pynn::bindings {
@@ -28,6 +31,120 @@ void record(Recording& recording, int64_t at, const py::function& function, cons
   recording.put(at);
 }
 
+bool is_array(PyObject* thing) { return Py_TYPE(thing) == py::detail::npy_api::get().PyArray_Type_; }
+
+// Whether both have the same descriptor and shape and are plain, so that one can be copied to the other as bytes.
+bool are_alike(PyObject* a, PyObject* b) {
+  const auto *x = py::detail::array_proxy(a), *y = py::detail::array_proxy(b);
+  return x->descr == y->descr && x->nd == y->nd && std::equal(x->dimensions, x->dimensions + x->nd, y->dimensions) &&
+         is_plain(py::reinterpret_borrow<py::array>(a), false) && is_plain(py::reinterpret_borrow<py::array>(b), true);
+}
+
+// thing.name, null if it has none.
+py::object attribute(PyObject* thing, PyObject* name) {
+  PyObject* value = PyObject_GetAttr(thing, name);
+  if (value != nullptr) return py::reinterpret_steal<py::object>(value);
+  // An empty cell is a ValueError.
+  if (!PyErr_ExceptionMatches(PyExc_AttributeError) && !PyErr_ExceptionMatches(PyExc_ValueError)) {
+    throw py::error_already_set();
+  }
+  PyErr_Clear();
+  return {};
+}
+
+// Items of a tuple by threes or twos; TypeError unless it has a whole number of groups.
+struct Groups {
+  Groups(const char* op, const py::tuple& tuple, Py_ssize_t of) : tuple_(tuple.ptr()), of_(of) {
+    if (size() % of != 0) throw_type(op, "needs items in groups of " + std::to_string(of));
+  }
+  Py_ssize_t size() const { return PyTuple_GET_SIZE(tuple_); }
+  Py_ssize_t count() const { return size() / of_; }
+  PyObject* get(Py_ssize_t group, Py_ssize_t item) const { return PyTuple_GET_ITEM(tuple_, group * of_ + item); }
+
+ private:
+  PyObject* tuple_;
+  Py_ssize_t of_;
+};
+
+// Whether the arguments are as `expected`: for each its type, an array or the very value, and whether an array is to be
+// copied to that one. Anything that needs a closer look is not.
+bool takes(const py::tuple& args, const py::tuple& expected) {
+  const Groups groups("Recording.takes", expected, 3);
+  if (PyTuple_GET_SIZE(args.ptr()) != groups.count()) return false;
+  static PyObject* const data = PyUnicode_InternFromString("data");
+  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+  for (Py_ssize_t i = 0; i < groups.count(); ++i) {
+    PyObject *arg = PyTuple_GET_ITEM(args.ptr(), i), *own = groups.get(i, 1);
+    if (reinterpret_cast<PyObject*>(Py_TYPE(arg)) != groups.get(i, 0)) return false;
+    if (!is_array(own)) {
+      if (arg != own) return false;
+      continue;
+    }
+    py::object array = py::reinterpret_borrow<py::object>(arg);
+    if (!is_array(arg)) {
+      if (attribute(arg, requires_grad).ptr() != Py_False) return false;
+      array = attribute(arg, data);
+      if (!array || !is_array(array.ptr())) return false;
+    }
+    if (!are_alike(array.ptr(), own)) return false;
+    if (groups.get(i, 2) != Py_True) continue;
+    const auto to = py::reinterpret_borrow<py::array>(own);
+    std::memmove(py::detail::array_proxy(own)->data, py::detail::array_proxy(array.ptr())->data,
+                 static_cast<size_t>(to.nbytes()));
+  }
+  return true;
+}
+
+// Whether each thing's attribute is the very value: thing, name, value, ...
+bool has_attributes(const py::tuple& wanted) {
+  const Groups groups("Recording.unchanged", wanted, 3);
+  for (Py_ssize_t i = 0; i < groups.count(); ++i) {
+    if (attribute(groups.get(i, 0), groups.get(i, 1)).ptr() != groups.get(i, 2)) return false;
+  }
+  return true;
+}
+
+// Whether each dict has the very value under its key: dict, key, value, ...
+bool has_entries(const py::tuple& wanted) {
+  const Groups groups("Recording.unchanged", wanted, 3);
+  for (Py_ssize_t i = 0; i < groups.count(); ++i) {
+    if (!PyDict_Check(groups.get(i, 0))) throw_type("Recording.unchanged", "needs dicts for entries");
+    PyObject* entry = PyDict_GetItemWithError(groups.get(i, 0), groups.get(i, 1));
+    if (entry == nullptr && PyErr_Occurred() != nullptr) throw py::error_already_set();
+    if (entry != groups.get(i, 2)) return false;
+  }
+  return true;
+}
+
+// Whether each dict or list holds the very values of a tuple, in order: container, values, ...
+bool has_items(const py::tuple& wanted) {
+  const Groups groups("Recording.unchanged", wanted, 2);
+  for (Py_ssize_t i = 0; i < groups.count(); ++i) {
+    PyObject *container = groups.get(i, 0), *values = groups.get(i, 1);
+    if (!PyTuple_Check(values)) throw_type("Recording.unchanged", "needs a tuple of values for each container");
+    const Py_ssize_t n = PyTuple_GET_SIZE(values);
+    if (PyList_Check(container)) {
+      if (PyList_GET_SIZE(container) != n) return false;
+      for (Py_ssize_t j = 0; j < n; ++j) {
+        if (PyList_GET_ITEM(container, j) != PyTuple_GET_ITEM(values, j)) return false;
+      }
+      continue;
+    }
+    if (!PyDict_Check(container)) throw_type("Recording.unchanged", "needs lists and dicts as containers");
+    if (PyDict_GET_SIZE(container) != n) return false;
+    PyObject *key = nullptr, *value = nullptr;
+    Py_ssize_t position = 0;
+    for (Py_ssize_t j = 0; PyDict_Next(container, &position, &key, &value); ++j) {
+      if (value != PyTuple_GET_ITEM(values, j)) return false;
+    }
+  }
+  return true;
+}
+
+bool unchanged(const py::tuple& attributes, const py::tuple& entries, const py::tuple& items) {
+  return has_items(items) && has_attributes(attributes) && has_entries(entries);
+}
+
 }  // namespace
 
 void bind_recording(py::module_& m) {
@@ -35,6 +152,8 @@ void bind_recording(py::module_& m) {
       .def(py::init<>())
       .def("record", record, py::arg("at"), py::arg("function"), py::arg("args"), py::arg("outputs"))
       .def("run", &Recording::run, py::call_guard<py::gil_scoped_release>())
+      .def_static("takes", takes, py::arg("args"), py::arg("expected"))
+      .def_static("unchanged", unchanged, py::arg("attributes"), py::arg("entries"), py::arg("items"))
       .def("__len__", &Recording::size);
 }
 
