@@ -1,7 +1,8 @@
 """Names in backquotes become links to the reference, in docstrings and in pages, which stay readable as they are.
 
 A name is linked if it stands for something documented: a whole name (`pynn.capture`), one as programs write it
-(`nn.Linear`, `F.relu`), a class (`Trainer`), or in a docstring a neighbour in the same class or module.
+(`nn.Linear`, `F.relu`), a class (`Trainer`), or in a docstring a neighbour in the same class or module. Names of
+examples link to their pages.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ class AutoLink(SphinxPostTransform):
             node.replace_self(self._linked(text, code, _around(node)) or code)
 
     def _linked(self, text: str, code: nodes.literal, around: list[addnodes.desc]) -> nodes.Node | None:
+        example = f"examples/{text.removesuffix('.py')}"
+        if text.endswith(".py") and example in self.env.all_docs:
+            return make_refnode(self.app.builder, self.env.docname, example, "", code)
         match = NAME.fullmatch(text)
         if match is None:
             return None

@@ -1,13 +1,19 @@
 """Settings of the documentation; HACKING.md has the command that builds it."""
 
+import re
 import sys
 from pathlib import Path
 
+from sphinx.application import Sphinx
 from sphinx.util.inspect import TypeAliasForwardRef
 
 import pynn
 
-sys.path.insert(0, str(Path(__file__).parent))  # autolink
+sys.path.insert(0, str(Path(__file__).parent))
+import figures
+
+figures.write_example_pages()
+figures.draw()
 
 project = "pynn"
 author = "The pynn developers"
@@ -23,6 +29,8 @@ extensions = [
     "autolink",
 ]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pynn.css"]
 html_show_copyright = False
 html_copy_source = False
 exclude_patterns: list[str] = []
@@ -56,3 +64,25 @@ toc_object_entries_show_parents = "hide"
 nitpicky = True
 # Types of NumPy, matplotlib and the standard library, and words such as "callable", are no links.
 nitpick_ignore_regex = [("py:.*", r"(?!pynn\.).*")]
+
+# Files of the repository that pages include link to each other; here are the pages that they are.
+PAGES = {
+    "examples/README.md": "learn.md",
+    "benchmarks/README.md": "performance.md",
+    "HACKING.md": "design.md",
+    "CHANGELOG.md": "changelog.md",
+}
+
+
+def link_to_pages(app: Sphinx, path: Path, parent: str, content: list[str]) -> None:
+    """Make the links of an included file lead to pages of the site."""
+    content[0] = re.sub(
+        r"\]\(([\w./]+\.md)\)",
+        lambda match: f"]({PAGES.get(match[1], match[1].removeprefix('docs/'))})",
+        content[0].replace("](examples/)", "](learn.md)"),
+    )
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what needs a function."""
+    app.connect("include-read", link_to_pages)
