@@ -174,6 +174,13 @@ class Recorder:
                 )
         return y
 
+    def by_numpy(self, name: str, function: Callable[..., Array], args: tuple[Any, ...]) -> Array:
+        """Return what NumPy computes, if it computes it from what no replay changes."""
+        y = function(*args)
+        if any(map(self.made, arrays_in(args))):
+            raise CaptureError(f"capture: {name} is computed by NumPy here, which a replay does not repeat, {_where()}")
+        return y
+
     def values_of(self, function: Any) -> None:
         """Note what the function has from around it, and the functions among that, unless it changes them itself."""
         if isinstance(function, functools.partial):

@@ -30,6 +30,10 @@ def index(x, model):
     return model(x).data[0]
 
 
+def index_by_values(x, model):
+    return model[0].weight[F.argmax(x[:, :2], axis=1)]
+
+
 def new_parameter(x, model):
     return nn.Linear(6, 2)(x)
 
@@ -101,6 +105,7 @@ def change_attribute(x, model):
         (branch, "is read, at .*test_capture_refusals.py"),
         (numpy_on_value, "is read, at .*test_capture_refusals.py"),
         (index, "is read, at .*test_capture_refusals.py"),
+        (index_by_values, "index is computed by NumPy here, .* at .*test_capture_refusals.py"),
         (new_parameter, "made inside of the captured function, at .*test_capture_refusals.py"),
         (leaf_from_before, "already has a gradient from before"),
         (noise, "random numbers .* at .*test_capture_refusals.py"),

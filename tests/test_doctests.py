@@ -15,6 +15,8 @@ MODULES = [m.name for m in pkgutil.walk_packages(pynn.__path__, "pynn.") if not 
 def test_doctests(name: str, request: pytest.FixtureRequest) -> None:
     if name == "pynn.viz":
         pytest.importorskip("matplotlib")
+    if name.startswith("pynn.onnx"):
+        pytest.importorskip("onnx")
     pynn.seed(0)
     names = {"getfixture": request.getfixturevalue}  # as pytest's own doctests have it
     result = doctest.testmod(importlib.import_module(name), extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)

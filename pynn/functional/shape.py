@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pynn import _core
 from pynn._array import as_array
 from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, number
+from pynn.grad_mode import mode
 from pynn.tape import record
 from pynn.tensor import Tensor
 
@@ -73,12 +74,24 @@ def transpose(x: Input, axes: Sequence[int] | None = None) -> Tensor:
     if sorted(order) != list(range(ndim)):
         raise ValueError(f"transpose: axes {list(order)} is no permutation of the {ndim} axes of {list(value.shape)}")
     inverse = tuple(sorted(range(ndim), key=order.__getitem__))
-    y = _core.transpose(value, order) if value.dtype.kind == "f" else np.array(value.transpose(order), order="C")
+    y = _core.transpose(value, order) if value.dtype.kind == "f" else _by_numpy("transpose", _turn, value, order)
 
     def backward(dy: Array) -> Gradients:
         return (_core.transpose(dy, inverse),)
 
     return record("transpose", y, (x,), backward)
+
+
+def _by_numpy(name: str, function: Callable[..., Array], *args: Any) -> Array:
+    """What the core does not compute; a recorder is told of it."""
+    if mode.recorder is None:
+        return function(*args)
+    y: Array = mode.recorder.by_numpy(name, function, args)
+    return y
+
+
+def _turn(value: Array, order: tuple[int, ...]) -> Array:
+    return np.array(value.transpose(order), order="C")
 
 
 def broadcast_to(x: Input, shape: Sequence[int]) -> Tensor:
@@ -119,7 +132,10 @@ def concatenate(tensors: Sequence[Input], axis: int = 0) -> Tensor:
     arrays = [x.data for x in parents]
     if any(x.ndim != arrays[0].ndim for x in arrays):
         raise ValueError(f"concatenate: {' and '.join(str(list(x.shape)) for x in arrays)} differ in their axes")
-    y = _core.concatenate(arrays, axis) if arrays[0].dtype.kind == "f" else _concatenate_others(arrays, axis)
+    if arrays[0].dtype.kind == "f":
+        y = _core.concatenate(arrays, axis)
+    else:
+        y = _by_numpy("concatenate", _concatenate_others, arrays, axis)
     sizes, needs = [x.shape[axis] for x in arrays], [x.requires_grad for x in parents]
 
     def backward(dy: Array) -> Gradients:
@@ -211,7 +227,7 @@ def astype(x: Input, dtype: npt.DTypeLike) -> Tensor:
     value = x.data
     if value.dtype == dtype:
         return x
-    y = as_array("astype", value, dtype)
+    y = _by_numpy("astype", _convert, value, dtype)
     if y.dtype.kind != "f":
         return Tensor(y)
 
@@ -219,6 +235,10 @@ def astype(x: Input, dtype: npt.DTypeLike) -> Tensor:
         return (dy.astype(value.dtype),)
 
     return record("astype", y, (x,), backward)
+
+
+def _convert(value: Array, dtype: npt.DTypeLike) -> Array:
+    return as_array("astype", value, dtype)
 
 
 # -- indexing ----------------------------------------------------------------------------------------------------------
@@ -239,10 +259,7 @@ def index(x: Input, key: Any) -> Tensor:
         return _index_basic(x, keys)
     saved = [k for k in keys if isinstance(k, Tensor)]
     keys = tuple([k.data if isinstance(k, Tensor) else k for k in keys])
-    try:
-        y = np.array(value[keys], order="C")
-    except (IndexError, TypeError, ValueError) as error:
-        raise type(error)(f"index: shape {list(value.shape)}: {error}") from None
+    y = _by_numpy("index", _take, value, keys)
 
     def backward(dy: Array) -> Gradients:
         dx = np.zeros_like(value)
@@ -250,6 +267,13 @@ def index(x: Input, key: Any) -> Tensor:
         return (dx,)
 
     return record("index", y, (x,), backward, saved)
+
+
+def _take(value: Array, keys: tuple[Any, ...]) -> Array:
+    try:
+        return np.array(value[keys], order="C")
+    except (IndexError, TypeError, ValueError) as error:
+        raise type(error)(f"index: shape {list(value.shape)}: {error}") from None
 
 
 def _is_basic(k: Any) -> bool:

@@ -1,0 +1,5 @@
+"""Models to and from ONNX files; needs the extra `onnx`."""
+
+from pynn.onnx.exporter import export
+
+__all__ = ["export"]
