@@ -1,4 +1,4 @@
-"""The command ``pynn``: train on MNIST, predict digits, tell about the installation."""
+"""The command ``pynn``: train on MNIST, predict digits, draw them, tell about the installation."""
 
 from __future__ import annotations
 
@@ -81,6 +81,23 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="picture (needs Pillow), IDX or .npy file")
     predict.set_defaults(run=_predict)
 
+    demo = commands.add_parser(
+        "demo",
+        help="draw a digit in the browser",
+        description="Serve a page, to this computer only: draw a digit, and see what the network makes of it.",
+    )
+    demo.add_argument(
+        "weights",
+        metavar="WEIGHTS",
+        nargs="?",
+        help="weights file or run folder (default: the newest in runs/; if there is none, train one)",
+    )
+    demo.add_argument(
+        "--port", type=_integer(0, 65535), default=8000, metavar="N", help="default: 8000; 0: any that is free"
+    )
+    demo.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
+    demo.set_defaults(run=_demo)
+
     info = commands.add_parser("info", help="versions, instruction set, threads", description="Describe this pynn.")
     info.set_defaults(run=_info)
     return parser
@@ -144,6 +161,12 @@ def _predict(arguments: argparse.Namespace) -> int:
             listed = "  ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(row))
             print(f"{prefix}{name}: {int(np.argmax(row))}  probabilities {listed}")
     return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from pynn.demo.command import run
+
+    return EXIT_INTERRUPTED if run(arguments.weights, arguments.port, browser=not arguments.no_browser) else 0
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pynn.data import read_idx
 from pynn.serialize import parse_npy
 
-__all__ = ["mnist_like", "read_digits"]
+__all__ = ["centre_ink", "mnist_like", "read_digits"]
 
 Images = npt.NDArray[np.uint8]
 Grey = npt.NDArray[np.float64]
@@ -80,15 +80,27 @@ def mnist_like(picture: Grey, name: str = "the picture") -> Images:
     if background > 127:
         picture, background = 255 - picture, 255 - background
     ink = np.clip(picture - background, 0, None)
-    strongest = float(ink.max())
-    if strongest < 16:
+    if ink.max() < 16:
         raise ValueError(f"read_digits: {name} holds no digit, it is of one colour")
     if picture.shape == (SIDE, SIDE):
         return picture.round().astype(np.uint8)
-    ink *= 255 / strongest
+    return centre_ink(ink)
+
+
+def centre_ink(ink: Grey) -> Images:
+    """Bring ink ``[H, W]`` (0 is none) to the form of MNIST's digits, as `mnist_like` does: uint8 ``[28, 28]``.
+
+    Raises
+    ------
+    ValueError
+        If there is no ink.
+    """
+    strongest = float(ink.max())
+    if not strongest > 0:
+        raise ValueError("centre_ink: there is no ink")
+    ink = ink * (255 / strongest)
     rows, columns = (np.flatnonzero((ink > INK_THRESHOLD * 255).any(axis)) for axis in (1, 0))
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return _centre(_shrink(ink))
+    return _centre(_shrink(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
 
 
 def _shrink(ink: Grey) -> Grey:

@@ -117,10 +117,13 @@ class Classifier:
         >>> classifier.probabilities(np.zeros((3, 28, 28), np.uint8)).sum(axis=1)
         array([1., 1., 1.], dtype=float32)
         """
-        x = (images[:, None].astype(np.float32) / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
         self.model.eval()
         with no_grad():
-            return softmax(self.model(x)).data
+            return softmax(self.model(self.inputs(images))).data
+
+    def inputs(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return what the model takes, float32 ``[N, 1, 28, 28]``, for uint8 images ``[N, 28, 28]``."""
+        return (images[:, None].astype(np.float32) / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights, with the rest as metadata; raises as `serialize.save`."""
