@@ -234,7 +234,7 @@ def test_a_finger_on_a_phone_draws_and_does_not_scroll(open_page, scheme, size):
         }"""
     )
     assert overlaps == []
-    page.get_by_role("button", name="Clear").tap()
+    page.get_by_role("button", name="Clear").click()
     api.expect(page.locator("#digit")).to_have_text("\u2013")
     assert ink(page) == 0
 

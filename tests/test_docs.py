@@ -25,6 +25,7 @@ FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INTERNAL = {
     "cli",
     "creation",
+    "demo",
     "dlpack",
     "grad_mode",
     "images",
