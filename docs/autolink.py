@@ -1,7 +1,7 @@
 """Names in backquotes become links to the reference, in docstrings and in pages, which stay readable as they are.
 
 A name is linked if it stands for something documented: a whole name (`pynn.capture`), one as programs write it
-(`nn.Linear`, `F.relu`), a class (`Trainer`), or in a docstring a neighbour in the same class or module. Names of
+(`nn.Linear`, `F.relu`), a class (`Trainer`), a function (`random_split`), or in a docstring a neighbour. Names of
 examples link to their pages.
 """
 
@@ -88,7 +88,7 @@ def _candidates(name: str, around: list[addnodes.desc]) -> Iterator[str]:
         yield name
     elif first in ABBREVIATIONS:
         yield f"{ABBREVIATIONS[first]}.{rest}"
-    elif rest or name[0].isupper() or (around and name.endswith("_")):
+    elif name[0].isupper() or "." in name or "_" in name:  # other words may mean something else
         yield from (f"{package}.{name}" for package in PACKAGES)
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.util.inspect import TypeAliasForwardRef
 
 import pynn
@@ -18,6 +19,7 @@ figures.draw()
 project = "pynn"
 author = "The pynn developers"
 version = release = pynn.__version__
+smartquotes = False  # code between single backquotes is not yet code when quotes are replaced
 html_title = f"pynn {release}"
 
 extensions = [
@@ -57,7 +59,7 @@ python_use_unqualified_type_names = True
 python_display_short_literal_types = True
 python_maximum_signature_line_length = 76
 napoleon_google_docstring = False
-napoleon_use_ivar = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 toc_object_entries_show_parents = "hide"
 
@@ -86,3 +88,6 @@ def link_to_pages(app: Sphinx, path: Path, parent: str, content: list[str]) -> N
 def setup(app: Sphinx) -> None:
     """Connect what needs a function."""
     app.connect("include-read", link_to_pages)
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"  # as the docstrings say

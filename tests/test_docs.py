@@ -65,6 +65,12 @@ def test_programs_of_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.M
     assert runner.failures == 0, f"{runner.failures} of {runner.tries} examples in {page.name} failed"
 
 
+@pytest.mark.parametrize("page", [ROOT / "HACKING.md", *PAGES], ids=lambda page: page.name)
+def test_files_that_pages_name_exist(page: Path) -> None:
+    for path in re.findall(r"`((?:\.ci|benchmarks|csrc|docs|examples|pynn|tests)/[\w/.-]*)`", page.read_text()):
+        assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
+
+
 def described() -> tuple[set[str], list[Any]]:
     """Return the full names that the reference describes, and the objects that they stand for."""
     names = set()
