@@ -1,4 +1,7 @@
-"""Weights in files: `.safetensors` (through the safetensors package) or `.npz` (NumPy alone), written atomically."""
+"""Weights in files: `.safetensors` (through the safetensors package) or `.npz` (NumPy alone), written atomically.
+
+PyTorch's `.pt` files are pickles: PyTorch itself reads them, if it is installed, and nothing else does.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import io
 import json
 import math
 import os
+import pickle
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -23,6 +27,8 @@ Array = npt.NDArray[Any]
 State = dict[str, Array]
 
 SUFFIXES = (".safetensors", ".npz")
+PYTORCH = (".pt", ".pth")  # that are read, not written
+SAFE_PYTORCH = (2, 6)  # earlier ones can be made to run code by a file, in spite of weights_only (CVE-2025-32434)
 # safetensors reserves this name in its header; the .npz form stores a JSON file under it.
 METADATA = "__metadata__"
 
@@ -77,18 +83,21 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
-    """Read what `save` wrote: the arrays by name, and the metadata (empty if the file has none).
+    """Read named arrays from a file: the arrays by name, and the metadata (empty if the file has none).
 
-    No pickled data is ever read. `.npz` files written by `numpy.savez` are accepted too.
+    It reads what `save` wrote, `.npz` files of `numpy.savez`, `.safetensors` files of PyTorch and others (bfloat16
+    becomes float32, which loses nothing), and a `state_dict` that `torch.save` wrote to a `.pt` or `.pth` file. These
+    are pickles, which pynn never reads itself: `torch.load(weights_only=True)` does, of PyTorch 2.6 or newer.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the suffix is unknown or the file is truncated, corrupt or of another kind.
+        If the suffix is unknown, the file is truncated, corrupt or of another kind, or a `.pt` file holds something
+        else than named tensors.
     ImportError
-        If the safetensors package is missing.
+        If the safetensors package is missing, or for `.pt` PyTorch.
 
     Examples
     --------
@@ -98,14 +107,16 @@ def load(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
     >>> load(path)[0]
     {'weight': array([0., 0., 0.])}
     """
-    suffix = _suffix("load", path)
+    suffix = _suffix("load", path, (*SUFFIXES, *PYTORCH))
+    if suffix in PYTORCH:
+        return _load_pytorch(path), {}
     return _load_safetensors(path) if suffix == ".safetensors" else _load_npz(path)
 
 
-def _suffix(operation: str, path: str | os.PathLike[str]) -> str:
+def _suffix(operation: str, path: str | os.PathLike[str], known: tuple[str, ...] = SUFFIXES) -> str:
     suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{operation}: {os.fspath(path)} ends in {suffix!r}, expected {' or '.join(SUFFIXES)}")
+    if suffix not in known:
+        raise ValueError(f"{operation}: {os.fspath(path)} ends in {suffix!r}, expected {' or '.join(known)}")
     return suffix
 
 
@@ -138,6 +149,7 @@ def _import_safetensors(operation: str) -> Any:
 
 def _load_safetensors(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
     _import_safetensors("load")
+    import safetensors
     from safetensors import SafetensorError, safe_open
 
     with open(path, "rb"):  # the operating system's own error for a missing or unreadable file
@@ -145,10 +157,71 @@ def _load_safetensors(path: str | os.PathLike[str]) -> tuple[State, dict[str, st
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             metadata = dict(file.metadata() or {})
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 (not a mapping)
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            halves = [name for name, dtype in dtypes.items() if dtype == "BF16"]
+            state = {name: file.get_tensor(name) for name in dtypes if name not in halves}
     except (SafetensorError, OSError, TypeError, AttributeError) as error:
-        # OSError: an empty file cannot be mapped. TypeError, AttributeError: a dtype NumPy lacks, such as bfloat16.
+        # OSError: an empty file cannot be mapped. TypeError, AttributeError: a dtype NumPy lacks, such as float8.
         raise ValueError(f"load: {os.fspath(path)} is not a readable safetensors file: {error}") from error
+    if halves:
+        raw = dict(safetensors.deserialize(Path(path).read_bytes()))  # type: ignore[no-untyped-call]
+        state |= {name: _widened(raw[name]["data"], raw[name]["shape"]) for name in halves}
+    return {name: state[name] for name in dtypes}, metadata
+
+
+def _widened(data: bytes, shape: list[int]) -> Array:
+    """Bfloat16 as float32, of which it is the upper half."""
+    return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+
+
+def _load_pytorch(path: str | os.PathLike[str]) -> State:
+    shown = os.fspath(path)
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"load: {shown} is a pickle, which only PyTorch reads here, and it is not installed; where it is, write "
+            "the weights as .safetensors: safetensors.torch.save_file(model.state_dict(), path)"
+        ) from error
+    version = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    if version < SAFE_PYTORCH:
+        raise ImportError(
+            f"load: {shown} needs PyTorch {'.'.join(map(str, SAFE_PYTORCH))} or newer, got {torch.__version__}, which "
+            "a file can make run code"
+        )
+    with open(path, "rb"):  # the operating system's own error for a missing or unreadable file
+        pass
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError) as error:
+        # Of PyTorch's lines the one that says what it met, without the advice to read the file whatever it does.
+        lines = [line for line in str(error).splitlines() if "GLOBAL" in line] or str(error).splitlines() or [""]
+        reason = lines[0].rpartition("WeightsUnpickler error: ")[2].partition(". Please")[0]
+        raise ValueError(f"load: {shown} is not a readable file of PyTorch weights: {reason}") from error
+    if not isinstance(found, Mapping):
+        raise ValueError(f"load: {shown} holds a {type(found).__name__}, needs a state_dict")
+    state: State = {}
+    for name, tensor in found.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise ValueError(
+                f"load: {shown} holds a {type(tensor).__name__} under {name!r}, needs a state_dict, of tensors alone; "
+                "read it with torch.load, and pass the part that is one to load_state_dict"
+            )
+        state[name] = _of_pytorch(f"load: {shown}: {name}", tensor)
+    return state
+
+
+def _of_pytorch(what: str, tensor: Any) -> Array:
+    """Return a copy of a tensor; bfloat16 becomes float32."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise ValueError(f"{what} is sparse or quantised, needs a dense tensor")
+    try:
+        array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    except TypeError as error:  # a dtype NumPy lacks, such as float8
+        raise ValueError(f"{what}: {error}") from error
+    return np.array(array, order="C")
 
 
 def _load_npz(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
