@@ -17,6 +17,7 @@
 #include "kernels/recurrent.h"
 #include "kernels/reduction.h"
 #include "kernels/sparse_conv.h"
+#include "kernels/winograd.h"
 
 // Every family has one file kernels/<family>.cpp that defines register_<family> and exports nothing else.
 #define PYNN_FOR_EACH_FAMILY(X) \
@@ -34,7 +35,8 @@
   X(pool)                       \
   X(recurrent)                  \
   X(reduction)                  \
-  X(sparse_conv)
+  X(sparse_conv)                \
+  X(winograd)
 
 namespace pynn {
 
@@ -55,6 +57,7 @@ struct KernelTable {
   RecurrentKernels<T> recurrent;
   ReductionKernels<T> reduction;
   SparseConvKernels<T> sparse_conv;
+  WinogradKernels<T> winograd;
 };
 
 struct KernelSet {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ops/conv_source.h"
+#include "ops/conv_winograd.h"
 #include "runtime/arena.h"
 #include "runtime/threads.h"
 
@@ -132,6 +133,10 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
   const ConvKernels<T>& kernel = kernels<T>().conv;
   const int64_t most_rows = job.rows.most_outputs();
   if (job.images * job.groups * job.outputs * most_rows * job.columns.most_outputs() == 0) return;
+  if (winograd_pays<T>(job)) {
+    correlate_winograd(out, x, mask, weight, job);
+    return;
+  }
 
   const int64_t taps = job.channels * job.rows.taps * job.columns.taps;
   const int64_t work = job.images * job.groups * job.outputs * job.y_height * job.y_width * (taps + 1);

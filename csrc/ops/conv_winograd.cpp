@@ -1,0 +1,172 @@
+#include "ops/conv_winograd.h"
+
+#include <algorithm>
+
+#include "ops/conv_source.h"
+#include "runtime/arena.h"
+#include "runtime/counters.h"
+#include "runtime/threads.h"
+
+namespace pynn::ops {
+namespace {
+
+constexpr int64_t kPositions = 16, kTaps = 9;
+constexpr int64_t kTaskBytes = int64_t(5) << 17;     // of the tiles of a task, which should stay in the second cache
+constexpr int64_t kLeastTiles = 64;                  // of a task all the same: each reads all filters
+constexpr int64_t kSerialFilters = int64_t(1) << 9;  // filters that one thread transforms as quickly
+
+bool is_plain(const AxisPlan& plan) {
+  return plan.taps == 3 && plan.step == 1 && plan.planes() == 1 && plan.outputs.size() == 1 && plan.halo == 2;
+}
+
+// Rows of tiles that a task works on: as many as fit into the cache, in whole vectors of tiles where that is possible,
+// or as many tasks as divide among the threads where there are few.
+int64_t choose_band(int64_t all_rows, int64_t columns, int64_t bytes_per_tile, int64_t lanes, int64_t threads) {
+  const int64_t tiles = std::max(kLeastTiles, kTaskBytes / bytes_per_tile);
+  const int64_t most = std::min({all_rows, std::max<int64_t>(1, tiles / columns), ceil_div(all_rows, threads)});
+  if (all_rows < 4 * threads * most) return ceil_div(all_rows, round_up(ceil_div(all_rows, most), threads));
+  int64_t best = most;
+  for (int64_t band = most - 1; 2 * band >= most; --band) {
+    // Tiles / lanes used, of the best so far and of this one.
+    if (band * round_up(best * columns, lanes) > best * round_up(band * columns, lanes)) best = band;
+  }
+  return best;
+}
+
+// u [groups][16, channels, outputs]
+template <class T>
+void transform_filters(T* u, const T* weight, const Job& job, int64_t threads) {
+  const KernelTable<T>& table = kernels<T>();
+  const int64_t channels = job.channels, outputs = job.outputs, all_channels = job.groups * channels;
+  int64_t taps[kTaps], places[kTaps];
+  for (int64_t k = 0; k < kTaps; ++k) places[k] = k / 3 * job.weight.row_step + k % 3;
+  for (const AxisTap& row : job.rows.outputs[0].taps) {
+    for (const AxisTap& column : job.columns.outputs[0].taps) {
+      taps[3 * row.shift + column.shift] = 3 * row.index + column.index;
+    }
+  }
+  const int64_t parts = all_channels * outputs < kSerialFilters ? 1 : std::min(all_channels, threads);
+  const arena::Buffer<T> packed(all_channels * kTaps * outputs);
+  parallel_for(parts, [&](int64_t part) {
+    const int64_t end = all_channels * (part + 1) / parts;
+    for (int64_t at = all_channels * part / parts; at < end;) {
+      const int64_t group = at / channels, c = at % channels, count = std::min(end - at, channels - c);
+      const T* from = weight + group * job.weight.group_step + c * job.weight.channel_step;
+      T* to = packed.get() + at * kTaps * outputs;
+      if (job.weight.channel_step == kTaps) {  // the taps of all channels lie one after the other
+        table.gemm.pack_rows(to, from, job.weight.output_step, outputs, kTaps * count);
+      } else {
+        for (int64_t i = 0; i < count; ++i) {
+          table.conv.pack_weight(to + i * kTaps * outputs, from + i * job.weight.channel_step, places,
+                                 job.weight.output_step, outputs, outputs, kTaps);
+        }
+      }
+      table.winograd.filters(u + (group * kPositions * channels + c) * outputs, channels * outputs, to, taps, count,
+                             outputs);
+      at += count;
+    }
+  });
+}
+
+}  // namespace
+
+// In cycles of a vector, as the transforms were measured. Decided without an odd last row or column, so that pooling,
+// which leaves them out, comes to the same decision.
+template <class T>
+bool winograd_pays(const Job& job) {
+  if (!is_plain(job.rows) || !is_plain(job.columns)) return false;
+  const int64_t lanes = kernels<T>().winograd.lanes, tile_rows = job.y_height / 2, tile_columns = job.y_width / 2;
+  const double filters = static_cast<double>(job.channels) * static_cast<double>(job.outputs);
+  const double tiles = static_cast<double>(tile_rows) * static_cast<double>(tile_columns);
+  const double vectors = static_cast<double>(tile_rows) * static_cast<double>(ceil_div(tile_columns, lanes));
+  const double direct = 4 * kTaps * filters * tiles / static_cast<double>(lanes);
+  const double products = kPositions * filters * tiles / static_cast<double>(lanes);
+  const double of_tiles = vectors * (200 * static_cast<double>(job.channels) + 80 * static_cast<double>(job.outputs));
+  const double of_filters = 15 * filters / static_cast<double>(job.images);
+  return 1.15 * (products + of_tiles + of_filters) < direct;
+}
+
+template <class T>
+void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, const T* weight, const Job& job) {
+  static Counter path("conv2d.winograd");
+  path.add();
+  const KernelTable<T>& table = kernels<T>();
+  const int64_t lanes = table.winograd.lanes, channels = job.channels, outputs = job.outputs;
+  const int64_t tile_rows = ceil_div(job.y_height, 2), tile_columns = ceil_div(job.y_width, 2);
+  const int64_t all_rows = job.images * tile_rows, filter_size = channels * outputs;
+  const int64_t work = job.groups * all_rows * tile_columns * filter_size * kPositions;
+  const int64_t threads = work < kConvSerialWork ? 1 : num_threads();
+  const int64_t window = out.indices != nullptr ? 2 : 1;  // rows and columns of the convolution in one of y
+  const int64_t y_height = job.y_height / window, y_width = job.y_width / window;
+  const bool in_place = mask == nullptr && is_source(job.rows, job.height) && is_source(job.columns, job.width) &&
+                        job.y_height % 2 == 0 && job.y_width % 2 == 0;
+
+  const arena::Buffer<T> filters(job.groups * kPositions * filter_size);
+  transform_filters(filters.get(), weight, job, threads);
+
+  const int64_t bytes_per_tile = kPositions * (channels + outputs) * static_cast<int64_t>(sizeof(T));
+  const int64_t band = choose_band(all_rows, tile_columns, bytes_per_tile, lanes, threads);
+  const int64_t bands = ceil_div(all_rows, band);
+  // Of the tiles of a task, [position][channel][tile], positions a vector more apart than they need: 16 places to write
+  // to whose distance is a power of two would fall on one set of the first cache.
+  const int64_t row = round_up(band * tile_columns, lanes) + lanes;
+  const int64_t in_position = channels * row + lanes, out_position = outputs * row + lanes;
+  const int64_t plane_columns = 2 * tile_columns + 2;
+  const auto task = [&](int64_t t) {
+    const int64_t begin = t % bands * band, end = std::min(all_rows, begin + band), group = t / bands;
+    T* in = arena::scratch<T>(arena::Slot::pack_a, kPositions * in_position);
+    T* sums = arena::scratch<T>(arena::Slot::pack_b, kPositions * out_position);
+    T* plane = arena::scratch<T>(arena::Slot::tile, (2 * band + 2) * plane_columns + lanes);
+    // What the task has of each image: fn(image, its first row of tiles, rows, first tile of the task)
+    const auto for_images = [&](auto fn) {
+      for (int64_t r = begin; r < end;) {
+        const int64_t first = r % tile_rows, rows = std::min(end - r, tile_rows - first);
+        fn(r / tile_rows, first, rows, (r - begin) * tile_columns);
+        r += rows;
+      }
+    };
+    for_images([&](int64_t image, int64_t first, int64_t rows, int64_t tile) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t at = ((image * job.groups + group) * channels + c) * job.height * job.width;
+        const T* from = x + at + 2 * first * job.width;
+        if (!in_place) {
+          const ConvWindow window_of_x{job.height,           job.width, job.rows.first[0] + 2 * first,
+                                       job.columns.first[0], 1,         1};
+          table.conv.copy_window(plane, 2 * rows + 2, plane_columns, x + at, mask != nullptr ? mask + at : nullptr,
+                                 window_of_x);
+          from = plane;
+        }
+        table.winograd.input(in + c * row + tile, in_position, from, in_place ? job.width : plane_columns, rows,
+                             tile_columns);
+      }
+    });
+    for (int64_t p = 0; p < kPositions; ++p) {
+      GemmEpilogue<T> epilogue;
+      if (p == table.winograd.bias_position && out.bias != nullptr) epilogue.row_bias = out.bias + group * outputs;
+      table.gemm.block(sums + p * out_position, row, filters.get() + (group * kPositions + p) * filter_size, outputs,
+                       true, {in + p * in_position, row, table.gemm.nr}, epilogue, outputs,
+                       (end - begin) * tile_columns, channels);
+    }
+    for_images([&](int64_t image, int64_t first, int64_t rows, int64_t tile) {
+      const int64_t height = std::min(2 * rows, job.y_height - 2 * first);
+      for (int64_t o = 0; o < outputs; ++o) {
+        const int64_t to = (((image * job.groups + group) * outputs + o) * y_height + 2 * first / window) * y_width;
+        table.winograd.output(out.y + to, {height, job.y_width, 0, 0, y_width, 1}, sums + o * row + tile, out_position,
+                              {nullptr, out.relu, out.indices != nullptr ? out.indices + to : nullptr});
+      }
+    });
+  };
+  if (threads == 1) {
+    for (int64_t t = 0; t < bands * job.groups; ++t) task(t);
+  } else {
+    parallel_for(bands * job.groups, task);
+  }
+}
+
+#define PYNN_INSTANTIATE(T)                   \
+  template bool winograd_pays<T>(const Job&); \
+  template void correlate_winograd(const CorrelateOut<T>&, const T*, const T*, const T*, const Job&);
+PYNN_INSTANTIATE(float)
+PYNN_INSTANTIATE(double)
+
+}  // namespace pynn::ops
