@@ -28,7 +28,7 @@ class AutoLink(SphinxPostTransform):
 
     def run(self) -> None:
         """Replace the code by links to it."""
-        for node in [*self.document.findall(nodes.title_reference), *self.document.findall(nodes.literal)]:
+        for node in list(self.document.findall(nodes.literal)):
             if isinstance(node.parent, nodes.reference):
                 continue
             text = node.astext()

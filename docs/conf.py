@@ -19,7 +19,8 @@ figures.draw()
 project = "pynn"
 author = "The pynn developers"
 version = release = pynn.__version__
-smartquotes = False  # code between single backquotes is not yet code when quotes are replaced
+default_role = "code"  # what single backquotes of docstrings mean
+smartquotes_action = "D"  # dashes; quotes stay as they are
 html_title = f"pynn {release}"
 
 extensions = [

@@ -403,6 +403,8 @@ def test_ctrl_c_ends_it_cleanly(here):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(Path(pynn.__file__).parents[1])},
+        # A shell's background command ignores SIGINT, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         process.stdout.readline()
