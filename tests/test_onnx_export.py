@@ -16,7 +16,7 @@ from exported import check, flat, letters, needs_onnxruntime, numbers, onnx, run
 import pynn
 from pynn import functional as F
 from pynn import models, nn
-from pynn.onnx import export
+from pynn.onnx import export, load
 from pynn.onnx.export_rules import RULES
 from pynn.recorder import OPERATIONS
 
@@ -149,6 +149,24 @@ def test_every_layer(rng, name, dtype):
     assert {name for name in state if not name.endswith("num_batches_tracked")} <= stored
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_is_loaded_again(rng, tmp_path, name, dtype):
+    make, shape = LAYERS[name]
+    model = make().astype(dtype).eval()
+    export(model, 2 * rng.standard_normal((2, *shape)).astype(dtype), tmp_path / "model.onnx")
+    loaded = load(tmp_path / "model.onnx")
+    assert sorted(n for n, _ in loaded.named_parameters()) == sorted(n for n, _ in model.named_parameters())
+    for key, array in loaded.state_dict().items():
+        np.testing.assert_array_equal(array, model.state_dict()[key])
+    for batch in BATCHES:
+        x = 2 * rng.standard_normal((batch, *shape)).astype(dtype)
+        with pynn.no_grad():
+            for got, wanted in zip(flat(loaded(x)), flat(model(x)), strict=True):
+                assert got.dtype == wanted.dtype
+                np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * float(abs(wanted).max()))
+
+
 def test_every_class_of_nn_is_exported_somewhere():
     used = {type(module).__name__ for make, _ in LAYERS.values() for module in make().modules()}
     of_nn = {name for name, value in vars(nn).items() if isinstance(value, type) and issubclass(value, nn.Module)}
@@ -166,14 +184,17 @@ FUNCTIONS: dict[str, tuple[Callable[[pynn.Tensor], Any], tuple[int, ...]]] = {
     "clip": (lambda x: x.clip(-0.5, 0.7) + x.clip(low=0.1) + x.clip(high=0.1), (6,)),
     "where": (lambda x: F.where(W > 0, x, -x), (4, 6)),
     "several results": (lambda x: {"sum": x.sum(1), "rest": (x.mean(1), x)}, (4, 6)),
-    "sums": (lambda x: (x.sum(), x.sum(0), x.sum((1, 2), keepdims=True), x.mean(-1), x.mean()), (4, 6)),
+    "sums": (
+        lambda x: (x.abs().sum(), x.sum(0), (x * x).sum((1, 2), keepdims=True), x.mean(-1), x.exp().mean()),
+        (4, 6),
+    ),
     "extrema": (lambda x: (x.max(), x.min(1), x.max((0, 2)), x.min(keepdims=True)), (4, 6)),
     "var": (lambda x: (x.var(), x.var(0, correction=0), x.var((1, 2), keepdims=True)), (4, 6)),
     "argmax": (lambda x: (x.argmax(), x.argmax(1), x.argmax(0)), (4, 6)),
     "over no axis": (lambda x: x.sum(()) + x.max(()), (4,)),
     "matmul": (lambda x: (x @ W.T, F.matmul(x, W, transpose_b=True), F.matmul(x, x, transpose_a=True)), (4, 6)),
     "matmul of matrices": (lambda x: (F.matmul(x, x, transpose_b=True), F.matmul(x, x, transpose_a=True)), (6,)),
-    "matmul of vectors": (lambda x: (W @ x[0], x[0] @ x[1], x @ W[0]), (6,)),
+    "matmul of vectors": (lambda x: (W @ x[0], x[0].exp() @ x[1].exp(), x @ W[0]), (6,)),
     "concatenate, stack": (lambda x: (F.concatenate([x, x * 2], 1), F.stack([x, -x]), F.concatenate([x, x])), (4, 6)),
     "pad": (lambda x: (F.pad(x, (1, 2)), F.pad(x, (1, 0, 2, 3), -1.0), F.pad(x, ((0, 0), (1, 1), (0, 2)))), (4, 6)),
     "broadcast_to": (lambda x: F.broadcast_to(x.mean(1, keepdims=True), x.shape), (4, 6)),
@@ -316,15 +337,20 @@ NETWORKS = [
 
 @needs_onnxruntime
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.example)
-def test_networks_of_the_examples(network):
+def test_networks_of_the_examples(network, tmp_path):
     spec = importlib.util.spec_from_file_location("example", next(EXAMPLES.glob(f"{network.example}_*.py")))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     model = network.build(module)
-    file = export(model, network.batch(network.size), dynamic_axes=network.dynamic_axes)
+    path = tmp_path / "model.onnx"
+    file = export(model, network.batch(network.size), path, dynamic_axes=network.dynamic_axes)
+    loaded = load(path)
     for size in {network.size, 2, 5}:
-        batch = network.batch(size)
-        check(model, file, batch if isinstance(batch, tuple) else (batch,))
+        args = network.batch(size) if isinstance(network.batch(size), tuple) else (network.batch(size),)
+        check(model, file, args)
+        with pynn.no_grad():
+            for got, wanted in zip(flat(loaded(*args)), flat(model(*args)), strict=True):
+                np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5 * float(abs(wanted).max()))
 
 
 def test_every_function_of_the_core_has_a_rule_or_a_reason():

@@ -36,6 +36,7 @@ class Graph:
         self.axes = trace.axes
         self.nodes: list[Any] = []
         self.initializers: dict[str, Array] = {}
+        self.size = 0  # bytes of all arrays
         self._parameters = {_extent(array): (name, array) for name, array in reversed(trace.parameters.items())}
         self._names = {*inputs, *outputs, *trace.parameters}
         self._constants: dict[Any, str] = {}
@@ -82,12 +83,13 @@ class Graph:
         return self._made[what]
 
     def constant(self, array: Array) -> str:
-        """Return the name of an initialiser with these values."""
+        """Return the name of a constant with these values: no initialiser, since these are what a model trains."""
         array = np.asarray(array, order="C")
         key = array.dtype, array.shape, array.tobytes()
         if key not in self._constants:
             self._constants[key] = name = self.unique("constant")
-            self.initializers[name] = array
+            self.nodes.append(self._helper.make_node("Constant", [], [name], name, value=self._to_proto(array)))
+            self.size += array.nbytes
         return self._constants[key]
 
     def number(self, value: float, dtype: np.dtype[Any]) -> str:
@@ -154,7 +156,9 @@ class Graph:
         if all(array is first or _equal(array, first) for array in ref.arrays):
             if first.nbytes and _extent(first) in self._parameters:
                 name, whole = self._parameters[_extent(first)]
-                self.initializers[name] = whole
+                if name not in self.initializers:
+                    self.initializers[name] = whole
+                    self.size += whole.nbytes
                 return Value(name, whole.shape)
             return Value(self.constant(first.view(np.ndarray)), ref.shape)
         return Value(self._varying(ref), ref.shape)

@@ -147,6 +147,10 @@ class Tracer(Recorder):
                 place = f"in {f'{module!r} ({kind})' if module else kind}, {place}"
             self.places.append((place, module))
 
+    def made(self, array: Array) -> bool:
+        """Whether an array depends on the inputs; one without elements, too."""
+        return memory(array) in self._made
+
     def by_numpy(self, name: str, function: Callable[..., Array], args: tuple[Any, ...]) -> Array:
         """Return what NumPy computes, as a call."""
         mode.recorder = None  # which would refuse to read the values

@@ -125,9 +125,10 @@ def export(
     if clash := sorted(taken & {*names, *outputs}) + sorted(set(names) & set(outputs)):
         raise ValueError(f"export: two arrays have the name {clash[0]!r}; give others as input_names or output_names")
     graph = _build(traced, names, outputs, dtypes, dynamic)
-    size = sum(array.nbytes for array in graph.initializers.values())
-    if size > LARGEST_FILE:
-        raise ValueError(f"export: the parameters take {size:,} bytes, an ONNX file holds at most {LARGEST_FILE:,}")
+    if graph.size > LARGEST_FILE:
+        raise ValueError(
+            f"export: the parameters take {graph.size:,} bytes, an ONNX file holds at most {LARGEST_FILE:,}"
+        )
     file = _file(graph, traced, type(model).__name__, names, outputs, dtypes)
     onnx.checker.check_model(file, full_check=True)
     if path is not None:
