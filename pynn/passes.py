@@ -6,6 +6,7 @@ change as long as it still follows the calls that it reads from.
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -26,7 +27,7 @@ def drop_unread(calls: list[Call], kept: Collection[int]) -> list[Call]:
     read = set(kept)
     needed = []
     for call in reversed(calls):
-        if call.written or call.checks or any(at in read for at in call.made_memory):
+        if call.written or call.checks or not read.isdisjoint(call.made_memory):
             needed.append(call)
             read.update(call.read_memory)
     return needed[::-1]
@@ -34,15 +35,25 @@ def drop_unread(calls: list[Call], kept: Collection[int]) -> list[Call]:
 
 def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
     """Let `linear` and `conv2d` compute the activation that follows them, and their backward that activation's."""
-    readers = _readers(calls)
-    for call in calls:
-        if call.name not in FUSED or call.args[ACTIVATION[call.name]] != "none" or call.made_memory[0] in kept:
-            continue
+    names = {call.name for call in calls}
+    plain = [
+        call
+        for call in calls
+        if call.name in FUSED
+        and call.args[ACTIVATION[call.name]] == "none"
+        and call.made_memory[0] not in kept
+        and not names.isdisjoint(FUSED[call.name])
+    ]
+    if not plain:
+        return calls
+    readers, makers = _readers(calls), _makers(calls)
+    changes: dict[int, Call | None] = {}  # each call is in at most one of the groups that become one
+    for call in plain:
         before = readers[call.made_memory[0]]
         after = [c for c in before if c.name in FUSED[call.name] and _same(c.args[:1], call.outputs)]
         backward = [c for c in before if c.name == call.name + "_backward"]
         if call.name == "conv2d":  # whose backward does not read y
-            backward = [c for c in calls if c.name == "conv2d_backward" and _same(c.args[2:4], call.args[:2])]
+            backward = _conv_backward(call, readers)
         if (
             len(after) != 1
             or len(backward) > 1
@@ -51,59 +62,48 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
         ):
             continue
         activation, y = after[0], after[0].outputs[0]
-        if not backward:
-            return fuse_activation(
-                _replaced(calls, {id(call): _with_activation(call, activation), id(activation): None}), kept
-            )
-        makers = _makers(calls, backward[0].args[0])
-        if len(makers) != 1 or makers[0].name != activation.name + "_backward" or not _same([makers[0].args[1]], [y]):
-            continue
-        dz = makers[0].outputs[0]
-        if readers[memory(dz)] != backward or memory(dz) in kept:
-            continue
-        args = list(backward[0].args)
-        args[0], args[1], args[ACTIVATION[backward[0].name]] = makers[0].args[0], y, activation.name
-        changes = {
-            id(call): _with_activation(call, activation),
-            id(activation): None,
-            id(makers[0]): None,
-            id(backward[0]): replace(backward[0], args=tuple(args)),
-        }
-        return fuse_activation(_replaced(calls, changes), kept)
-    return calls
+        if backward:
+            maker = _maker(makers, backward[0].args[0])
+            if maker is None or maker.name != activation.name + "_backward" or not _same([maker.args[1]], [y]):
+                continue
+            dz = maker.made_memory[0]
+            if readers[dz] != backward or dz in kept:
+                continue
+            args = list(backward[0].args)
+            args[0], args[1], args[ACTIVATION[backward[0].name]] = maker.args[0], y, activation.name
+            changes |= {id(maker): None, id(backward[0]): replace(backward[0], args=tuple(args))}
+        changes |= {id(call): _with_activation(call, activation), id(activation): None}
+    return _replaced(calls, changes)
 
 
 def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
     """Let `conv2d` do the max-pooling of windows [2, 2] that follows it, whose gradient is then never written out."""
-    readers = _readers(calls)
+    if not any(call.name == "max_pool2d" for call in calls):
+        return calls
+    readers, makers = _readers(calls), _makers(calls)
+    changes: dict[int, Call | None] = {}
     for call in calls:
         if call.name != "conv2d" or call.made_memory[0] in kept:
             continue
-        before = readers[call.made_memory[0]]
+        before, backward = readers[call.made_memory[0]], _conv_backward(call, readers)
         pools = [c for c in before if c.name == "max_pool2d" and c.args[1:] == (*HALVING, False)]
         pools = [c for c in pools if _same(c.args[:1], call.outputs)]
-        backward = [c for c in calls if c.name == "conv2d_backward" and _same(c.args[2:4], call.args[:2])]
         if len(pools) != 1 or len(backward) > 1 or not {id(c) for c in before} <= _ids(pools, backward):
             continue
         pool = pools[0]
-        changes: dict[int, Call | None] = {
-            id(call): replace(call, name="conv2d_max_pool2d", outputs=pool.outputs),
-            id(pool): None,
-        }
         if backward:
-            dz = backward[0].args[0]
-            makers = _makers(calls, dz)
-            if len(makers) != 1 or makers[0].name != "max_pool2d_backward":
+            maker = _maker(makers, backward[0].args[0])
+            if maker is None or maker.name != "max_pool2d_backward" or not _same([maker.args[1]], [pool.outputs[1]]):
                 continue
-            if not _same([makers[0].args[1]], [pool.outputs[1]]):
+            dz = maker.made_memory[0]
+            if readers[dz] != backward or dz in kept:
                 continue
-            if readers[memory(dz)] != backward or memory(dz) in kept:
-                continue
-            args = (makers[0].args[0], *pool.outputs, *backward[0].args[2:])
-            changes[id(makers[0])] = None
-            changes[id(backward[0])] = replace(backward[0], name="conv2d_max_pool2d_backward", args=args)
-        return fuse_pool(_replaced(calls, changes), kept)
-    return calls
+            args = (maker.args[0], *pool.outputs, *backward[0].args[2:])
+            fused = replace(backward[0], name="conv2d_max_pool2d_backward", args=args)
+            changes |= {id(maker): None, id(backward[0]): fused}
+        fused = replace(call, name="conv2d_max_pool2d", outputs=pool.outputs)
+        changes |= {id(call): fused, id(pool): None}
+    return _replaced(calls, changes)
 
 
 def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], int]:
@@ -116,21 +116,21 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     lives: dict[int, tuple[int, int]] = {}  # first and last call
     for i, call in enumerate(calls):
         for at, output in zip(call.made_memory, call.outputs, strict=True):
-            if output.nbytes and at not in fixed:
-                sizes[at] = output.nbytes
-                lives[at] = i, i
+            if at not in fixed and (nbytes := output.nbytes):
+                sizes[at], lives[at] = nbytes, (i, i)
         for at in call.read_memory:
             if at in lives:
                 lives[at] = lives[at][0], i
     offsets: dict[int, int] = {}
-    for at in sorted(sizes, key=lambda at: -sizes[at]):
-        offset = 0
-        for other in sorted(offsets, key=lambda other: offsets[other]):
-            together = lives[other][0] <= lives[at][1] and lives[at][0] <= lives[other][1]
-            if together and offsets[other] < offset + sizes[at] and offset < offsets[other] + sizes[other]:
-                offset = aligned(offsets[other] + sizes[other])
+    placed: list[tuple[int, int, int, int]] = []  # by offset: begin and end of the memory, first and last call
+    for at in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        (first, last), size, offset = lives[at], sizes[at], 0
+        for begin, end, other_first, other_last in placed:
+            if begin < offset + size and offset < end and other_first <= last and first <= other_last:
+                offset = aligned(end)
         offsets[at] = offset
-    return offsets, max((aligned(offsets[at] + sizes[at]) for at in offsets), default=0)
+        bisect.insort(placed, (offset, offset + size, first, last))
+    return offsets, max((aligned(end) for _, end, _, _ in placed), default=0)
 
 
 def aligned(nbytes: int) -> int:
@@ -145,15 +145,27 @@ def _readers(calls: Iterable[Call]) -> dict[int, list[Call]]:
     """The calls that read each memory."""
     readers: dict[int, list[Call]] = defaultdict(list)
     for call in calls:
-        for at in dict.fromkeys(call.read_memory):
+        for at in {*call.read_memory}:
             readers[at].append(call)
     return readers
 
 
-def _makers(calls: Iterable[Call], array: Array) -> list[Call]:
-    """The calls that have this very array as a result; none if it is a view of another shape."""
+def _makers(calls: Iterable[Call]) -> dict[int, Call]:
+    """The call that makes each memory."""
+    return {at: call for call in calls for at in call.made_memory}
+
+
+def _maker(makers: dict[int, Call], array: Array) -> Call | None:
+    """The call that has this very array as a result; None if it is a view of another shape."""
     at = memory(array)
-    return [c for c in calls if at in c.made_memory and c.outputs[c.made_memory.index(at)].shape == array.shape]
+    call = makers.get(at)
+    return call if call and call.outputs[call.made_memory.index(at)].shape == array.shape else None
+
+
+def _conv_backward(call: Call, readers: dict[int, list[Call]]) -> list[Call]:
+    """The gradients of convolutions of the same input and weight."""
+    found = (c for c in readers[call.read_memory[0]] if c.name == "conv2d_backward")
+    return [c for c in found if _same(c.args[2:4], call.args[:2])]
 
 
 def _with_activation(call: Call, activation: Call) -> Call:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from pynn import _core
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -33,20 +34,10 @@ class Call:
     repeat: Repeat | None = None
     checks: bool = False  # it may raise, which ends a replay
 
-    @cached_property
-    def reads(self) -> list[Array]:
-        """The arrays among the arguments."""
-        return list(arrays_in(self.args))
-
-    @cached_property
-    def read_memory(self) -> list[int]:
-        """Their memory."""
-        return [memory(array) for array in self.reads]
-
-    @cached_property
-    def made_memory(self) -> list[int]:
-        """The memory of the results."""
-        return [memory(output) for output in self.outputs]
+    def __post_init__(self) -> None:
+        # The arrays among the arguments, and numbers of their memory and of the results'.
+        self.reads, self.read_memory = _core.Recording.arrays_in(self.args)
+        self.made_memory = _core.Recording.arrays_in(self.outputs)[1]
 
     def __str__(self) -> str:
         """Name, shapes of the arrays it reads, other arguments, shapes of the results."""
@@ -54,33 +45,17 @@ class Call:
         return text + (f" -> {', '.join(str(list(output.shape)) for output in self.outputs)}" if self.outputs else "")
 
 
-def arrays_in(value: Any) -> Iterator[Array]:
-    """Yield the arrays in nested lists and tuples."""
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            if isinstance(item, np.ndarray):
-                yield item
-            elif isinstance(item, (list, tuple)):
-                yield from arrays_in(item)
-
-
-def owner(array: Array) -> Array:
-    """Return the array whose memory this is a view of."""
-    while isinstance(array.base, np.ndarray):
-        array = array.base
-    return array
-
-
-def _start(array: Array) -> int:
-    at: int = array.__array_interface__["data"][0]
-    return at
+def arrays_in(value: Any) -> list[Array]:
+    """Return the arrays in nested lists and tuples."""
+    return _core.Recording.arrays_in(value)[0]
 
 
 def memory(array: Array) -> int:
     """Return a number for the memory that an array is, or is a view of: while it lives, no other has it."""
-    return id(owner(array))
+    base = array.base
+    while isinstance(base, np.ndarray):
+        array, base = base, base.base
+    return id(array)
 
 
 class Plan:
@@ -88,8 +63,10 @@ class Plan:
 
     Attributes
     ----------
-    recorded, calls
-        The calls of the core as they were recorded, and as they are replayed.
+    recorded
+        How many calls of the core were recorded.
+    calls
+        The calls that are replayed.
     saved
         How many calls each pass did away with, by its name.
     bytes_recorded, bytes_planned
@@ -101,7 +78,7 @@ class Plan:
     def __init__(self, calls: list[Call], kept: list[Array]) -> None:
         from pynn import passes
 
-        self.recorded = self.calls = calls
+        self.recorded, self.calls = len(calls), calls
         self.saved: dict[str, int] = {}
         self.barriers: int | None = None
         self._kept = {memory(array) for array in kept}
@@ -109,44 +86,21 @@ class Plan:
             self.calls = rewrite(self.calls, self._kept)
             self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
         self._offsets, self.bytes_planned = passes.place(self.calls, self._kept)
-        own = {memory(o): passes.aligned(o.nbytes) for c in calls for o in c.outputs if memory(o) not in self._kept}
-        self.bytes_recorded = sum(own.values())
+        made = {at: output.nbytes for call in calls for at, output in zip(call.made_memory, call.outputs, strict=True)}
+        self.bytes_recorded = sum(passes.aligned(made[at]) for at in made.keys() - self._kept)
 
-    def at_place(self, value: Any, block: Array) -> Any:
-        """Return arrays, or arguments that hold some, where the plan puts them in `block`."""
-        if isinstance(value, (list, tuple)):
-            parts = [self.at_place(v, block) if isinstance(v, (np.ndarray, list, tuple)) else v for v in value]
-            return type(value)(parts)
-        if memory(value) not in self._offsets:
-            return value
-        offset = self._offsets[memory(value)] + _start(value) - _start(owner(value))
-        return np.ndarray(value.shape, value.dtype, block.data, offset)
-
-    def release(self) -> None:
-        """Let go of the results of the recording; the calls keep their shapes, and which of them share memory."""
-        calls = {*self.recorded, *self.calls}
-        made = {at for call in calls for at in call.made_memory} - self._kept
-        bases: dict[int, Array] = {}
-
-        def stand_in(value: Any) -> Any:
-            if isinstance(value, (list, tuple)):
-                return type(value)([stand_in(item) for item in value])
-            if not isinstance(value, np.ndarray) or memory(value) not in made:
-                return value
-            return np.broadcast_to(bases.setdefault(memory(value), np.empty((), value.dtype)), value.shape)
-
-        # All first, then none: the number of an array's memory is its own only while the array lives.
-        replaced = [(call, stand_in((call.args, call.outputs, call.written))) for call in calls]
-        for call, fields in replaced:
-            call.args, call.outputs, call.written = fields
-            for name in ("reads", "read_memory", "made_memory"):
-                vars(call).pop(name, None)
+    def move_to(self, block: Array) -> None:
+        """Put the results of the calls where the plan has them in `block`, and let go of those of the recording."""
+        for call in self.calls:
+            fields = call.args, call.outputs, call.written
+            call.args, call.outputs, call.written = _core.Recording.place(fields, self._offsets, block)
+            call.reads = arrays_in(call.args)
 
     def __str__(self) -> str:
         """One line for each call, then what the passes did."""
         lines = [f"{i:3} {call}" for i, call in enumerate(self.calls)]
         saved = ", ".join(f"{name} {n}" for name, n in self.saved.items())
-        lines.append(f"{len(self.calls)} calls of {len(self.recorded)} recorded; saved by passes: {saved}")
+        lines.append(f"{len(self.calls)} calls of {self.recorded} recorded; saved by passes: {saved}")
         lines.append(f"{self.bytes_planned:,} bytes between calls, {self.bytes_recorded:,} before they shared memory")
         if self.barriers is not None:
             lines.append(f"barriers: {self.barriers}")
@@ -159,9 +113,9 @@ class Plan:
         for i, call in enumerate(self.calls):
             lines.append(f'  c{i} [label="{call.name}"]')
             lines += [
-                f'  c{makers[memory(array)]} -> c{i} [label="{list(array.shape)}"]'
-                for array in call.reads
-                if memory(array) in makers
+                f'  c{makers[at]} -> c{i} [label="{list(array.shape)}"]'
+                for array, at in zip(call.reads, call.read_memory, strict=True)
+                if at in makers
             ]
             makers.update((at, i) for at in call.made_memory)
         return "\n".join([*lines, "}"])

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-import dis
 import functools
 import operator
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Sequence, Set
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pynn import _core
+from pynn._surroundings import surroundings
 from pynn.grad_mode import mode
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
 from pynn.random import next_offset
@@ -104,12 +104,11 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         _intercept.acquire()
-        thread = threading.get_ident()
         try:
-            for name in OPERATIONS:
-                self.originals[name] = original = getattr(_core, name)
-                setattr(_core, name, functools.partial(self._call, thread, name, original))
+            functions = vars(_core)
+            self.originals = {name: functions[name] for name in OPERATIONS}
             mode.recorder = self
+            functions.update(_interceptors(tuple(self.originals.values())))
         except BaseException:  # Ctrl-C
             self._restore()
             raise
@@ -118,8 +117,7 @@ class Recorder:
     def _restore(self) -> None:
         mode.recorder = None
         try:
-            for name, original in self.originals.items():
-                setattr(_core, name, original)
+            vars(_core).update(self.originals)
         finally:
             _intercept.release()
 
@@ -129,23 +127,22 @@ class Recorder:
             for undo in reversed(self._undo):
                 undo()
 
-    def _call(self, thread: int, name: str, original: Any, *args: Any) -> Any:
-        if threading.get_ident() != thread:
-            return original(*args)
+    def call(self, name: str, original: Any, args: tuple[Any, ...]) -> Any:
+        """Call a function of the core, and note it."""
         if name in READS:
             raise CaptureError(f"capture: {READS[name]} reads a value, {_where()}, which a replay could not act on")
-        written = [array for i in IN_PLACE.get(name, ()) for array in arrays_in(args[i])]
+        written = [array for i in IN_PLACE[name] for array in arrays_in(args[i])] if name in IN_PLACE else []
         for array in written:
             if not self.made(array):
                 self.undo(functools.partial(np.copyto, array, array.copy()))
         result = original(*args)
-        outputs = list(arrays_in(result))
-        for array in outputs:
-            self._made.add(memory(array))
-        self.calls.append(Call(name, args, outputs, written, checks=name in CHECKS))
-        drawn = [i for i, arg in enumerate(args) if isinstance(arg, Drawn)]
-        if drawn:
-            self.repeat(drawn[0], functools.partial(_drawn_now, args[drawn[0] :]))
+        call = Call(name, args, arrays_in(result), written, checks=name in CHECKS)
+        self._made.update(call.made_memory)
+        self.calls.append(call)
+        if self.draws:
+            drawn = [i for i, arg in enumerate(args) if isinstance(arg, Drawn)]
+            if drawn:
+                self.repeat(drawn[0], functools.partial(_drawn_now, args[drawn[0] :]))
         return guarded(result)
 
     def input(self, array: Array) -> Array:
@@ -185,23 +182,16 @@ class Recorder:
         """Note what the function has from around it, and the functions among that, unless it changes them itself."""
         if isinstance(function, functools.partial):
             function = function.func
-        owner, function = getattr(function, "__self__", None), getattr(function, "__func__", function)
+        function, owner = getattr(function, "__func__", function), getattr(function, "__self__", None)
         if not isinstance(function, FunctionType) or function in self._functions:
             return
         if (function.__module__ or "").partition(".")[0] == "pynn":
             return
         self._functions.add(function)
-        code, around = function.__code__, function.__globals__
-        values: list[tuple[Any, str, Any]] = [
-            (cell, "cell_contents", cell.cell_contents) for cell in function.__closure__ or () if _is_set(cell)
-        ]
-        attributes = _names(code, "LOAD_ATTR") if owner is not None else ()
-        values += [(owner, name, getattr(owner, name)) for name in attributes if _is_plain(owner, name)]
-        names = [name for name in _names(code, "LOAD_GLOBAL") if name in around]
-        variables = [(around, name, around[name]) for name in names if not isinstance(around[name], ModuleType)]
+        values, variables, methods = surroundings(function, owner)
         self._values += values
         self._globals += variables
-        for _, _, value in (*values, *variables):
+        for value in (*(value for _, _, value in (*values, *variables)), *methods):
             self.values_of(value)
 
     def fixed(self, thing: Any, name: str) -> None:
@@ -407,27 +397,19 @@ IN_PLACE = {
     "batch_norm": (3, 4),
 }  # which arguments these write
 READS = {"l2_norm": "clip_grad_norm_"}
-SIMPLE = (bool, int, float, str)
 CHECKS = {"require_finite"}  # raise, and have no result
 
 
-def _is_set(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
+def _intercepted(name: str, original: Any, *args: Any) -> Any:
+    recorder = mode.recorder
+    return original(*args) if recorder is None else recorder.call(name, original, args)  # None in other threads
 
 
-def _is_plain(owner: Any, name: str) -> bool:
-    """Whether this is an attribute that is the same object every time, no property or method."""
-    return name in getattr(owner, "__dict__", ()) or isinstance(getattr(type(owner), name, None), SIMPLE)
-
-
-def _names(code: CodeType, operation: str) -> set[str]:
-    """Names that a function, or one inside of it, looks up in this way."""
-    names = {instruction.argval for instruction in dis.get_instructions(code) if instruction.opname == operation}
-    return names.union(*(_names(constant, operation) for constant in code.co_consts if isinstance(constant, CodeType)))
+@functools.lru_cache(1)
+def _interceptors(originals: tuple[Any, ...]) -> dict[str, Any]:
+    """What stands in the core's place while a function is recorded."""
+    pairs = zip(OPERATIONS, originals, strict=True)
+    return {name: functools.partial(_intercepted, name, original) for name, original in pairs}
 
 
 def are(attributes: dict[str, Any], values: tuple[Any, ...]) -> bool:

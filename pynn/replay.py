@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from pynn import _core
+from pynn._surroundings import SIMPLE
 from pynn.grad_mode import mode
 from pynn.plan import Array, Plan, Repeat, arrays_in, memory
-from pynn.recorder import SIMPLE, CaptureError, Guarded, Recorder
+from pynn.recorder import CaptureError, Guarded, Recorder
 from pynn.tensor import Tensor
 
 __all__ = ["CaptureError", "Captured", "capture"]
@@ -218,20 +219,18 @@ class _Replay:
         kept = [*inputs, *returned]
         self._kept = {memory(array) for array in kept}
         self.plan = Plan(recorder.calls, kept)
-        block = _core.empty((self.plan.bytes_planned // 4 + 1,), np.float32)
+        self.plan.move_to(_core.empty((self.plan.bytes_planned // 4 + 1,), np.float32))
         self._recording = _core.Recording()
         self._steps: list[_Step] = []
         self._repeats: list[tuple[_Step, Repeat]] = []
         for at, call in enumerate(self.plan.calls):
-            args, results = self.plan.at_place(call.args, block), self.plan.at_place(call.outputs, block)
-            step = _Step(at, recorder.originals[call.name], args, results)
+            step = _Step(at, recorder.originals[call.name], call.args, call.outputs)
             step.record(self._recording)
             self._steps.append(step)
             if call.repeat is not None:
                 self._repeats.append((step, call.repeat))
         at_returned = {memory(array) for array in returned}
         self._inputs = [_Input(own, self._steps, at_returned) for own in inputs]
-        self.plan.release()
 
     def expect(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Prepare for arguments like these, which `takes` will know again."""

@@ -1,5 +1,6 @@
 """What a replay relies on is noticed when it changes, and captured anew."""
 
+import dis
 import warnings
 
 import numpy as np
@@ -10,6 +11,7 @@ import pynn
 from pynn import CaptureError, nn, optim
 from pynn import functional as F
 from pynn._core import Recording
+from pynn._surroundings import names
 
 
 def test_weights_written_from_outside_are_used():
@@ -141,6 +143,7 @@ def test_models_and_functions_around_the_function_are_guarded():
             np.testing.assert_array_equal(f(X).data, step.run(X).data)
 
 
+WHOLE = np.ones(3, np.float32)
 LARGE = np.arange(6000, dtype=np.float32).reshape(60, 100)  # more bytes than are copied
 
 
@@ -214,13 +217,84 @@ def test_an_attribute_that_is_deleted_is_noticed():
         ("unchanged", (), (), (1, (1,))),
         ("unchanged", (), ([], 0, 1), ()),
         ("unchanged", (1, 2, 3), (), ()),
+        ("place", [WHOLE], {}, np.broadcast_to(WHOLE, (2, 3))),
+        ("place", [WHOLE], {id(WHOLE): "0"}, WHOLE),
+        ("place", [WHOLE], {id(WHOLE): 1 << 70}, WHOLE),
     ],
-    ids=repr,
+    ids=str,
 )
 def test_what_the_core_compares_is_checked(arguments):
     name, *args = arguments
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, ValueError, OverflowError)):
         getattr(Recording, name)(*args)
+
+
+@pytest.mark.parametrize("offset", [-64, 8, 1 << 62])
+def test_arrays_are_placed_only_where_they_fit(offset):
+    x = np.ones(4, np.float32)
+    with pytest.raises(ValueError, match=r"^Recording\.place: an array of 16 bytes does not fit"):
+        Recording.place((x,), {id(x): offset}, np.zeros(5, np.float32))
+
+
+def test_arrays_are_found_and_placed_in_nested_lists():
+    x, y = np.ones((2, 4), np.float32), np.ones(3)
+    value = (x[1], [(1, "a"), [x.reshape(8), (y,)], None], 2.0)
+    arrays, memory = Recording.arrays_in(value)
+    assert [a.shape for a in arrays] == [(4,), (8,), (3,)]
+    assert memory == [id(x), id(x), id(y)]
+    block = np.zeros(20, np.float32)
+    (first, (numbers, (whole, (other,)), none), two) = Recording.place(value, {id(x): 16}, block)
+    block[:] = range(20)
+    assert (first.tolist(), whole.tolist()) == ([8, 9, 10, 11], list(range(4, 12)))
+    assert (numbers, none, two) == ((1, "a"), None, 2.0)
+    assert other is y
+    endless = []
+    endless.append(endless)
+    with pytest.raises(RecursionError):
+        Recording.arrays_in(endless)
+
+
+def test_models_that_methods_of_the_same_object_call_are_guarded():
+    class Step:
+        def __init__(self):
+            self.model = mlp()
+
+        def run(self, x):
+            return self.scores(x)
+
+        def scores(self, x):
+            return self.model(x)
+
+    step = Step()
+    f = pynn.capture(step.run)
+    for _ in range(2):
+        for _ in range(2):
+            np.testing.assert_array_equal(f(X).data, step.run(X).data)
+        step.model = mlp()
+
+
+def many_names():
+    """A function with more names than fit into one byte."""
+    names = [f"name{i}" for i in range(700)]
+    scope = {}
+    exec(
+        f"def f(a):\n  return ({', '.join(names)}, {', '.join('a.' + name for name in names)}, [len(a) for _ in a])",
+        scope,
+    )
+    return scope["f"]
+
+
+@pytest.mark.parametrize("function", [many_names(), make, pynn.capture, warnings.formatwarning])
+def test_names_are_those_of_the_disassembler(function):
+    def by_dis(code, operation):
+        inner = [constant for constant in code.co_consts if isinstance(constant, type(code))]
+        found = {i.argval for i in dis.get_instructions(code) if i.opname == operation}
+        return found.union(*(by_dis(constant, operation) for constant in inner))
+
+    code = function.__code__
+    for operation in ("LOAD_GLOBAL", "LOAD_ATTR", *(["LOAD_METHOD"] if "LOAD_METHOD" in dis.opmap else [])):
+        assert names(code, operation) == by_dis(code, operation)
+    assert names(code, "LOAD_GLOBAL")
 
 
 def test_a_function_that_is_an_argument_is_guarded():

@@ -31,7 +31,87 @@ void record(Recording& recording, int64_t at, const py::function& function, cons
   recording.put(at);
 }
 
-bool is_array(PyObject* thing) { return Py_TYPE(thing) == py::detail::npy_api::get().PyArray_Type_; }
+using Api = py::detail::npy_api;
+
+// The array whose memory this is a view of.
+PyObject* owner(PyObject* array) {
+  for (;;) {
+    PyObject* base = py::detail::array_proxy(array)->base;
+    if (base == nullptr || !Api::get().PyArray_Check_(base)) return array;
+    array = base;
+  }
+}
+
+py::object memory(PyObject* array) { return py::reinterpret_steal<py::object>(PyLong_FromVoidPtr(owner(array))); }
+
+// Copies nested lists and tuples with change(array) in place of each array.
+template <class Change>
+py::object changed(PyObject* value, const Change& change) {
+  if (Api::get().PyArray_Check_(value)) return change(py::reinterpret_borrow<py::array>(value));
+  const bool is_tuple = PyTuple_Check(value);
+  if (!is_tuple && !PyList_Check(value)) return py::reinterpret_borrow<py::object>(value);
+  if (Py_EnterRecursiveCall(" in nested arguments") != 0) throw py::error_already_set();
+  struct Scope {
+    ~Scope() { Py_LeaveRecursiveCall(); }
+  } const scope;
+  const auto items = py::reinterpret_steal<py::list>(PySequence_List(value));
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items.ptr()); ++i) {
+    PyObject* item = PyList_GET_ITEM(items.ptr(), i);
+    if (PyLong_CheckExact(item) || PyFloat_CheckExact(item)) continue;
+    PyList_SetItem(items.ptr(), i, changed(item, change).release().ptr());
+  }
+  if (is_tuple) return py::reinterpret_steal<py::object>(PyList_AsTuple(items.ptr()));
+  return items;
+}
+
+py::tuple arrays_in(const py::object& value) {
+  py::list arrays, numbers;
+  changed(value.ptr(), [&](const py::array& array) -> py::object {
+    arrays.append(array);
+    numbers.append(memory(array.ptr()));
+    return array;
+  });
+  return py::make_tuple(arrays, numbers);
+}
+
+// The array at an offset in `block`, if `places` has one for its memory.
+py::object placed(const py::array& array, const py::dict& places, const py::array& block) {
+  constexpr const char* op = "Recording.place";
+  PyObject* place = PyDict_GetItemWithError(places.ptr(), memory(array.ptr()).ptr());
+  if (place == nullptr) {
+    if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+    return array;
+  }
+  require_layout(op, "an array", array);
+  const auto owned = py::reinterpret_borrow<py::array>(owner(array.ptr()));
+  const auto within = static_cast<const char*>(array.data()) - static_cast<const char*>(owned.data());
+  const int64_t begin = PyLong_AsLongLong(place), nbytes = static_cast<int64_t>(array.nbytes());
+  if (begin == -1 && PyErr_Occurred() != nullptr) throw py::error_already_set();
+  if (begin < 0 || within < 0 || within + nbytes > owned.nbytes() || begin > block.nbytes() - within - nbytes) {
+    throw_value(op, "an array of " + std::to_string(nbytes) + " bytes does not fit at byte " + std::to_string(begin) +
+                        " of a block of " + std::to_string(block.nbytes()));
+  }
+  const Shape shape = shape_of(array);
+  char* data = static_cast<char*>(const_cast<void*>(block.data())) + begin + within;
+  constexpr int kFlags = Api::NPY_ARRAY_C_CONTIGUOUS_ | Api::NPY_ARRAY_ALIGNED_ | Api::NPY_ARRAY_WRITEABLE_;
+  const Api& api = Api::get();
+  PyObject* view =
+      api.PyArray_NewFromDescr_(api.PyArray_Type_, array.dtype().release().ptr(), static_cast<int>(array.ndim()),
+                                reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr, data, kFlags, nullptr);
+  if (view == nullptr) throw py::error_already_set();
+  auto result = py::reinterpret_steal<py::object>(view);
+  if (api.PyArray_SetBaseObject_(view, block.inc_ref().ptr()) != 0) throw py::error_already_set();
+  return result;
+}
+
+py::object place(const py::object& value, const py::dict& places, const py::array& block) {
+  require_writeable("Recording.place", "block", block);
+  return changed(value.ptr(), [&](const py::array& array) { return placed(array, places, block); });
+}
+
+bool is_array(PyObject* thing) {
+  return reinterpret_cast<PyObject*>(Py_TYPE(thing)) == reinterpret_cast<PyObject*>(Api::get().PyArray_Type_);
+}
 
 // Whether both have the same descriptor and shape and are plain, so that one can be copied to the other as bytes.
 bool are_alike(PyObject* a, PyObject* b) {
@@ -152,6 +232,8 @@ void bind_recording(py::module_& m) {
       .def(py::init<>())
       .def("record", record, py::arg("at"), py::arg("function"), py::arg("args"), py::arg("outputs"))
       .def("run", &Recording::run, py::call_guard<py::gil_scoped_release>())
+      .def_static("arrays_in", arrays_in, py::arg("value"))
+      .def_static("place", place, py::arg("value"), py::arg("places"), py::arg("block"))
       .def_static("takes", takes, py::arg("args"), py::arg("expected"))
       .def_static("unchanged", unchanged, py::arg("attributes"), py::arg("entries"), py::arg("items"))
       .def("__len__", &Recording::size);

@@ -133,19 +133,19 @@ class Tracer(Recorder):
         for module, training in self._modes.items():
             module.training = training
 
-    def _call(self, thread: int, name: str, original: Any, *args: Any) -> Any:
-        result = super()._call(thread, name, original, *args)
+    def call(self, name: str, original: Any, args: tuple[Any, ...]) -> Any:
+        """Call a function of the core, and note it and where."""
+        result = super().call(name, original, args)
         self._note()
         return result
 
     def _note(self) -> None:
-        if len(self.places) < len(self.calls):  # it was a call of this thread
-            module, place = "", _where()
-            if self._calling:
-                module = self._names[self._calling[-1]]
-                kind = type(self._calling[-1]).__name__
-                place = f"in {f'{module!r} ({kind})' if module else kind}, {place}"
-            self.places.append((place, module))
+        module, place = "", _where()
+        if self._calling:
+            module = self._names[self._calling[-1]]
+            kind = type(self._calling[-1]).__name__
+            place = f"in {f'{module!r} ({kind})' if module else kind}, {place}"
+        self.places.append((place, module))
 
     def made(self, array: Array) -> bool:
         """Whether an array depends on the inputs; one without elements, too."""
