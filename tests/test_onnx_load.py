@@ -1,6 +1,7 @@
 """Reading of ONNX files: models of PyTorch's and of our own, what is trained, capture, and files that are broken."""
 
 import copy
+import importlib.util
 import os
 import pickle
 import secrets
@@ -14,7 +15,10 @@ from pynn import functional as F
 from pynn import optim
 
 onnx = pytest.importorskip("onnx", reason="the onnx package is not installed")
+from exported import flat  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from pynn.onnx.loader import module_of  # noqa: E402
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 
@@ -403,3 +407,25 @@ def test_arrays_in_another_file_are_read_and_a_missing_one_is_not_found(tmp_path
     (tmp_path / "weights.bin").write_bytes(arrays["w"].tobytes()[:5])
     with pytest.raises(ValueError, match="is not a valid ONNX model"):
         load(proto, tmp_path)
+
+
+# -- models of our own, there and back ---------------------------------------------------------------------------------
+def exported_layers():
+    if importlib.util.find_spec("onnx") is None:
+        return {}
+    from test_onnx_export import LAYERS
+
+    return LAYERS
+
+
+@pytest.mark.parametrize("name", exported_layers())
+def test_what_pynn_exports_it_loads(name, rng):
+    make, shape = exported_layers()[name]
+    model = make().eval()
+    x = rng.normal(size=(2, *shape)).astype(np.float32)
+    loaded = module_of(pynn.onnx.export(model, x))
+    for batch in (2, 5):
+        x = rng.normal(size=(batch, *shape)).astype(np.float32)
+        for got, expected in zip(flat(loaded(x)), flat(model(x)), strict=True):
+            scale = max(float(abs(expected).max()), 1e-30)
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * scale)

@@ -72,11 +72,12 @@ class GraphModule(Module):
         values.update({name: getattr(self, key) for name, key in graph.trained.items()})
         values.update({name: getattr(self, key) for name, key in graph.buffers.items()})
         values.update(self._bind(args, kwargs))
-        for node, unneeded in graph.nodes:
-            results = _compute(node, [values[name] if name else None for name in node.inputs])
-            values.update(zip(node.outputs, results, strict=False))
-            for name in unneeded:
-                del values[name]
+        with np.errstate(all="ignore"):  # infinities and NaN are results, as in the core
+            for node, unneeded in graph.nodes:
+                results = _compute(node, [values[name] if name else None for name in node.inputs])
+                values.update(zip(node.outputs, results, strict=False))
+                for name in unneeded:
+                    del values[name]
         outputs = [_tensor(values[name]) for name in self.outputs]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 

@@ -107,11 +107,10 @@ def _missing_file(model: Any, folder: Path) -> Path | None:
 def module_of(model: Any) -> GraphModule:
     """Return the module of a model in memory that was checked."""
     onnx = import_onnx("load")
-    inlined = _inlined(onnx, model)
-    problems = unsupported(inlined)
+    problems = unsupported(model)
     if problems:
-        raise NotImplementedError("load: pynn does not support " + "; ".join(map(str, unsupported(model) or problems)))
-    model = inlined
+        raise NotImplementedError("load: pynn does not support " + "; ".join(map(str, problems)))
+    model = _inlined(onnx, model)
     arrays = {tensor.name: _array(onnx, tensor) for tensor in model.graph.initializer}
     nodes = _without_aliases(list(_nodes(onnx, model)), arrays, {value.name for value in model.graph.output})
     inputs = tuple(_edge(value) for value in model.graph.input if value.name not in arrays)
@@ -175,16 +174,27 @@ def _fill_defaults(onnx: Any, node: Any, opset: int) -> None:
 def unsupported(model: Any) -> list[Problem]:
     """Return what pynn cannot compute of a model: one entry for each node, array or input at fault."""
     onnx = import_onnx("load")
-    opset = _opset(model)
+    behind = _problems(onnx, _inlined(onnx, model))
+    return behind and (_problems(onnx, model) or behind)  # in the words of the file, where these show it
+
+
+def _problems(onnx: Any, model: Any) -> list[Problem]:
+    opset, ranks = _opset(model), _ranks(model.graph)
     problems = [Problem(what, name, f"of type {kind}") for what, name, kind in _foreign_types(onnx, model.graph)]
     for node in model.graph.node:
-        reason = _problem(onnx, node, opset)
+        reason = _problem(onnx, node, opset, ranks)
         if reason:
             problems.append(Problem(node.op_type, node.name or "".join(node.output[:1]), reason))
     return problems
 
 
-def _problem(onnx: Any, proto: Any, opset: int) -> str | None:
+def _ranks(graph: Any) -> dict[str, int]:
+    """Return how many axes values have, of those whose shape the file tells."""
+    declared = {v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.input, *graph.value_info)}
+    return declared | {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+
+
+def _problem(onnx: Any, proto: Any, opset: int, ranks: dict[str, int]) -> str | None:
     """Why a node cannot be computed, or None."""
     if proto.domain not in ("", "ai.onnx"):
         return f"of the domain {proto.domain}"
@@ -202,6 +212,8 @@ def _problem(onnx: Any, proto: Any, opset: int) -> str | None:
     unknown = sorted(name for name in node.attributes if name not in operator.arguments)
     if unknown:
         return f"attributes {', '.join(unknown)}"
+    if node.op_type in ("Conv", "ConvTranspose") and ranks.get(node.inputs[1], 0) > 4:
+        return f"{ranks[node.inputs[1]] - 2} spatial axes, at most 2"
     return operator.refuses(node)
 
 

@@ -104,6 +104,15 @@ def thresholded_relu(x: Value, *, alpha: float = 1.0) -> Value:
     return F.where(array(x) > alpha, x, 0.0)
 
 
+@operator("Shrink", gradient=NUMPY)
+def shrink(x: Value, *, bias: float = 0.0, lambd: float = 0.5) -> Value:
+    value = array(x)
+    moved = np.where(value > lambd, -bias, bias).astype(x.dtype)
+    if not is_dynamic(x):
+        return np.where(np.abs(value) > lambd, value + moved, 0).astype(x.dtype)
+    return F.where(np.abs(value) > lambd, F.add(x, moved), 0.0)
+
+
 # Of erf(x) / x in powers of x * x, for |x| <= 1: the Taylor series 2 / sqrt(pi) * (-1)^n / (n! * (2 n + 1)), whose
 # twentieth term is below 1e-20.
 _ERF = [2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(20)]
@@ -207,20 +216,20 @@ def where(condition: Value, a: Value, b: Value) -> Value:
 def mod(a: Value, b: Value, *, fmod: int = 0) -> Value:
     x, divisor = array(a), array(b)
     y = np.asarray(np.fmod(x, divisor) if fmod else np.mod(x, divisor))
-    if not isinstance(a, Tensor) or y.dtype.kind != "f":
+    if not is_dynamic(a, b):
         return y
-    if isinstance(b, Tensor) and b.requires_grad:
-        raise ValueError("the divisor takes no gradient here")
-    return record(
-        "mod", y, (a,), lambda dy: (F.broadcast_to(dy, y.shape).data if dy.shape == x.shape else _sum(dy, x),)
-    )
+
+    def backward(dy: Array) -> tuple[Array, Array]:
+        return _sum_to(dy, x), _sum_to(np.rint((y - x) / divisor) * dy, divisor)
+
+    parents = [v if isinstance(v, Tensor) else Tensor(v) for v in (a, b)]
+    return record("mod", y, parents, backward, parents, saves_output=True)
 
 
-def _sum(dy: Array, x: Array) -> Array:
+def _sum_to(dy: Array, x: Array) -> Array:
     """Undo broadcasting."""
-    extra = tuple(range(dy.ndim - x.ndim))
-    dy = dy.sum(extra)
-    return np.asarray(dy.sum(tuple(i for i, n in enumerate(x.shape) if n == 1 != dy.shape[i]), keepdims=True))
+    repeated = tuple(i for i, n in enumerate((1,) * (dy.ndim - x.ndim) + x.shape) if n == 1)
+    return np.array(dy.sum(repeated).reshape(x.shape))
 
 
 # -- computed by NumPy -------------------------------------------------------------------------------------------------

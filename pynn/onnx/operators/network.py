@@ -64,7 +64,7 @@ def _surround(x: Value, pairs: Pairs, value: float = 0.0) -> Value:
     return F.pad(x, ((0, 0), (0, 0), *pairs), value) if any(map(any, pairs)) else x
 
 
-@operator("Conv", weights=(1, 2), refuses=_volume)
+@operator("Conv", weights=(1, 2))
 def conv(
     x: Value,
     w: Value,
@@ -88,7 +88,7 @@ def conv(
     return y if spatial == 2 else reshape(y, (*y.shape[:2], y.shape[3]))
 
 
-@operator("ConvTranspose", weights=(1, 2), refuses=_volume)
+@operator("ConvTranspose", weights=(1, 2))
 def conv_transpose(
     x: Value,
     w: Value,
@@ -221,6 +221,33 @@ def _average(
         counted, ends = _surround(counted, pairs, 1.0), [(0, e - p) for (_, e), (_, p) in zip(ends, pairs, strict=True)]
     counts = F.conv2d(_surround(counted, ends), ones[:1], None, stride, 0, dilation)
     return F.div(sums, counts)
+
+
+@operator("LpPool", refuses=_volume)
+def lp_pool(
+    x: Value,
+    *,
+    kernel_shape: Sequence[int],
+    p: int = 2,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Value:
+    powers = F.abs(x) if p == 1 else F.pow(F.abs(x), p)
+    mean = average_pool(
+        powers,
+        kernel_shape=kernel_shape,
+        auto_pad=auto_pad,
+        ceil_mode=ceil_mode,
+        count_include_pad=1,
+        dilations=dilations,
+        pads=pads,
+        strides=strides,
+    )
+    sums = F.mul(mean, float(math.prod(kernel_shape)))
+    return sums if p == 1 else F.pow(sums, 1 / p)
 
 
 @operator("GlobalAveragePool")

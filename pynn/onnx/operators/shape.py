@@ -11,6 +11,7 @@ import numpy as np
 from pynn import functional as F
 from pynn.onnx.operators.registry import (
     NONE,
+    NUMPY,
     Array,
     Node,
     Value,
@@ -222,12 +223,12 @@ def _cast_refuses(node: Node) -> str | None:
     return None if to in DTYPES else f"to={to} is a type that pynn does not have"
 
 
-@operator("Cast", weights=(0,), refuses=_cast_refuses)
+@operator("Cast", gradient=NUMPY, weights=(0,), refuses=_cast_refuses)
 def cast(x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Value:
     return _convert(x, np.dtype(DTYPES[to]))
 
 
-@operator("CastLike")
+@operator("CastLike", gradient=NUMPY)
 def cast_like(x: Value, like: Value, *, saturate: int = 1, round_mode: str = "up") -> Value:
     return _convert(x, like.dtype)
 
@@ -237,11 +238,10 @@ def _convert(x: Value, dtype: np.dtype[Any]) -> Value:
         return x
     if is_dynamic(x) and dtype.kind == "f":
         return F.astype(x, dtype)
-    with np.errstate(invalid="ignore"):  # NaN has no integer
-        return array(x).astype(dtype)
+    return array(x).astype(dtype)
 
 
-@operator("Constant")
+@operator("Constant", gradient=NONE)
 def constant(
     *,
     value: Array | None = None,
@@ -256,7 +256,7 @@ def constant(
     return next(np.array(v, t) for t, vs in ((np.float32, floats), (np.int64, ints)) for v in vs if v is not None)
 
 
-@operator("ConstantOfShape")
+@operator("ConstantOfShape", gradient=NONE)
 def constant_of_shape(shape: Value, *, value: Array | None = None) -> Value:
     fill = np.zeros(1, np.float32) if value is None else value
     return np.full(integers(shape), fill.reshape(-1)[0], fill.dtype)
