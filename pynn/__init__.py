@@ -30,7 +30,7 @@ from pynn.tape import grad, no_grad
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
-    from pynn import data, debug, graph, nn, onnx, optim, serialize, train, viz
+    from pynn import data, debug, graph, nn, onnx, optim, serialize, sklearn, train, viz
     from pynn.recorder import CaptureError
     from pynn.replay import capture
 
@@ -59,6 +59,7 @@ __all__ = [
     "seed",
     "serialize",
     "set_num_threads",
+    "sklearn",
     "tape",
     "tensor",
     "train",
@@ -67,7 +68,7 @@ __all__ = [
 ]
 
 # Imported on first use: `import pynn` stays quick.
-_LAZY = ("data", "debug", "graph", "nn", "onnx", "optim", "serialize", "train", "viz")
+_LAZY = ("data", "debug", "graph", "nn", "onnx", "optim", "serialize", "sklearn", "train", "viz")
 _LAZY_NAMES = {"capture": "pynn.replay", "CaptureError": "pynn.recorder"}
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import operator
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from pynn.grad_mode import mode
 
-__all__ = ["generator", "get_rng_state", "next_offset", "seed", "set_rng_state"]
+__all__ = ["fork_rng", "generator", "get_rng_state", "next_offset", "seed", "set_rng_state"]
 
 
 class _State:
@@ -41,14 +42,47 @@ def seed(n: int) -> None:
     >>> bool((a == pynn.randn(3)).all())
     True
     """
-    global _state
+    _set(_seeded("seed", n))
+
+
+@contextmanager
+def fork_rng(n: int) -> Iterator[None]:
+    """Let the random numbers of this thread start from `n`; afterwards they go on from where they were before.
+
+    >>> import pynn
+    >>> with fork_rng(1):
+    ...     a = pynn.randn(3)
+    >>> with fork_rng(1):
+    ...     bool((a == pynn.randn(3)).all())
+    True
+    """
+    before, mode.random = mode.random, _seeded("fork_rng", n)
+    try:
+        yield
+    finally:
+        mode.random = before
+
+
+def _seeded(what: str, n: int) -> _State:
     try:
         key = operator.index(n)
     except TypeError:
-        raise TypeError(f"seed: needs an integer, got {type(n).__name__}") from None
+        raise TypeError(f"{what}: needs an integer, got {type(n).__name__}") from None
     if not 0 <= key < 2**64:
-        raise ValueError(f"seed: needs an integer in 0 … 2**64 - 1, got {key}")
-    _state = _State(key)
+        raise ValueError(f"{what}: needs an integer in 0 … 2**64 - 1, got {key}")
+    return _State(key)
+
+
+def _now() -> _State:
+    return mode.random or _state
+
+
+def _set(state: _State) -> None:
+    global _state
+    if mode.random is None:
+        _state = state
+    else:
+        mode.random = state
 
 
 def get_rng_state() -> dict[str, Any]:
@@ -61,32 +95,32 @@ def get_rng_state() -> dict[str, Any]:
     >>> bool((a == pynn.randn(3)).all())
     True
     """
-    return {"key": _state.key, "offset": _state.offset, "generator": _state.generator.bit_generator.state}
+    state = _now()
+    return {"key": state.key, "offset": state.offset, "generator": state.generator.bit_generator.state}
 
 
 def set_rng_state(state: Mapping[str, Any]) -> None:
     """Go on from what `get_rng_state` returned; ValueError if it is something else, and nothing has changed."""
-    global _state
     try:
         fresh = _State(operator.index(state["key"]))
         fresh.offset = operator.index(state["offset"])
         fresh.generator.bit_generator.state = state["generator"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"set_rng_state: not a state of pynn's random numbers: {error!r}") from error
-    _state = fresh
+    _set(fresh)
 
 
 def generator() -> np.random.Generator:
     """Return the NumPy generator of initialisers and data."""
     if mode.recorder is not None:
         mode.recorder.random()
-    return _state.generator
+    return _now().generator
 
 
 def next_offset(n: int) -> tuple[int, int]:
     """Reserve `n` counters of the kernels' Philox generator; return its key (the seed) and the first counter."""
     with _lock:
-        state = _state
+        state = _now()
         offset = state.offset
         state.offset += n
     if mode.recorder is not None:

@@ -17,6 +17,8 @@ def test_doctests(name: str, request: pytest.FixtureRequest) -> None:
         pytest.importorskip("matplotlib")
     if name.startswith("pynn.onnx"):
         pytest.importorskip("onnx")
+    if name.startswith("pynn.sklearn"):
+        pytest.importorskip("sklearn")
     pynn.seed(0)
     names = {"getfixture": request.getfixturevalue}  # as pytest's own doctests have it
     result = doctest.testmod(importlib.import_module(name), extraglobs=names, optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -73,6 +73,24 @@ def test_environment_sets_threads() -> None:
     assert run_python("import pynn; print(pynn.num_threads())", PYNN_NUM_THREADS="3").stdout.strip() == "3"
 
 
+@pytest.mark.parametrize(
+    ("omp", "own", "threads"),
+    [
+        ("1", "", 1),
+        ("1,4", "", 1),
+        ("1", "3", 3),
+        ("", "", None),
+        ("many", "", None),
+        ("0", "", None),
+        ("999", "", None),
+    ],
+)
+def test_share_of_the_cores_that_joblib_gives_to_a_process(omp: str, own: str, threads: int | None) -> None:
+    code = "import pynn; print(pynn.num_threads(), pynn.info()['max_threads'])"
+    given, cores = run_python(code, OMP_NUM_THREADS=omp, PYNN_NUM_THREADS=own).stdout.split()
+    assert given == str(threads or cores)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_computes() -> None:
     code = """

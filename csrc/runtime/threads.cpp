@@ -38,10 +38,18 @@ int checked_threads(long n, const char* source) {
   return static_cast<int>(n);
 }
 
+// What starts several processes (joblib, Dask, Ray, batch systems) tells numerical libraries their share of the cores
+// this way. It may be a list, one number for each nesting level. What is no such number is no concern of ours.
+int default_threads() {
+  const char* text = std::getenv("OMP_NUM_THREADS");
+  const long n = text == nullptr ? 0 : std::strtol(text, nullptr, 10);
+  return n >= 1 && n < max_threads() ? static_cast<int>(n) : max_threads();
+}
+
 std::atomic<int>& thread_setting() {
   static std::atomic<int> setting = [] {
     const char* text = std::getenv("PYNN_NUM_THREADS");
-    if (text == nullptr || *text == '\0') return max_threads();
+    if (text == nullptr || *text == '\0') return default_threads();
     char* end = nullptr;
     const long n = std::strtol(text, &end, 10);
     if (*end != '\0') throw std::invalid_argument("PYNN_NUM_THREADS: \"" + std::string(text) + "\" is not a number");

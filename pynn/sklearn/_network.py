@@ -1,0 +1,168 @@
+"""What the estimators train: a module with its loss and optimiser, in captured steps."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from pynn import _core, nn
+from pynn import functional as F
+from pynn.data import take
+from pynn.optim import Optimizer
+from pynn.replay import Captured
+from pynn.tape import no_grad
+from pynn.tensor import Tensor
+
+Array: TypeAlias = npt.NDArray[Any]
+Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # of outputs, targets and weights with the sum 1
+
+PREDICTED_ROWS = 1024  # at once
+
+
+class Network:
+    """A module in training.
+
+    `alpha` is the strength of the L2 penalty alpha / 2 · ‖weights‖² / samples on the optimiser's first group.
+    """
+
+    def __init__(self, module: nn.Module, loss: Loss, optimizer: Optimizer, alpha: float = 0.0) -> None:
+        self.module, self.loss, self.optimizer, self.alpha = module, loss, optimizer, alpha
+        self._step = Captured(_step)
+
+    def train_epoch(self, X: Any, y: Array, weights: Array | None, order: Array | None, batch_size: int) -> float:
+        """Train on all samples once, in this order; return the mean loss.
+
+        Raises ValueError if the loss is NaN or infinite.
+        """
+        self.module.train()
+        samples: int = X.shape[0]
+        total = penalties = 0.0
+        for start in range(0, samples, batch_size):
+            stop = min(start + batch_size, samples)
+            rows = slice(start, stop) if order is None else order[start:stop]
+            counted: float = stop - start
+            share = None
+            if weights is not None:
+                counted = weights[rows].sum().item()
+                if counted == 0:
+                    continue
+                share = weights[rows] / counted
+            if self.alpha:
+                self.optimizer.param_groups[0]["weight_decay"] = self.alpha / counted
+            loss = self._step(self, rows_of(X, rows), rows_of(y, rows), share).item()
+            _check_finite(loss)
+            total += loss * (stop - start)
+            penalties += (stop - start) / counted
+        if self.alpha:
+            with np.errstate(over="ignore"):
+                squares = sum(np.square(p.data).sum().item() for p in self.optimizer.param_groups[0]["params"])
+            total += 0.5 * self.alpha * squares * penalties
+            _check_finite(total)
+        return total / samples
+
+    def outputs(self, X: Any, then: Callable[[Tensor], Tensor] = lambda z: z) -> Array:
+        """Return what the module computes, and `then` of it, for each row."""
+        return outputs(self.module, X, then)
+
+
+def _check_finite(loss: float) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"fit: the loss is {loss}; scale the data (such as with StandardScaler), or lower the learning rate"
+        )
+
+
+def _step(network: Network, x: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
+    loss: Tensor = network.loss(network.module(x), y, share)
+    network.optimizer.zero_grad()
+    loss.backward()
+    network.optimizer.step()
+    return loss
+
+
+def outputs(module: nn.Module, X: Any, then: Callable[[Tensor], Tensor] = lambda z: z) -> Array:
+    """Return what the module computes in evaluation mode, and `then` of it, for each row."""
+    module.eval()
+    samples = X.shape[0]
+    with no_grad():
+        parts = [
+            then(module(rows_of(X, slice(start, start + PREDICTED_ROWS)))).data
+            for start in range(0, samples, PREDICTED_ROWS)
+        ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def rows_of(X: Any, rows: Any) -> Array:
+    """Return these rows, dense."""
+    if not isinstance(X, np.ndarray):  # SciPy's sparse matrices
+        dense: Array = np.ascontiguousarray(X[rows].toarray())
+        return dense
+    return X[rows] if isinstance(rows, slice) else take(X, rows)
+
+
+def log_loss(z: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
+    """Return the cross-entropy of logits [N, C] and classes [N]."""
+    return F.cross_entropy(z, y) if share is None else (F.cross_entropy(z, y, reduction="none") * share).sum()
+
+
+def binary_log_loss(z: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
+    """Return the binary cross-entropy of logits [N, K] and 0 or 1, summed over K."""
+    if share is None:
+        return F.binary_cross_entropy_with_logits(z, y, "sum") / z.shape[0]
+    return (F.binary_cross_entropy_with_logits(z, y, "none") * share.reshape(-1, 1)).sum()
+
+
+def half_squared_error(z: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
+    """Return half of the squared error of [N, K], summed over K."""
+    if share is None:
+        return F.mse_loss(z, y, "sum") * (0.5 / z.shape[0])
+    return (F.mse_loss(z, y, "none") * share.reshape(-1, 1)).sum() * 0.5
+
+
+class _Shares:
+    """The threads of the core, divided among the fits that run at once in threads of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._fits = 0
+        self._whole = self._given = 0
+
+    def change(self, fits: int) -> None:
+        with self._lock:
+            if self._fits == 0 or _core.num_threads() != self._given:  # or the user has set another number
+                self._whole = _core.num_threads()
+            self._fits += fits
+            self._given = max(1, self._whole // max(1, self._fits))
+            _core.set_num_threads(self._given)
+
+
+_shares = _Shares()
+
+
+def _forget_other_threads() -> None:
+    global _shares
+    if _shares._fits:
+        _core.set_num_threads(_shares._whole)
+    _shares = _Shares()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_other_threads)
+
+
+@contextmanager
+def share_of_threads() -> Iterator[None]:
+    """Take a share of the threads, so that fits in several threads at once together use those of one."""
+    shares = _shares
+    shares.change(1)
+    try:
+        yield
+    finally:
+        shares.change(-1)

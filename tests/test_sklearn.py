@@ -1,0 +1,501 @@
+"""The estimators: scikit-learn's own checks, its own network as the oracle, and its pipelines and searches."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pynn
+from pynn import functional as F
+from pynn import nn, optim
+
+pytest.importorskip("sklearn", reason="needs scikit-learn")
+import sklearn.neural_network
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.datasets import load_digits, make_classification, make_regression
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from pynn.sklearn import MLPClassifier, MLPRegressor, NeuralNetClassifier
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*max_iter:sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning"),
+]
+
+
+def network(n_features, n_classes, width=32, p=0.0):
+    layers = [nn.Linear(n_features, width), nn.ReLU(), nn.Dropout(p), nn.Linear(width, n_classes)]
+    return nn.Sequential(*layers)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X / 16, y
+
+
+# -- scikit-learn's checks ---------------------------------------------------------------------------------------------
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [MLPClassifier(), MLPRegressor(), NeuralNetClassifier(network, lr=0.01, max_epochs=50)],
+)
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+# -- scikit-learn's network as the oracle ------------------------------------------------------------------------------
+def difference(ours, theirs):
+    pairs = zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True)
+    return max(np.abs(a - b).max() for a, b in pairs)
+
+
+def labels(y):
+    return (np.eye(10, dtype=int)[y] + np.eye(10, dtype=int)[y * 3 % 10]).clip(0, 1)
+
+
+SGD = {"solver": "sgd", "learning_rate_init": 0.1}
+SETTINGS = {
+    "sgd": SGD,
+    "momentum": {**SGD, "nesterovs_momentum": False, "batch_size": 33, "activation": "tanh"},
+    "plain": {**SGD, "momentum": 0, "activation": "logistic", "shuffle": False},
+    "invscaling": {**SGD, "learning_rate": "invscaling", "momentum": 0, "activation": "identity"},
+    "adaptive": {**SGD, "learning_rate": "adaptive", "momentum": 0, "tol": 0.1, "n_iter_no_change": 1, "max_iter": 20},
+    "penalty": {**SGD, "alpha": 0.5},
+    "adam": {"solver": "adam"},
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("target", ["multiclass", "binary", "multilabel", "numbers", "pairs"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_scikit_learn_trains_the_same_network(name, target, weighted, digits):
+    X, y = digits
+    X, y = X[:600], y[:600]
+    y = {
+        "multiclass": y,
+        "binary": y % 2,
+        "multilabel": labels(y),
+        "numbers": y / 10,
+        "pairs": np.stack([y, -y], axis=1) / 10,
+    }[target]
+    # scikit-learn adds epsilon to another term of Adam, and the penalty to the loss of each batch.
+    settings = {"hidden_layer_sizes": (20, 10), "max_iter": 4, "random_state": 3, "alpha": 0.0, "epsilon": 1e-30}
+    settings |= SETTINGS[name]
+    if target in ("numbers", "pairs"):
+        settings["learning_rate_init"] = 0.01
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(X)) if weighted else None
+    kind = "MLPRegressor" if target in ("numbers", "pairs") else "MLPClassifier"
+    theirs = getattr(sklearn.neural_network, kind)(**settings).fit(X, y, sample_weight=weights)
+    # Of several numbers scikit-learn's loss is the mean, and its gradient that of the sum.
+    scale = 2 if target == "pairs" else 1
+    ours = getattr(pynn.sklearn, kind)(**{**settings, "tol": scale * settings.get("tol", 1e-4)})
+    ours.fit(X, y, sample_weight=weights)
+    assert ours.n_iter_ == theirs.n_iter_
+    assert ours.t_ == theirs.t_
+    # Rounding, 1e-16, grows from step to step; Adam divides gradients of any size by their size.
+    assert difference(ours, theirs) < (1e-7 if name == "adam" else 1e-11)
+    assert np.abs(ours.predict(X) - theirs.predict(X)).max() < 1e-7
+    if kind == "MLPClassifier":
+        assert np.abs(ours.predict_proba(X) - theirs.predict_proba(X)).max() < 1e-7
+        assert np.allclose(ours.predict_log_proba(X), theirs.predict_log_proba(X), rtol=1e-6, atol=1e-6)
+    if name != "penalty":
+        assert np.allclose(ours.loss_curve_, scale * np.array(theirs.loss_curve_), rtol=1e-6)
+
+
+def test_penalty_in_the_loss(digits):
+    X, y = digits
+    settings = {"solver": "sgd", "batch_size": 100, "max_iter": 1, "learning_rate_init": 1e-15, "random_state": 0}
+    plain, penalised = (MLPRegressor((8,), alpha=alpha, **settings).fit(X, y) for alpha in (0.0, 0.3))
+    squares, batches = sum((w**2).sum() for w in plain.coefs_), -(-len(X) // 100)
+    assert penalised.loss_ - plain.loss_ == pytest.approx(0.5 * 0.3 * squares * batches / len(X), rel=1e-9)
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+ESTIMATORS = {
+    "mlp": lambda **more: MLPClassifier((32,), learning_rate_init=0.01, random_state=0, **more),
+    "module": lambda **more: NeuralNetClassifier(network, lr=0.01, random_state=0, **more),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_dtype_of_the_data_is_that_of_the_network(name, dtype, digits):
+    X, y = digits
+    model = ESTIMATORS[name]().fit(X.astype(dtype), y)
+    assert next(model.module_.parameters()).dtype == dtype
+    assert model.predict_proba(X).dtype == dtype
+    assert model.score(X, y) > 0.95
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_texts_as_classes_and_probabilities(name, digits):
+    X, y = digits
+    names = np.array(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])[y]
+    model = ESTIMATORS[name]().fit(X, names)
+    assert model.classes_.tolist() == sorted(set(names))
+    p = model.predict_proba(X)
+    assert np.allclose(p.sum(axis=1), 1)
+    assert (model.classes_[p.argmax(axis=1)] == model.predict(X)).all()
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_same_seed_gives_the_same_bits_whatever_pynn_has_drawn(name, digits):
+    X, y = digits
+    pynn.seed(5)
+    before = pynn.random.get_rng_state()
+    a = ESTIMATORS[name]().fit(X, y)
+    assert pynn.random.get_rng_state() == before
+    pynn.seed(77)
+    b = ESTIMATORS[name]().fit(X, y)
+    assert a.loss_curve_ == b.loss_curve_
+    assert np.array_equal(a.predict_proba(X), b.predict_proba(X))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_early_stopping_ends_with_the_best_weights(name, digits):
+    X, y = digits
+    limit = {"max_iter": 300} if name == "mlp" else {"max_epochs": 300}
+    model = ESTIMATORS[name](early_stopping=True, n_iter_no_change=3, **limit).fit(X, y)
+    scores = model.validation_scores_
+    assert model.n_iter_ == len(scores) == len(model.loss_curve_) < 300
+    assert model.best_validation_score_ == max(scores)
+    assert max(scores[:-4]) >= max(scores[-4:]) - model.tol
+    # The split again, with the same random numbers: weights of the best epoch score what was noted.
+    again = ESTIMATORS[name](early_stopping=True, n_iter_no_change=3, **limit)
+    if name == "mlp":
+        again.set_params(max_iter=int(np.argmax(scores)) + 1)
+    else:
+        again.set_params(max_epochs=int(np.argmax(scores)) + 1)
+    assert np.array_equal(again.fit(X, y).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_sample_weights_count_like_repetitions(name):
+    X, y = make_classification(60, 8, n_informative=4, random_state=2)
+    weights = np.random.default_rng(0).integers(0, 4, len(X))
+    one_batch = {"batch_size": 1000, "shuffle": False}
+    weighted = ESTIMATORS[name](**one_batch).fit(X, y, sample_weight=weights)
+    repeated = ESTIMATORS[name](**one_batch).fit(X.repeat(weights, axis=0), y.repeat(weights))
+    plain = ESTIMATORS[name](**one_batch).fit(X, y)
+    assert np.allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-6)
+    assert not np.allclose(weighted.predict_proba(X), plain.predict_proba(X), rtol=1e-2)
+
+
+def test_a_batch_of_weights_zero_teaches_nothing():
+    X, y = make_classification(40, 4, random_state=0)
+    weights = np.repeat([1.0, 0.0], 20)
+    settings = {"shuffle": False, "batch_size": 20, "random_state": 0, "max_iter": 5}
+    half = MLPClassifier((5,), **settings).fit(X[:20], y[:20], sample_weight=weights[:20])
+    whole = MLPClassifier((5,), **settings).fit(X, y, sample_weight=weights)
+    assert np.array_equal(half.predict_proba(X), whole.predict_proba(X))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_partial_fit_is_fit_epoch_by_epoch(name, digits):
+    X, y = digits
+    whole = ESTIMATORS[name](shuffle=False, **({"max_iter": 3} if name == "mlp" else {"max_epochs": 3})).fit(X, y)
+    parts = ESTIMATORS[name](shuffle=False)
+    for epoch in range(3):
+        parts.partial_fit(X, y, classes=np.unique(y) if epoch == 0 else None)
+        if epoch == 1:
+            parts = pickle.loads(pickle.dumps(parts))
+    assert parts.loss_curve_ == whole.loss_curve_
+    assert np.array_equal(parts.predict_proba(X), whole.predict_proba(X))
+    with pytest.raises(ValueError, match="11"):
+        parts.partial_fit(X, np.full(len(X), 11))
+    with pytest.raises(ValueError, match="classes are"):
+        parts.partial_fit(X, y, classes=[1, 2])
+    with pytest.raises(ValueError, match="classes must be given"):
+        ESTIMATORS[name]().partial_fit(X, y)
+    with pytest.raises(ValueError, match="early_stopping"):
+        ESTIMATORS[name](early_stopping=True).partial_fit(X, y, classes=np.unique(y))
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_warm_start_goes_on(name, digits):
+    X, y = digits
+    limit = {"max_iter": 2} if name == "mlp" else {"max_epochs": 2}
+    model = ESTIMATORS[name](warm_start=True, **limit).fit(X, y)
+    first = model.loss_
+    module = model.module_
+    model.fit(X, y)
+    assert model.module_ is module
+    assert model.loss_ < first
+    assert len(model.loss_curve_) == 4
+    with pytest.raises(ValueError, match="warm_start needs the same classes"):
+        model.fit(X[y > 2], y[y > 2])
+    model.set_params(warm_start=False).fit(X, y)
+    assert len(model.loss_curve_) == 2
+
+
+def test_sparse_data_are_dense_data(digits):
+    X, y = digits
+    dense = MLPClassifier((16,), random_state=0, max_iter=3).fit(X, y)
+    for form in (sparse.csr_matrix, sparse.csc_array):
+        model = MLPClassifier((16,), random_state=0, max_iter=3).fit(form(X), y)
+        assert np.array_equal(model.predict_proba(form(X)), dense.predict_proba(X))
+
+
+def test_feature_names():
+    pandas = pytest.importorskip("pandas")
+    X, y = make_regression(50, 3, random_state=0)
+    frame = pandas.DataFrame(X, columns=["a", "b", "c"])
+    model = MLPRegressor((4,), max_iter=2, random_state=0).fit(frame, y)
+    assert model.feature_names_in_.tolist() == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[["b", "a", "c"]])
+
+
+def test_ctrl_c_keeps_what_was_trained(digits, monkeypatch):
+    X, y = digits
+    model = MLPClassifier((16,), random_state=0, max_iter=50)
+    note = model._note_loss
+    monkeypatch.setattr(
+        type(model), "_note_loss", lambda self, loss: note(loss) if self.n_iter_ < 3 else signal_interrupt()
+    )
+
+    def signal_interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted in epoch"):
+        model.fit(X, y)
+    assert model.n_iter_ == 3
+    assert model.predict(X).shape == y.shape
+
+
+def test_convergence_warning(digits):
+    X, y = digits
+    with pytest.warns(ConvergenceWarning, match=r"2 epochs \(max_iter\) are over"):
+        MLPClassifier((4,), max_iter=2).fit(X, y)
+
+
+# -- copies, pickles, pipelines, searches ------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_copies(name, digits):
+    X, y = digits
+    model = ESTIMATORS[name]().fit(X, y)
+    expected = model.predict_proba(X)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert np.array_equal(other.predict_proba(X), expected)
+        assert other.module_ is other._network.module
+    fresh = clone(model)
+    assert not hasattr(fresh, "module_")
+    assert np.array_equal(fresh.fit(X, y).predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_pipeline(name, digits):
+    X, y = digits
+    model = make_pipeline(StandardScaler(), ESTIMATORS[name]())
+    assert cross_val_score(model, X, y, cv=3).min() > 0.9
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_searches_with_two_jobs_find_what_one_finds(name, backend, digits):
+    import joblib
+
+    X, y = digits
+    grid = {"alpha": [1e-4, 100.0]} if name == "mlp" else {"module__width": [2, 40], "optimizer__weight_decay": [0.0]}
+    searches = [GridSearchCV(ESTIMATORS[name](), grid, cv=2, n_jobs=n_jobs) for n_jobs in (1, 2)]
+    threads = pynn.num_threads()
+    searches[0].fit(X, y)
+    with joblib.parallel_config(backend):
+        searches[1].fit(X, y)
+    one, two = (search.cv_results_["mean_test_score"] for search in searches)
+    assert np.array_equal(one, two)
+    assert searches[1].best_params_ == {"alpha": 1e-4} or searches[1].best_params_["module__width"] == 40
+    assert pynn.num_threads() == threads
+
+
+def threads_in_a_job(_):
+    import pynn
+
+    return pynn.num_threads()
+
+
+@pytest.mark.skipif(pynn.info()["max_threads"] < 2, reason="needs two cores")
+def test_processes_of_joblib_share_the_cores():
+    code = """
+import joblib, test_sklearn
+print(joblib.Parallel(2)(joblib.delayed(test_sklearn.threads_in_a_job)(i) for i in (1, 2)))
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYNN_NUM_THREADS", "OMP_NUM_THREADS")}
+    tests = Path(__file__).parent
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(pynn.__path__[0]).parent), str(tests)])
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tests, capture_output=True, text=True)
+    share = pynn.info()["max_threads"] // 2
+    assert done.stdout.strip() == f"[{share}, {share}]", done.stderr
+
+
+def test_fits_in_threads_share_the_threads(digits):
+    X, y = digits
+    before = pynn.num_threads()
+    seen = []
+    both = threading.Barrier(2)
+
+    class Watching(MLPClassifier):
+        def _note_loss(self, loss):
+            both.wait(60)
+            seen.append(pynn.num_threads())
+            both.wait(60)
+            super()._note_loss(loss)
+
+    pynn.set_num_threads(4)
+    try:
+        workers = [threading.Thread(target=Watching((4,), max_iter=2).fit, args=(X, y)) for _ in range(2)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+        assert seen == [2] * 4
+        assert pynn.num_threads() == 4
+    finally:
+        pynn.set_num_threads(before)
+
+
+# -- NeuralNetClassifier -----------------------------------------------------------------------------------------------
+class Images(nn.Module):
+    def __init__(self, channels, n_classes):
+        self.conv = nn.Conv2d(1, channels, 3)
+        self.out = nn.Linear(channels * 9, n_classes)
+
+    def forward(self, x):
+        return self.out(F.max_pool2d(F.relu(self.conv(x)), 2).flatten(1))
+
+
+def test_images_and_module_parameters(digits):
+    X, y = digits
+    images = X.reshape(-1, 1, 8, 8).astype(np.float32)
+    model = NeuralNetClassifier(
+        Images,
+        module__channels=4,
+        optimizer=optim.SGD,
+        optimizer__momentum=0.9,
+        criterion__label_smoothing=0.1,
+        lr=0.05,
+        random_state=0,
+    )
+    assert clone(model).get_params()["module__channels"] == 4
+    model.set_params(module__channels=8).fit(images, y)
+    assert model.module_.conv.weight.shape == (8, 1, 3, 3)
+    assert model._network.optimizer.param_groups[0]["momentum"] == 0.9
+    assert model.score(images, y) > 0.9
+
+
+def test_integers_for_an_embedding():
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 20, (300, 5))
+    y = (words == 3).any(axis=1)
+
+    def model(n_classes):
+        return nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(40, 16), nn.ReLU(), nn.Linear(16, n_classes))
+
+    net = NeuralNetClassifier(model, dtype="int64", lr=0.02, max_epochs=40, random_state=0).fit(words, y)
+    assert net.score(words, y) > 0.95
+
+
+def test_a_made_module_is_copied(digits):
+    X, y = digits
+    given = network(64, 10)
+    before = given.state_dict()
+    NeuralNetClassifier(given, max_epochs=1).fit(X.astype(np.float32), y)
+    assert all(np.array_equal(array, given.state_dict()[name]) for name, array in before.items())
+    with pytest.raises(TypeError, match="module is made already, it takes no parameters"):
+        NeuralNetClassifier(given, module__width=3).fit(X, y)
+
+
+def test_log_probabilities_as_outputs(digits):
+    X, y = digits
+
+    def module(n_features, n_classes):
+        return nn.Sequential(nn.Linear(n_features, n_classes), nn.LogSoftmax())
+
+    net = NeuralNetClassifier(module, criterion=F.nll_loss, lr=0.01, random_state=0).fit(X, y)
+    assert np.allclose(net.predict_proba(X).sum(axis=1), 1)
+    weighted = NeuralNetClassifier(module, criterion=F.nll_loss, lr=0.01, random_state=0)
+    assert np.allclose(weighted.fit(X, y, np.full(len(y), 3.0)).loss_curve_, net.loss_curve_)
+
+
+def test_dropout_follows_from_the_seed(digits):
+    X, y = digits
+    curves = [
+        NeuralNetClassifier(network, module__p=0.5, random_state=seed, max_epochs=2).fit(X, y).loss_curve_
+        for seed in (0, 0, 1)
+    ]
+    assert curves[0] == curves[1] != curves[2]
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [
+        ("hidden_layer_sizes", (3, 0)),
+        ("hidden_layer_sizes", "wide"),
+        ("activation", "gelu"),
+        ("solver", "lbfgs"),
+        ("alpha", -1),
+        ("batch_size", 0),
+        ("batch_size", "all"),
+        ("learning_rate", 0.1),
+        ("learning_rate_init", 0),
+        ("max_iter", 0),
+        ("max_iter", 2.5),
+        ("shuffle", "yes"),
+        ("tol", -1e-9),
+        ("momentum", 1.1),
+        ("beta_1", 1.0),
+        ("epsilon", 0),
+        ("validation_fraction", 1.0),
+        ("n_iter_no_change", 0),
+    ],
+)
+def test_bad_parameters_are_named_when_fitting(parameter, value):
+    with pytest.raises(ValueError, match=f"MLPClassifier: {parameter} is .*, needs "):
+        MLPClassifier(**{parameter: value}).fit([[0.0], [1.0]], [0, 1])
+
+
+def test_refusals_of_the_neural_net():
+    X, y = [[0.0], [1.0]], [0, 1]
+    with pytest.raises(ValueError, match="NeuralNetClassifier: lr is -1, needs a number above 0"):
+        NeuralNetClassifier(network, lr=-1).fit(X, y)
+    with pytest.raises(TypeError, match="unknown parameter 'learning_rate'"):
+        NeuralNetClassifier(network, learning_rate=1).fit(X, y)
+    with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
+        NeuralNetClassifier(network).set_params(epochs=3)
+    with pytest.raises(TypeError, match="module gave a list, needs a Module"):
+        NeuralNetClassifier(lambda: []).fit(X, y)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
+        NeuralNetClassifier(network, module__depth=3).fit(X, y)
+
+
+def test_a_loss_that_overflows_is_an_error_that_helps(digits):
+    X, y = digits
+    with pytest.raises(ValueError, match=r"fit: the loss is (nan|inf); scale the data"):
+        MLPRegressor((8,), solver="sgd", learning_rate_init=1e6, random_state=0).fit(1e3 * X, y)
+
+
+def test_too_few_validation_samples():
+    with pytest.raises(ValueError, match="1 validation samples of 10 are too few"):
+        MLPRegressor((8,), early_stopping=True).fit(np.eye(10), np.arange(10))
+
+
+def test_without_scikit_learn_the_extra_is_named():
+    code = "import sys; sys.modules['sklearn'] = None; import pynn; pynn.sklearn"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'pynn-cpu[sklearn]'" in done.stderr
