@@ -92,6 +92,9 @@ def self_attention_backward(
     offset: int,
 ) -> Array: ...  # dqkv
 
+# Each pair (a, b) of neighbours in x [..., L, E] becomes (a cos - b sin, b cos + a sin); cos, sin [L, E / 2].
+def rotate_pairs(x: Array, cos: Array, sin: Array) -> Array: ...
+
 # -- conv: x [N, C, H, W], weight [O, C/groups, KH, KW], bias [O] -> [N, O, OH, OW] ----------------------------------
 def conv2d(
     x: Array,
@@ -230,7 +233,8 @@ def log_softmax(x: Array) -> Array: ...
 def log_softmax_backward(dy: Array, y: Array) -> Array: ...
 
 # logits [N, C], target [N] int64 in 0..C-1 or ignore_index. reduction: "mean", "sum" -> loss [], "none" -> loss [N].
-# dlogits is the gradient of the reduced loss (of each row's loss for "none"), or None unless need_grad.
+# dlogits is the gradient of the reduced loss (of each row's loss for "none"), or None unless need_grad. weight [C] is
+# what a row of each class counts.
 def cross_entropy(
     logits: Array,
     target: npt.NDArray[np.int64],
@@ -238,11 +242,17 @@ def cross_entropy(
     label_smoothing: float,
     reduction: str,
     need_grad: bool,
+    weight: Array | None = None,
 ) -> tuple[Array, Array | None]: ...
 
 # The same of log_probs [N, C], without the softmax.
 def nll_loss(
-    log_probs: Array, target: npt.NDArray[np.int64], ignore_index: int, reduction: str, need_grad: bool
+    log_probs: Array,
+    target: npt.NDArray[np.int64],
+    ignore_index: int,
+    reduction: str,
+    need_grad: bool,
+    weight: Array | None = None,
 ) -> tuple[Array, Array | None]: ...
 
 # x and target have one shape; dx is the gradient for dloss == 1 (elementwise for "none"), or None unless need_grad.

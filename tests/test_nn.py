@@ -450,21 +450,23 @@ def test_embedding_equals_pytorchs(rng):
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize(
     "name",
-    ["CrossEntropyLoss", "smooth", "NLLLoss", "MSELoss", "L1Loss", "SmoothL1Loss", "beta", "KLDivLoss", "log",
-     "batchmean", "BCEWithLogitsLoss"],
+    ["CrossEntropyLoss", "smooth", "NLLLoss", "weighted", "MSELoss", "L1Loss", "SmoothL1Loss", "beta", "KLDivLoss",
+     "log", "batchmean", "BCEWithLogitsLoss"],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:reduction. 'mean' divides")  # PyTorch's: of KLDivLoss
 def test_loss_equals_pytorchs(rng, name, reduction):
     x = rng.normal(size=(6, 4))
     target = rng.uniform(size=(6, 4))
     options = {"reduction": reduction}
+    weight = rng.uniform(size=4) if name in ("smooth", "weighted") else None
     if name in ("CrossEntropyLoss", "smooth"):
         target = np.array([0, 3, 1, -7, 2, 2])
         options |= {"ignore_index": -7, "label_smoothing": 0.1 if name == "smooth" else 0.0}
         name = "CrossEntropyLoss"
-    elif name == "NLLLoss":
+    elif name in ("NLLLoss", "weighted"):
         target = np.array([0, 3, 1, -7, 2, 2])
         options |= {"ignore_index": -7}
+        name = "NLLLoss"
     elif name == "beta":
         options |= {"beta": 0.3}
         name = "SmoothL1Loss"
@@ -473,8 +475,11 @@ def test_loss_equals_pytorchs(rng, name, reduction):
         name = "KLDivLoss"
     tx = torch.from_numpy(x).requires_grad_()
     px = pynn.Tensor(x, requires_grad=True)
-    ty = getattr(torch.nn, name)(**options)(tx, torch.from_numpy(target))
-    py = getattr(nn, name)(**options)(px, target)
+    their_options = options if weight is None else {**options, "weight": torch.from_numpy(weight)}
+    theirs = getattr(torch.nn, name)(**their_options)
+    ours = getattr(nn, name)(**(options if weight is None else {**options, "weight": weight}))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ty, py = theirs(tx, torch.from_numpy(target)), ours(px, target)
     dy = rng.normal(size=ty.shape)
     ty.backward(torch.from_numpy(np.asarray(dy)))
     py.backward(dy)
@@ -713,6 +718,24 @@ def test_summary_of_shared_and_integer_models():
     assert (result.parameters, result.multiply_adds) == (50, 6 * 4 * 2)
     tied = nn.summary(Tied().astype(np.float64), (3,))
     assert tied.parameters == 9 + 3 + 3
+
+
+def test_summary_counts_recurrent_layers_and_attention():
+    lstm = nn.LSTM(5, 4, num_layers=2, bidirectional=True, batch_first=True)
+    row = nn.summary(lstm, (7, 5)).layers[0]
+    assert row.output_shape == (1, 7, 8)
+    assert row.multiply_adds == 7 * 2 * 4 * 4 * ((5 + 4) + (8 + 4))
+    of_letters = nn.summary(lstm, (7,), dtype=np.int64)  # the columns that letters choose are not multiplied
+    assert of_letters.multiply_adds == 7 * 2 * 4 * 4 * (4 + (8 + 4))
+    assert nn.summary(nn.GRU(5, 4, batch_first=True), (7, 5)).multiply_adds == 7 * 3 * 4 * (5 + 4)
+    assert nn.summary(nn.RNNCell(5, 4), 5).multiply_adds == 4 * (5 + 4)
+    assert nn.summary(nn.ConvTranspose2d(2, 3, 4), (2, 5, 5)).multiply_adds == 2 * 5 * 5 * 3 * 4 * 4
+    block = nn.summary(nn.TransformerEncoderLayer(8, 2, 32, batch_first=True), (6, 8))
+    attention = next(layer for layer in block.layers if layer.type == "MultiheadAttention")
+    assert attention.output_shape == (1, 6, 8)
+    assert attention.multiply_adds == 3 * 6 * 8 * 8 + 2 * 6 * 6 * 8  # out_proj has a line of its own
+    assert block.multiply_adds == attention.multiply_adds + 6 * 8 * 8 + 2 * 6 * 8 * 32
+    assert nn.summary(nn.MultiheadAttention(8, 2), (6, 8)).multiply_adds == 6 * 4 * 8 * 8 + 2 * 6 * 8
 
 
 def test_summary_of_vectors():

@@ -72,6 +72,82 @@ def test_multihead_attention_equals_pytorch(masks, batch_first, cross):
 
 
 @needs_torch
+@pytest.mark.parametrize("masks", MASKS)
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("cross", [False, True])
+def test_weights_equal_pytorchs(masks, average, cross):
+    ours, theirs = pair_of("MultiheadAttention", 8, 4, batch_first=True)
+    arrays = [array(3, 6, 8) + i for i in range(3 if cross else 1)]
+    inputs = [pynn.Tensor(a, requires_grad=True) for a in arrays]
+    their_inputs = [torch.tensor(a, requires_grad=True) for a in arrays]
+    given = {"need_weights": True, "average_attn_weights": average}
+    y, weights = ours(*(inputs if cross else inputs * 3), **MASKS[masks], **given)
+    their_masks = {name: torch.tensor(mask) for name, mask in MASKS[masks].items()}
+    if masks == "both":  # PyTorch wants one dtype
+        padding = their_masks["key_padding_mask"]
+        their_masks["key_padding_mask"] = torch.zeros(3, 6).double().masked_fill(padding, -torch.inf)
+    want_y, want = theirs(*(their_inputs if cross else their_inputs * 3), **their_masks, **given)
+    np.testing.assert_allclose(y.data, want_y.detach().numpy(), rtol=0, atol=1e-11)
+    np.testing.assert_allclose(weights.data, want.detach().numpy(), rtol=0, atol=1e-13)
+    d = array(*weights.shape)
+    F.sum(weights * d).backward()
+    (want * torch.tensor(d)).sum().backward()
+    for x, t in list(zip(inputs, their_inputs, strict=True))[:2]:  # values have no part in them
+        np.testing.assert_allclose(x.grad, t.grad.numpy(), rtol=0, atol=1e-10)
+
+
+def test_weights_of_one_causal_sequence_and_of_nothing_seen():
+    attention = nn.MultiheadAttention(8, 2)
+    x = pynn.randn(5, 8)
+    y, weights = attention(x, need_weights=True, is_causal=True)
+    assert weights.shape == (5, 5)
+    assert (weights.data[np.triu_indices(5, 1)] == 0).all()
+    np.testing.assert_allclose(weights.data.sum(axis=1), np.ones(5), rtol=1e-6)
+    assert (y.data == attention(x, is_causal=True)[0].data).all()
+    _, weights = attention(x, need_weights=True, attn_mask=np.arange(5)[:, None] == np.full((1, 5), 2))
+    assert (weights.data[2] == 0).all()
+    np.testing.assert_allclose(weights.data[[0, 1, 3, 4]].sum(axis=1), np.ones(4), rtol=1e-6)
+
+
+def test_weights_in_a_captured_step():
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    weights_of = pynn.capture(lambda x: attention(x, need_weights=True, is_causal=True)[1])
+    for _ in range(3):
+        x = np.random.default_rng(5).normal(size=(2, 6, 8)).astype(np.float32)
+        want = attention(pynn.Tensor(x), need_weights=True, is_causal=True)[1]
+        np.testing.assert_array_equal(weights_of(x).data, want.data)
+
+
+def test_rotated_products_depend_on_the_distance_alone():
+    rng = np.random.default_rng(3)
+    q, k = (np.tile(rng.normal(size=16), (40, 1)) for _ in range(2))
+    scores = F.matmul(F.rotary_embedding(q), F.rotary_embedding(k), transpose_b=True).data
+    for distance in (-20, -1, 0, 3, 39):
+        diagonal = np.diagonal(scores, distance)
+        np.testing.assert_allclose(diagonal, np.full_like(diagonal, diagonal[0]), rtol=0, atol=1e-12)
+    assert np.ptp(scores[0]) > 1
+    later = F.rotary_embedding(q[:4], start=7).data
+    np.testing.assert_array_equal(later, F.rotary_embedding(q).data[7:11])
+
+
+def test_rotation_in_a_captured_step():
+    weight = nn.Parameter(np.random.default_rng(1).normal(size=(2, 5, 6)).astype(np.float32))
+
+    def step(x):
+        weight.grad = None
+        loss = F.sum(F.rotary_embedding(weight * x) * x + F.rotary_embedding(weight, start=2))
+        loss.backward()
+        return loss
+
+    captured = pynn.capture(step)
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(2, 5, 6)).astype(np.float32)
+        want, gradient = step(pynn.Tensor(x)).item(), weight.grad.copy()
+        assert captured(x).item() == want
+        np.testing.assert_array_equal(weight.grad, gradient)
+
+
+@needs_torch
 def test_is_causal_needs_no_mask_and_one_sequence_no_batch():
     ours, theirs = pair_of("MultiheadAttention", 8, 2, bias=False)
     x, t = pynn.Tensor(array(5, 8), requires_grad=True), torch.tensor(array(5, 8), requires_grad=True)
@@ -147,8 +223,8 @@ def test_refusals():
         nn.MultiheadAttention(8, 3)
     with pytest.raises(ValueError, match=r"dropout must be a probability"):
         nn.MultiheadAttention(8, 2, dropout=2)
-    with pytest.raises(ValueError, match=r"need_weights=False"):
-        attention(x, x, x, need_weights=True)
+    with pynn.no_grad(), pytest.raises(ValueError, match=r"a cache is for self-attention without masks and weights"):
+        attention(x, need_weights=True, cache=nn.KeyValueCache(3))
     with pytest.raises(ValueError, match=r"input \[2, 3, 7\] needs the shape \[N, L, 8\]"):
         attention(pynn.randn(2, 3, 7))
     with pytest.raises(ValueError, match=r"attn_mask \[3, 2\] needs the shape \[3, 3\] or \[4, 3, 3\]"):

@@ -91,11 +91,14 @@ def test_avg_pool2d(rng, shape, kernel, stride, padding, ceil_mode, count_includ
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 1.0])
-def test_cross_entropy(rng, label_smoothing, reduction):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy(rng, weighted, label_smoothing, reduction):
     x, target = rng.normal(size=(7, 5)) * 3, np.array([0, 4, -100, 2, 2, -100, 1])
-    tx = leaf(x)
-    tloss = F.cross_entropy(tx, torch.from_numpy(target), label_smoothing=label_smoothing, reduction=reduction)
-    loss, dx = oracle.cross_entropy(x, target, -100, label_smoothing, reduction, True)
+    weight = rng.uniform(size=5) if weighted else None
+    tx, given = leaf(x), None if weight is None else torch.from_numpy(weight)
+    options = {"label_smoothing": label_smoothing, "reduction": reduction}
+    tloss = F.cross_entropy(tx, torch.from_numpy(target), given, **options)
+    loss, dx = oracle.cross_entropy(x, target, -100, label_smoothing, reduction, True, weight)
     assert_same(loss, tloss)
     tloss.sum().backward()
     assert_same(dx, tx.grad)

@@ -39,6 +39,7 @@ def cases():
             (normal(33, 784), normal(500, 784), normal(500), "relu"),  # turned
             (normal(1001, 2100), normal(11, 2100), normal(11), "relu"),  # dot products
         ],
+        "rotate_pairs": [(big[:700, :1500], *np.split(np.sin(big[:700, :1500]), 2, axis=1))],
         "scaled_dot_product_attention": [
             (*heads, None, 3, 0.2, 0.1, 3, 4),
             (normal(1, 1, 3, 40), normal(1, 1, 1501, 40), normal(1, 1, 1501, 40), None, None, 0.2, 0.0, 0, 0),

@@ -198,9 +198,32 @@ py::array self_attention_backward(const py::array& dy_array, const py::array& y_
   });
 }
 
+py::array rotate_pairs(const py::array& x_array, const py::array& cos_array, const py::array& sin_array) {
+  constexpr const char* op = "rotate_pairs";
+  return by_dtype(op, "x", x_array, [&](auto zero) -> py::array {
+    using T = decltype(zero);
+    const View<T> x = view<T>(op, "x", x_array), cos = view<T>(op, "cos", cos_array),
+                  sin = view<T>(op, "sin", sin_array);
+    if (x.ndim() < 2 || x.shape.back() % 2 != 0) {
+      throw_value(op, "x " + to_string(x.shape) + " needs [..., L, E] with an even E");
+    }
+    const int64_t rows = x.shape[x.shape.size() - 2], pairs = x.shape.back() / 2;
+    require_shape(op, "cos", cos.shape, {rows, pairs});
+    require_shape(op, "sin", sin.shape, {rows, pairs});
+    py::array_t<T> y = empty<T>(op, x.shape);
+    T* y_data = data_of(y);
+    const int64_t sequences = x.size == 0 ? 0 : x.size / (2 * rows * pairs);
+    launch([=, x = x.data, cos = cos.data, sin = sin.data] {
+      ops::rotate_pairs(y_data, x, cos, sin, sequences, rows, pairs);
+    });
+    return y;
+  });
+}
+
 }  // namespace
 
 void bind_attention(py::module_& m) {
+  m.def("rotate_pairs", rotate_pairs, py::arg("x"), py::arg("cos"), py::arg("sin"));
   m.def("scaled_dot_product_attention", scaled_dot_product_attention, py::arg("query"), py::arg("key"),
         py::arg("value"), py::arg("attn_mask"), py::arg("past"), py::arg("scale"), py::arg("dropout_p"),
         py::arg("seed"), py::arg("offset"));

@@ -93,11 +93,12 @@ void require_targets(const char* op, const std::vector<int64_t>& target, int64_t
   }
 }
 
-// A loss of rows by their labels: compute(loss, dx, x, labels, reduction, rows, classes), where dx may be null.
+// A loss of rows by their labels: compute(loss, dx, x, labels, weight, reduction, rows, classes), where dx and weight
+// may be null.
 template <class Compute>
 py::tuple loss_of_rows(const char* op, const char* name, const py::array& x_array, const py::array& target_array,
                        int64_t ignore_index, const std::string& reduction_name, bool need_grad,
-                       const Compute& compute) {
+                       const std::optional<py::array>& weight_array, const Compute& compute) {
   return by_dtype(op, name, x_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
     const View<T> x = view<T>(op, name, x_array);
@@ -109,6 +110,15 @@ py::tuple loss_of_rows(const char* op, const char* name, const py::array& x_arra
       throw_value(op, std::string(name) + " " + to_string(x.shape) + " needs target " + to_string({rows}) + ", got " +
                           to_string(target.shape));
     }
+    const T* weight = nullptr;
+    if (weight_array) {
+      const View<T> given = view<T>(op, "weight", *weight_array);
+      if (given.shape != Shape{classes}) {
+        throw_value(op,
+                    "weight " + to_string(given.shape) + ", needs " + to_string({classes}) + ", one for each class");
+      }
+      weight = given.data;
+    }
     py::array_t<T> loss = empty<T>(op, reduction == ops::Reduction::none ? Shape{rows} : Shape{});
     std::optional<py::array_t<T>> dx;
     if (need_grad) dx = empty<T>(op, x.shape);
@@ -117,32 +127,33 @@ py::tuple loss_of_rows(const char* op, const char* name, const py::array& x_arra
     launch([=, x = x.data, target = target.data] {
       const std::vector<int64_t> labels = copy_of(target, rows);
       require_targets(op, labels, classes, ignore_index);
-      compute(loss_data, dx_data, x, labels.data(), reduction, rows, classes);
+      compute(loss_data, dx_data, x, labels.data(), weight, reduction, rows, classes);
     });
     return py::make_tuple(loss, dx);
   });
 }
 
 py::tuple cross_entropy(const py::array& logits, const py::array& target, int64_t ignore_index, double label_smoothing,
-                        const std::string& reduction_name, bool need_grad) {
+                        const std::string& reduction_name, bool need_grad, const std::optional<py::array>& weight) {
   constexpr const char* op = "cross_entropy";
   if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
     throw_value(op, "label_smoothing is " + std::to_string(label_smoothing) + ", needs 0..1");
   }
-  return loss_of_rows(op, "logits", logits, target, ignore_index, reduction_name, need_grad,
-                      [=](auto* loss, auto* dx, const auto* x, const int64_t* labels, ops::Reduction reduction,
-                          int64_t rows, int64_t classes) {
-                        ops::cross_entropy(loss, dx, x, labels, ignore_index, label_smoothing, reduction, rows,
+  return loss_of_rows(op, "logits", logits, target, ignore_index, reduction_name, need_grad, weight,
+                      [=](auto* loss, auto* dx, const auto* x, const int64_t* labels, const auto* weights,
+                          ops::Reduction reduction, int64_t rows, int64_t classes) {
+                        ops::cross_entropy(loss, dx, x, labels, weights, ignore_index, label_smoothing, reduction, rows,
                                            classes);
                       });
 }
 
 py::tuple nll_loss(const py::array& log_probs, const py::array& target, int64_t ignore_index,
-                   const std::string& reduction_name, bool need_grad) {
-  return loss_of_rows(
-      "nll_loss", "log_probs", log_probs, target, ignore_index, reduction_name, need_grad,
-      [=](auto* loss, auto* dx, const auto* x, const int64_t* labels, ops::Reduction reduction, int64_t rows,
-          int64_t classes) { ops::nll_loss(loss, dx, x, labels, ignore_index, reduction, rows, classes); });
+                   const std::string& reduction_name, bool need_grad, const std::optional<py::array>& weight) {
+  return loss_of_rows("nll_loss", "log_probs", log_probs, target, ignore_index, reduction_name, need_grad, weight,
+                      [=](auto* loss, auto* dx, const auto* x, const int64_t* labels, const auto* weights,
+                          ops::Reduction reduction, int64_t rows, int64_t classes) {
+                        ops::nll_loss(loss, dx, x, labels, weights, ignore_index, reduction, rows, classes);
+                      });
 }
 
 // A loss of elements: compute(loss, dx, x, target, reduction, n), where dx may be null.
@@ -204,13 +215,13 @@ void bind_loss(py::module_& m) {
   m.def("log_softmax", log_softmax, py::arg("x"));
   m.def("log_softmax_backward", log_softmax_backward, py::arg("dy"), py::arg("y"));
   m.def("cross_entropy", cross_entropy, py::arg("logits"), py::arg("target"), py::arg("ignore_index"),
-        py::arg("label_smoothing"), py::arg("reduction"), py::arg("need_grad"));
+        py::arg("label_smoothing"), py::arg("reduction"), py::arg("need_grad"), py::arg("weight") = py::none());
   bind_elementwise_loss<ops::ElementwiseLoss::mse>(m, "mse_loss");
   bind_elementwise_loss<ops::ElementwiseLoss::bce_with_logits>(m, "bce_with_logits");
   bind_elementwise_loss<ops::ElementwiseLoss::hinge>(m, "hinge_loss");
   bind_elementwise_loss<ops::ElementwiseLoss::l1>(m, "l1_loss");
   m.def("nll_loss", nll_loss, py::arg("log_probs"), py::arg("target"), py::arg("ignore_index"), py::arg("reduction"),
-        py::arg("need_grad"));
+        py::arg("need_grad"), py::arg("weight") = py::none());
   m.def("kl_div", kl_div, py::arg("x"), py::arg("target"), py::arg("log_target"), py::arg("reduction"),
         py::arg("need_grad"));
   m.def("smooth_l1_loss", smooth_l1_loss, py::arg("x"), py::arg("target"), py::arg("beta"), py::arg("reduction"),

@@ -4,6 +4,7 @@
 
 #include "kernels/table.h"
 #include "simd/math.h"
+#include "simd/pairs.h"
 #include "simd/sum.h"
 
 namespace pynn::PYNN_ISA {
@@ -171,8 +172,17 @@ void row_dots(T* dots, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t
 }
 
 template <class T>
+void rotate_pairs(T* y, const T* x, const T* cos, const T* sin, int64_t pairs) {
+  for_lanes<T>(pairs, [&](int64_t i, auto lanes) {
+    const Pairs<T> p(x + 2 * i, lanes);
+    const Vec<T> c = load(cos + i, lanes), s = load(sin + i, lanes);
+    Pairs<T>(p.left * c - p.right * s, p.right * c + p.left * s).store(y + 2 * i, lanes);
+  });
+}
+
+template <class T>
 AttentionKernels<T> table() {
-  return {bias_of_bool<T>, softmax_step<T>, softmax_finish<T>, softmax_backward<T>, row_dots<T>};
+  return {bias_of_bool<T>, softmax_step<T>, softmax_finish<T>, softmax_backward<T>, row_dots<T>, rotate_pairs<T>};
 }
 
 }  // namespace

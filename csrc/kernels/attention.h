@@ -1,4 +1,5 @@
-// The softmax of attention, forward and backward, on tiles of scores; the products around it are gemm's.
+// The softmax of attention, forward and backward, on tiles of scores; the products around it are gemm's. The rotation
+// that tells queries and keys their positions.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +33,9 @@ struct AttentionKernels {
                            int64_t rows, int64_t cols);
   // dots[rows] = sum over the columns of a b
   void (*row_dots)(T* dots, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t rows, int64_t cols);
+
+  // y[2 pairs]: each pair (a, b) of neighbours in x becomes (a cos - b sin, b cos + a sin); cos, sin [pairs]
+  void (*rotate_pairs)(T* y, const T* x, const T* cos, const T* sin, int64_t pairs);
 };
 
 }  // namespace pynn

@@ -111,24 +111,30 @@ double cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target
     log_in_place(log_sum, count);
     for (int r = 0; r < count; ++r, logits += cols) {
       const bool ignored = target[r] == terms.ignore_index;
+      const T* weight = terms.weight;
+      const T confidence = terms.confidence * (weight != nullptr && !ignored ? weight[target[r]] : T(1));
       T row_loss = 0;
       if (!ignored) {
-        row_loss = terms.confidence * (log_sum[r] - (logits[target[r]] - largest[r]));
+        row_loss = confidence * (log_sum[r] - (logits[target[r]] - largest[r]));
         if (terms.uniform != T(0)) {
-          const double shifted =
-              sum_terms<T>(cols, [&](int64_t j, auto lanes) { return load(logits + j, lanes) - Vec<T>(largest[r]); });
-          row_loss += terms.uniform * (static_cast<T>(cols) * log_sum[r] - static_cast<T>(shifted));
+          const double shifted = sum_terms<T>(cols, [&](int64_t j, auto lanes) {
+            const Vec<T> x = load(logits + j, lanes) - Vec<T>(largest[r]);
+            return weight != nullptr ? load(weight + j, lanes) * x : x;
+          });
+          row_loss += terms.uniform * (terms.weight_sum * log_sum[r] - static_cast<T>(shifted));
         }
       }
       total += static_cast<double>(row_loss);
       if (loss != nullptr) loss[r] = row_loss;
       if (dlogits == nullptr) continue;
-      // d loss / d logits = softmax - (confidence onehot + uniform)
-      const Vec<T> factor(terms.scale / sum[r]), offset(-terms.scale * terms.uniform);
+      // d loss / d logits = total softmax - (confidence onehot + uniform weight), of which total is the sum
+      const T total_weight = weight != nullptr ? confidence + terms.uniform * terms.weight_sum : T(1);
+      const Vec<T> factor(terms.scale * total_weight / sum[r]), offset(-terms.scale * terms.uniform);
       for_lanes<T>(cols, [&](int64_t j, auto lanes) {
-        store(dlogits + j, ignored ? Vec<T>::zero() : fma(load(dlogits + j, lanes), factor, offset), lanes);
+        const Vec<T> from = weight != nullptr ? load(weight + j, lanes) * offset : offset;
+        store(dlogits + j, ignored ? Vec<T>::zero() : fma(load(dlogits + j, lanes), factor, from), lanes);
       });
-      if (!ignored) dlogits[target[r]] -= terms.scale * terms.confidence;
+      if (!ignored) dlogits[target[r]] -= terms.scale * confidence;
       dlogits += cols;
     }
     target += count;

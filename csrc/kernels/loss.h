@@ -5,11 +5,14 @@
 
 namespace pynn {
 
-// The target distribution of a row is `confidence` on its label plus `uniform` on every class; gradients are multiplied
-// by `scale`. Rows whose target is `ignore_index` give zeros.
+// The target distribution of a row is `confidence` on its label plus `uniform` on every class, each times the weight of
+// the class, which add up to weight_sum (null: 1 for every class); gradients are multiplied by `scale`. Rows whose
+// target is `ignore_index` give zeros.
 template <class T>
 struct CrossEntropyTerms {
   T confidence, uniform, scale;
+  const T* weight;
+  T weight_sum;
   int64_t ignore_index;
 };
 

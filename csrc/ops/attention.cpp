@@ -1,5 +1,6 @@
 #include "ops/attention.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -98,6 +99,22 @@ void attention(Heads<T> y, T* lse, const AttentionArguments<T>& a) {
   });
 }
 
+template <class T>
+void rotate_pairs(T* y, const T* x, const T* cos, const T* sin, int64_t sequences, int64_t rows, int64_t pairs) {
+  constexpr int64_t kGrain = 8192;  // pairs, so that a second thread pays
+  if (rows * pairs == 0) return;
+  parallel_ranges(sequences * rows, ceil_div(kGrain, pairs), [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t row = begin % rows, count = std::min(rows - row, end - begin);
+      kernels<T>().attention.rotate_pairs(y + 2 * begin * pairs, x + 2 * begin * pairs, cos + row * pairs,
+                                          sin + row * pairs, count * pairs);
+      begin += count;
+    }
+  });
+}
+
+template void rotate_pairs(float*, const float*, const float*, const float*, int64_t, int64_t, int64_t);
+template void rotate_pairs(double*, const double*, const double*, const double*, int64_t, int64_t, int64_t);
 template void attention(Heads<float>, float*, const AttentionArguments<float>&);
 template void attention(Heads<double>, double*, const AttentionArguments<double>&);
 

@@ -45,4 +45,9 @@ template <class T>
 void attention_backward(Heads<T> dquery, Heads<T> dkey, Heads<T> dvalue, Heads<const T> dy, Heads<const T> y,
                         const T* lse, const AttentionArguments<T>& a);
 
+// y, x [sequences, rows, 2 pairs]; cos, sin [rows, pairs]: each pair (a, b) of neighbours in a row becomes
+// (a cos - b sin, b cos + a sin). With -sin it is its own transpose.
+template <class T>
+void rotate_pairs(T* y, const T* x, const T* cos, const T* sin, int64_t sequences, int64_t rows, int64_t pairs);
+
 }  // namespace pynn::ops

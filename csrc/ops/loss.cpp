@@ -1,6 +1,7 @@
 #include "ops/loss.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
@@ -44,6 +45,15 @@ void reduce_loss(T* loss, T* dx, const T* x, const T* target, Reduction reductio
   if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(n) : sum);
 }
 
+// What the mean divides by.
+template <class T>
+double weight_of_rows(const int64_t* target, const T* weight, int64_t ignore_index, int64_t rows) {
+  if (weight == nullptr) return static_cast<double>(rows - std::count(target, target + rows, ignore_index));
+  double sum = 0;
+  for (int64_t i = 0; i < rows; ++i) sum += target[i] != ignore_index ? static_cast<double>(weight[target[i]]) : 0;
+  return sum;
+}
+
 }  // namespace
 
 template <class T>
@@ -69,41 +79,47 @@ void log_softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t 
 }
 
 template <class T>
-void cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, int64_t ignore_index,
+void cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, const T* weight, int64_t ignore_index,
                    double label_smoothing, Reduction reduction, int64_t rows, int64_t cols) {
-  const int64_t kept = rows - std::count(target, target + rows, ignore_index);
+  const double counted = weight_of_rows(target, weight, ignore_index, rows);
+  double weight_sum = static_cast<double>(cols);
+  if (weight != nullptr) weight_sum = std::accumulate(weight, weight + cols, 0.0);
   const bool mean = reduction == Reduction::mean, each = reduction == Reduction::none;
-  const CrossEntropyTerms<T> terms{
-      static_cast<T>(1 - label_smoothing), static_cast<T>(cols > 0 ? label_smoothing / static_cast<double>(cols) : 0),
-      static_cast<T>(mean && kept > 0 ? 1.0 / static_cast<double>(kept) : 1.0), ignore_index};
+  const CrossEntropyTerms<T> terms{static_cast<T>(1 - label_smoothing),
+                                   static_cast<T>(cols > 0 ? label_smoothing / static_cast<double>(cols) : 0),
+                                   static_cast<T>(mean && counted != 0 ? 1 / counted : 1.0),
+                                   weight,
+                                   static_cast<T>(weight_sum),
+                                   ignore_index};
   const double sum = sum_chunks(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
     return kernels<T>().loss.cross_entropy(each ? loss + begin : nullptr,
                                            dlogits != nullptr ? dlogits + begin * cols : nullptr, logits + begin * cols,
                                            target + begin, terms, end - begin, cols);
   });
-  if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(kept) : sum);
+  if (!each) *loss = static_cast<T>(mean ? sum / counted : sum);
 }
 
 template <class T>
-void nll_loss(T* loss, T* dlog_probs, const T* log_probs, const int64_t* target, int64_t ignore_index,
+void nll_loss(T* loss, T* dlog_probs, const T* log_probs, const int64_t* target, const T* weight, int64_t ignore_index,
               Reduction reduction, int64_t rows, int64_t cols) {
-  const int64_t kept = rows - std::count(target, target + rows, ignore_index);
+  const double counted = weight_of_rows(target, weight, ignore_index, rows);
   const bool mean = reduction == Reduction::mean, each = reduction == Reduction::none;
-  const T slope = static_cast<T>(mean && kept > 0 ? -1.0 / static_cast<double>(kept) : -1.0);
+  const T slope = static_cast<T>(mean && counted != 0 ? -1 / counted : -1.0);
   const double sum = sum_chunks(rows, rows_of_chunk(cols), [&](int64_t begin, int64_t end) {
     double part = 0;
     if (dlog_probs != nullptr) std::fill(dlog_probs + begin * cols, dlog_probs + end * cols, T(0));
     for (int64_t i = begin; i < end; ++i) {
       const bool ignored = target[i] == ignore_index;
       const int64_t at = ignored ? 0 : i * cols + target[i];
-      const T row_loss = ignored ? T(0) : -log_probs[at];
+      const T row_weight = weight != nullptr && !ignored ? weight[target[i]] : T(1);
+      const T row_loss = ignored ? T(0) : -row_weight * log_probs[at];
       part += static_cast<double>(row_loss);
       if (each) loss[i] = row_loss;
-      if (dlog_probs != nullptr && !ignored) dlog_probs[at] = slope;
+      if (dlog_probs != nullptr && !ignored) dlog_probs[at] = slope * row_weight;
     }
     return part;
   });
-  if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(kept) : sum);
+  if (!each) *loss = static_cast<T>(mean ? sum / counted : sum);
 }
 
 template <class T>
@@ -132,8 +148,9 @@ void smooth_l1_loss(T* loss, T* dx, const T* x, const T* target, double beta, Re
   template void softmax_backward(T*, const T*, const T*, int64_t, int64_t);                                    \
   template void log_softmax(T*, const T*, int64_t, int64_t);                                                   \
   template void log_softmax_backward(T*, const T*, const T*, int64_t, int64_t);                                \
-  template void cross_entropy(T*, T*, const T*, const int64_t*, int64_t, double, Reduction, int64_t, int64_t); \
-  template void nll_loss(T*, T*, const T*, const int64_t*, int64_t, Reduction, int64_t, int64_t);              \
+  template void cross_entropy(T*, T*, const T*, const int64_t*, const T*, int64_t, double, Reduction, int64_t, \
+                              int64_t);                                                                        \
+  template void nll_loss(T*, T*, const T*, const int64_t*, const T*, int64_t, Reduction, int64_t, int64_t);    \
   template void smooth_l1_loss(T*, T*, const T*, const T*, double, Reduction, int64_t);                        \
   template void elementwise_loss(ElementwiseLoss, T*, T*, const T*, const T*, Reduction, int64_t);
 PYNN_INSTANTIATE(float)

@@ -97,4 +97,14 @@ void attention_backward(double* dquery, double* dkey, double* dvalue, const T* d
   }
 }
 
+// y, x [rows, 2 pairs]; cos, sin [rows, pairs]
+template <class T>
+void rotate_pairs(double* y, const T* x, const T* cos, const T* sin, int64_t rows, int64_t pairs) {
+  for (int64_t i = 0; i < rows * pairs; ++i) {
+    const double a = double(x[2 * i]), b = double(x[2 * i + 1]), c = double(cos[i]), s = double(sin[i]);
+    y[2 * i] = a * c - b * s;
+    y[2 * i + 1] = b * c + a * s;
+  }
+}
+
 }  // namespace pynn::reference

@@ -41,15 +41,21 @@ void softmax_backward(double* dx, const T* dy, const double* log_y, int64_t rows
 
 // loss[rows] and its gradient dlogits[rows, cols], not reduced
 template <class T>
-void cross_entropy(double* loss, double* dlogits, const T* logits, const int64_t* target, int64_t ignore_index,
-                   double smoothing, int64_t rows, int64_t cols) {
+void cross_entropy(double* loss, double* dlogits, const T* logits, const int64_t* target, const T* weight,
+                   int64_t ignore_index, double smoothing, int64_t rows, int64_t cols) {
   log_softmax(dlogits, logits, rows, cols);
   for (int64_t i = 0; i < rows; ++i, dlogits += cols) {
+    const bool ignored = target[i] == ignore_index;
+    const auto q = [&](int64_t j) {
+      const double even = smoothing / static_cast<double>(cols) + (j == target[i] ? 1 - smoothing : 0);
+      return even * (weight != nullptr ? static_cast<double>(weight[j]) : 1);
+    };
+    double total = 0;
+    for (int64_t j = 0; j < cols; ++j) total += q(j);
     loss[i] = 0;
     for (int64_t j = 0; j < cols; ++j) {
-      const double q = smoothing / static_cast<double>(cols) + (j == target[i] ? 1 - smoothing : 0);
-      if (target[i] != ignore_index) loss[i] -= q * dlogits[j];
-      dlogits[j] = target[i] != ignore_index ? std::exp(dlogits[j]) - q : 0;
+      if (!ignored) loss[i] -= q(j) * dlogits[j];
+      dlogits[j] = ignored ? 0 : total * std::exp(dlogits[j]) - q(j);
     }
   }
 }

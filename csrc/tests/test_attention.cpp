@@ -98,3 +98,30 @@ TEST_CASE_TEMPLATE("the kernels' exponential is exact at 0 and vanishes far belo
   CHECK(y[0] == doctest::Approx(1.5).epsilon(1e-6));
   CHECK(s[1] == 0);  // not seen
 }
+
+TEST_CASE_TEMPLATE("rotate_pairs equals the naive one, and its inverse takes it back", T, float, double) {
+  for (const int64_t sequences : {1, 3}) {
+    for (const int64_t rows : {1, 5, 260}) {
+      for (const int64_t pairs : {1, 3, 8, 16, 17, 33, 64}) {
+        const int64_t n = sequences * rows * 2 * pairs;
+        const Guarded<T> x = random_array<T>(n), angle = random_array<T>(rows * pairs, -9, 9);
+        Guarded<T> y(n), back(n), cos(angle.size()), sin(angle.size()), minus(angle.size());
+        for (int64_t i = 0; i < angle.size(); ++i) {
+          cos[i] = std::cos(angle[i]);
+          sin[i] = std::sin(angle[i]);
+          minus[i] = -sin[i];
+        }
+        Guarded<double> want(n), same(n);
+        for (int64_t s = 0; s < sequences; ++s) {
+          const int64_t at = s * rows * 2 * pairs;
+          reference::rotate_pairs(want.data() + at, x.data() + at, cos.data(), sin.data(), rows, pairs);
+        }
+        for (int64_t i = 0; i < n; ++i) same[i] = double(x[i]);
+        ops::rotate_pairs(y.data(), x.data(), cos.data(), sin.data(), sequences, rows, pairs);
+        check_close(y, want, rounding<T>(2, 1), "rotate_pairs");
+        ops::rotate_pairs(back.data(), y.data(), cos.data(), minus.data(), sequences, rows, pairs);
+        check_close(back, same, rounding<T>(6, 1), "and back");
+      }
+    }
+  }
+}

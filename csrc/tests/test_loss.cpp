@@ -89,31 +89,32 @@ TEST_CASE_TEMPLATE("cross_entropy equals the naive one for all reductions", T, f
   for (const int64_t rows : {1, 5, 33, 128}) {
     for (const int64_t cols : {1, 2, 7, 8, 9, 10, 16, 17, 33, 100, 5000}) {
       for (const double smoothing : {0.0, 0.1, 1.0}) {
-        const Guarded<T> logits = random_array<T>(rows * cols, -9, 9);
+        const Guarded<T> logits = random_array<T>(rows * cols, -9, 9), weights = random_array<T>(cols, 0.1, 2);
+        const T* weight = rows == 5 || rows == 128 ? weights.data() : nullptr;
         const Guarded<int64_t> target = random_target(rows, cols, ignore);
         Guarded<double> want(rows), want_d(rows * cols);
-        reference::cross_entropy(want.data(), want_d.data(), logits.data(), target.data(), ignore, smoothing, rows,
-                                 cols);
+        reference::cross_entropy(want.data(), want_d.data(), logits.data(), target.data(), weight, ignore, smoothing,
+                                 rows, cols);
         double kept = 0, sum = 0;
         for (int64_t i = 0; i < rows; ++i) {
-          kept += target[i] != ignore;
+          if (target[i] != ignore) kept += weight != nullptr ? double(weight[target[i]]) : 1;
           sum += want[i];
         }
         Guarded<T> loss(rows), total(1), d(rows * cols);
-        ops::cross_entropy(loss.data(), d.data(), logits.data(), target.data(), ignore, smoothing, ops::Reduction::none,
-                           rows, cols);
-        check_close(loss, want, rounding<T>(20, 20), "losses");
-        check_close(d, want_d, rounding<T>(8 + double(cols) / 16, 2), "dlogits");
+        ops::cross_entropy(loss.data(), d.data(), logits.data(), target.data(), weight, ignore, smoothing,
+                           ops::Reduction::none, rows, cols);
+        check_close(loss, want, rounding<T>(20, 40), "losses");
+        check_close(d, want_d, rounding<T>(8 + double(cols) / 16, 4), "dlogits");
 
-        ops::cross_entropy(total.data(), static_cast<T*>(nullptr), logits.data(), target.data(), ignore, smoothing,
-                           ops::Reduction::sum, rows, cols);
+        ops::cross_entropy(total.data(), static_cast<T*>(nullptr), logits.data(), target.data(), weight, ignore,
+                           smoothing, ops::Reduction::sum, rows, cols);
         check_close(total, Guarded<double>(1, sum), rounding<T>(20, 20 * kept), "sum");
 
-        ops::cross_entropy(total.data(), d.data(), logits.data(), target.data(), ignore, smoothing,
+        ops::cross_entropy(total.data(), d.data(), logits.data(), target.data(), weight, ignore, smoothing,
                            ops::Reduction::mean, rows, cols);
         for (int64_t i = 0; i < want_d.size(); ++i) want_d[i] /= kept;
         check_close(total, Guarded<double>(1, sum / kept), rounding<T>(20, 20), "mean");
-        check_close(d, want_d, rounding<T>(8 + double(cols) / 16, 2 / kept), "dlogits of the mean");
+        check_close(d, want_d, rounding<T>(8 + double(cols) / 16, 4 / kept), "dlogits of the mean");
       }
     }
   }
@@ -123,7 +124,8 @@ TEST_CASE_TEMPLATE("cross_entropy of ignored rows alone has mean NaN and no grad
   const Guarded<T> logits(6, T(1));
   const Guarded<int64_t> target(2, -100);
   Guarded<T> loss(1), d(6, T(5));
-  ops::cross_entropy(loss.data(), d.data(), logits.data(), target.data(), -100, 0.0, ops::Reduction::mean, 2, 3);
+  ops::cross_entropy<T>(loss.data(), d.data(), logits.data(), target.data(), nullptr, -100, 0.0, ops::Reduction::mean,
+                        2, 3);
   CHECK(std::isnan(loss[0]));
   check_close(d, Guarded<double>(6), 0, "dlogits");
 }
@@ -183,27 +185,29 @@ TEST_CASE_TEMPLATE("smooth_l1_loss equals the naive one", T, float, double) {
 TEST_CASE_TEMPLATE("nll_loss takes the label's entry of each row that is not ignored", T, float, double) {
   for (const int64_t rows : {1, 5, 129}) {
     for (const int64_t cols : {1, 7, 5000}) {
-      const Guarded<T> x = random_array<T>(rows * cols, -9, 0);
+      const Guarded<T> x = random_array<T>(rows * cols, -9, 0), weights = random_array<T>(cols, 0.1, 2);
+      const T* weight = rows == 5 ? weights.data() : nullptr;
       const Guarded<int64_t> target = random_target(rows, cols, -100);
       Guarded<double> want(rows), want_d(rows * cols);
       double kept = 0, sum = 0;
       for (int64_t i = 0; i < rows; ++i) {
         if (target[i] == -100) continue;
-        sum += want[i] = -double(x[i * cols + target[i]]);
-        want_d[i * cols + target[i]] = -1;
-        ++kept;
+        const double row_weight = weight != nullptr ? double(weight[target[i]]) : 1;
+        sum += want[i] = -row_weight * double(x[i * cols + target[i]]);
+        want_d[i * cols + target[i]] = -row_weight;
+        kept += row_weight;
       }
       Guarded<T> loss(rows), total(1), d(rows * cols, T(5));
-      ops::nll_loss(loss.data(), d.data(), x.data(), target.data(), -100, ops::Reduction::none, rows, cols);
-      check_close(loss, want, 0, "losses");
+      ops::nll_loss(loss.data(), d.data(), x.data(), target.data(), weight, -100, ops::Reduction::none, rows, cols);
+      check_close(loss, want, weight != nullptr ? rounding<T>(1, 18) : 0, "losses");
       check_close(d, want_d, 0, "dlog_probs");
-      ops::nll_loss(total.data(), static_cast<T*>(nullptr), x.data(), target.data(), -100, ops::Reduction::sum, rows,
-                    cols);
-      check_close(total, Guarded<double>(1, sum), rounding<T>(1, sum), "sum");
-      ops::nll_loss(total.data(), d.data(), x.data(), target.data(), -100, ops::Reduction::mean, rows, cols);
+      ops::nll_loss(total.data(), static_cast<T*>(nullptr), x.data(), target.data(), weight, -100, ops::Reduction::sum,
+                    rows, cols);
+      check_close(total, Guarded<double>(1, sum), rounding<T>(2, sum), "sum");
+      ops::nll_loss(total.data(), d.data(), x.data(), target.data(), weight, -100, ops::Reduction::mean, rows, cols);
       for (int64_t i = 0; i < want_d.size(); ++i) want_d[i] /= kept;
-      check_close(total, Guarded<double>(1, sum / kept), rounding<T>(1, sum / kept), "mean");
-      check_close(d, want_d, rounding<T>(1, 1 / kept), "dlog_probs of the mean");
+      check_close(total, Guarded<double>(1, sum / kept), rounding<T>(2, sum / kept), "mean");
+      check_close(d, want_d, rounding<T>(2, 2 / kept), "dlog_probs of the mean");
     }
   }
 }

@@ -5,7 +5,7 @@ shapes that do not fit.
 """
 
 from pynn.functional.activations import elu, silu, softplus
-from pynn.functional.attention import scaled_dot_product_attention, self_attention
+from pynn.functional.attention import rotary_embedding, scaled_dot_product_attention, self_attention
 from pynn.functional.conv import avg_pool2d, conv1d, conv2d, conv2d_max_pool2d, global_avg_pool2d, max_pool2d
 from pynn.functional.elementwise import (
     abs,
@@ -114,6 +114,7 @@ __all__ = [
     "reshape",
     "rnn",
     "rnn_cell",
+    "rotary_embedding",
     "scaled_dot_product_attention",
     "self_attention",
     "sigmoid",

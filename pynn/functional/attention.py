@@ -1,8 +1,9 @@
-"""Attention, computed blockwise: memory grows with the length, not with its square."""
+"""Attention, computed blockwise: memory grows with the length, not with its square. Positions as rotations."""
 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, n
 from pynn.tape import record
 from pynn.tensor import Tensor
 
-__all__ = ["scaled_dot_product_attention", "self_attention"]
+__all__ = ["rotary_embedding", "scaled_dot_product_attention", "self_attention"]
 
 
 def scaled_dot_product_attention(
@@ -140,6 +141,63 @@ def self_attention(
         return (_core.self_attention_backward(dy, y, lse, x, num_heads, *how),)
 
     return record(name, y, (qkv,), backward, (qkv,), saves_output=True)
+
+
+def rotary_embedding(x: Input, start: int = 0, base: float = 10000.0) -> Tensor:
+    """Turn queries or keys by angles that grow with their position (Su et al. 2021, RoFormer, arXiv:2104.09864).
+
+    The product of a query and a key then depends on their distance alone. Pair i of neighbours, features 2i and 2i + 1,
+    is turned by position · base^(-2i / E), as in the paper; programs that pair feature i with E / 2 + i need their
+    features in the other order.
+
+    Parameters
+    ----------
+    x
+        Shape [..., L, E] with an even E: positions start … start + L - 1.
+    start
+        Position of the first row: what a generator has behind it.
+    base
+        Angles reach from 1 down to almost 1 / base for each position.
+
+    Returns
+    -------
+    Tensor
+        The shape of `x`.
+
+    Raises
+    ------
+    ValueError
+        If x has fewer than two axes or an odd E, start is negative, or base is not a positive number.
+
+    Examples
+    --------
+    >>> import pynn
+    >>> pynn.functional.rotary_embedding(pynn.tensor([[1.0, 0.0], [1.0, 0.0]])).numpy().round(2)  # cos and sin of 0, 1
+    array([[1.  , 0.  ],
+           [0.54, 0.84]], dtype=float32)
+    """
+    name = "rotary_embedding"
+    x = as_tensor(x)
+    start, base = integer(name, "start", start), number(name, "base", base)
+    shape = x.data.shape
+    if len(shape) < 2 or shape[-1] % 2:
+        raise ValueError(f"{name}: x {list(shape)} needs the shape [..., L, E] with an even E")
+    if start < 0 or not 0 < base < math.inf:
+        raise ValueError(f"{name}: start {start} and base {base} need at least 0 and a positive number")
+    cos, sin, minus_sin = _turns(start, *shape[-2:], base, x.data.dtype)
+
+    def backward(dy: Array) -> Gradients:
+        return (_core.rotate_pairs(dy, cos, minus_sin),)
+
+    return record(name, _core.rotate_pairs(x.data, cos, sin), (x,), backward)
+
+
+@lru_cache(maxsize=64)  # all layers and steps use the same; a generator's are short
+def _turns(start: int, length: int, features: int, base: float, dtype: np.dtype[np.floating]) -> tuple[Array, ...]:
+    """Cosines, sines and their negatives [length, features / 2], rounded once."""
+    rates = base ** (-np.arange(0, features, 2) / max(1, features))
+    angles = np.arange(start, start + length)[:, None] * rates
+    return tuple(f.astype(dtype) for f in (np.cos(angles), np.sin(angles), -np.sin(angles)))
 
 
 def _mask(name: str, attn_mask: Input | None, shape: tuple[int, ...]) -> Array | None:

@@ -88,6 +88,7 @@ def cross_entropy(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
+    weight: Input | None = None,
 ) -> Tensor:
     """Return the cross-entropy between softmax(logits) and integer classes.
 
@@ -103,11 +104,16 @@ def cross_entropy(
         Weight in 0 … 1 of the uniform distribution mixed into the target (Szegedy et al. 2016).
     reduction
         "mean" over the targets that count, "sum", or "none" (the shape of `target`).
+    weight
+        What each class counts, shape [C], of the dtype of `logits`; 1 each if None. It multiplies the loss, the mean is
+        divided by the sum of the targets' weights, as in PyTorch. It takes no gradient.
 
     Raises
     ------
     TypeError
-        If target does not hold integers.
+        If target does not hold integers, or weight is of another dtype.
+    ValueError
+        If shapes do not fit, or an option is none of its values.
     IndexError
         If a class is out of range.
 
@@ -121,16 +127,23 @@ def cross_entropy(
     label_smoothing = number("cross_entropy", "label_smoothing", label_smoothing)
 
     def rows(x: Array, labels: Array, need_grad: bool) -> tuple[Array, Array | None]:
-        return _core.cross_entropy(x, labels, ignore_index, label_smoothing, reduction, need_grad)
+        return _core.cross_entropy(x, labels, ignore_index, label_smoothing, reduction, need_grad, *weights)
 
     ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
+    weights = _class_weights("cross_entropy", weight)
     return _loss_of_rows("cross_entropy", "logits", rows, logits, target, reduction)
 
 
-def nll_loss(log_probs: Input, target: Input, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+def nll_loss(
+    log_probs: Input,
+    target: Input,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    weight: Input | None = None,
+) -> Tensor:
     """Return the negative log-likelihood -log_probs[target] of integer classes: `cross_entropy` after `log_softmax`.
 
-    Shapes, `ignore_index`, `reduction` and errors are those of `cross_entropy`, which is quicker for both steps in one.
+    Shapes, options and errors are those of `cross_entropy`, which is quicker for both steps in one.
 
     >>> import pynn, numpy as np
     >>> log_probs = pynn.functional.log_softmax(pynn.tensor([[0.0, 0.0]]))
@@ -139,10 +152,22 @@ def nll_loss(log_probs: Input, target: Input, ignore_index: int = -100, reductio
     """
     ignore_index = integer("nll_loss", "ignore_index", ignore_index)
 
+    weights = _class_weights("nll_loss", weight)
+
     def rows(x: Array, labels: Array, need_grad: bool) -> tuple[Array, Array | None]:
-        return _core.nll_loss(x, labels, ignore_index, reduction, need_grad)
+        return _core.nll_loss(x, labels, ignore_index, reduction, need_grad, *weights)
 
     return _loss_of_rows("nll_loss", "log_probs", rows, log_probs, target, reduction)
+
+
+def _class_weights(op: str, weight: Input | None) -> tuple[Array, ...]:
+    """The core's last argument, if it is given."""
+    if weight is None:
+        return ()
+    weight = as_tensor(weight)
+    if weight.requires_grad:
+        raise ValueError(f"{op}: weight takes no gradient; pass weight.detach()")
+    return (weight.data,)
 
 
 def _loss_of_rows(

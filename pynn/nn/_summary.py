@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pynn.nn.attention import MultiheadAttention
 from pynn.nn.layers import Conv1d, Conv2d, Linear
 from pynn.nn.module import Module, Parameter
+from pynn.nn.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
+from pynn.nn.resize import ConvTranspose2d
 from pynn.tape import no_grad
 from pynn.tensor import Tensor
 
@@ -21,7 +24,7 @@ class LayerSummary:
 
     name: str
     type: str
-    output_shape: tuple[int, ...] | None  # None: the output is not a tensor
+    output_shape: tuple[int, ...] | None  # of the first of several outputs; None: it is not a tensor
     parameters: int
     multiply_adds: int
 
@@ -74,8 +77,9 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     Returns
     -------
     Summary
-        Multiply-adds count the products of Linear (in · out per row) and of Conv1d and Conv2d (in/groups · kernel size
-        per output).
+        Multiply-adds count the products of Linear (in · out per row), of convolutions (in/groups · kernel size per
+        output), of recurrent layers (their weights at each step; integers choose columns and cost no product) and of
+        attention (its projections, and keys and values for each query, also where a mask hides them).
 
     Examples
     --------
@@ -94,10 +98,10 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     layers: list[LayerSummary] = []
 
     def record(module: Module, args: tuple[Any, ...], y: Any) -> None:
-        shape = tuple(y.shape) if isinstance(y, Tensor) else None
-        layers.append(
-            LayerSummary(names[module], type(module).__name__, shape, _own_size(module), _multiply_adds(module, shape))
-        )
+        first = y[0] if isinstance(y, tuple) and y else y
+        shape = tuple(first.shape) if isinstance(first, Tensor) else None
+        products = _multiply_adds(module, args, shape)
+        layers.append(LayerSummary(names[module], type(module).__name__, shape, _own_size(module), products))
 
     # A module with children but no parameters of its own says nothing that its children do not.
     shown = [module for module in names if _own_size(module) or not list(module.children())]
@@ -120,10 +124,27 @@ def _own_size(module: Module) -> int:
     return sum(value.size for value in module._own_state().values() if isinstance(value, Parameter))
 
 
-def _multiply_adds(module: Module, y_shape: tuple[int, ...] | None) -> int:
-    """Return the number of products for an output of this shape: each output value is a dot product."""
-    if y_shape is not None and isinstance(module, Linear):
+def _multiply_adds(module: Module, args: tuple[Any, ...], y_shape: tuple[int, ...] | None) -> int:
+    """Return the number of products of one call."""
+    if y_shape is None or not args:
+        return 0
+    x: tuple[int, ...] = tuple(args[0].shape)
+    if isinstance(module, Linear):
         return math.prod(y_shape) * module.in_features
-    if y_shape is not None and isinstance(module, Conv1d | Conv2d):
+    if isinstance(module, Conv1d | Conv2d):  # each output is a dot product
         return math.prod(y_shape) * math.prod(module.weight.shape[1:])
+    if isinstance(module, ConvTranspose2d):  # each input is multiplied with a filter
+        return math.prod(x) * math.prod(module.weight.shape[1:])
+    if isinstance(module, RNN | LSTM | GRU | RNNCell | LSTMCell | GRUCell):
+        indices = args[0].dtype.kind in "iu"
+        steps = math.prod(x if indices else x[:-1])
+        free = ("weight_ih", "weight_ih_l0", "weight_ih_l0_reverse") if indices else ()
+        weights = (p.size for name, p in module.named_parameters() if name.startswith("weight") and name not in free)
+        return steps * sum(weights)
+    if isinstance(module, MultiheadAttention):
+        key: tuple[int, ...] = tuple(args[1].shape) if len(args) > 1 and args[1] is not None else x
+        batch = 1 if len(x) == 2 else x[0 if module.batch_first else 1]
+        queries, keys = math.prod(x[:-1]), math.prod(key[:-1])
+        width = module.embed_dim
+        return (queries + 2 * keys) * width**2 + 2 * queries * keys // max(1, batch) * width
     return 0

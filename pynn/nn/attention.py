@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import numpy as np
@@ -143,10 +144,11 @@ class MultiheadAttention(Module):
         key_padding_mask: Tensor | Array | None = None,
         need_weights: bool = False,
         attn_mask: Tensor | Array | None = None,
+        average_attn_weights: bool = True,
         is_causal: bool = False,
         cache: KeyValueCache | None = None,
-    ) -> tuple[Tensor, None]:
-        """Return the outputs, and None where PyTorch can return the weights.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the outputs, and the weights with which each query sees the keys, or None.
 
         Parameters
         ----------
@@ -157,16 +159,18 @@ class MultiheadAttention(Module):
             [N, S]: True (or -infinity) hides a key from all queries, the opposite of
             `F.scaled_dot_product_attention`'s.
         need_weights
-            True is refused: the weights are never stored. (PyTorch's default is True.)
+            True also returns the weights, before dropout: they are computed a second time, for the outputs do without
+            storing them. (PyTorch's default is True.)
         attn_mask
             [L, S] or [N num_heads, L, S]: True (or -infinity) hides a key from a query.
+        average_attn_weights
+            The weights are the mean over the heads, [N, L, S]; else those of each head, [N, num_heads, L, S]. Of one
+            sequence, both are without N. A query that sees no key has weights of 0.
         is_causal
             Query i sees keys 0 … i; PyTorch wants the mask as well, here it is not needed.
         cache
             Takes the keys and values of the new tokens in, and attends causally to all it holds. Self-attention only.
         """
-        if need_weights:
-            raise ValueError("MultiheadAttention: the weights are never stored; call with need_weights=False")
         key = query if key is None else key
         value = key if value is None else value
         same = key is query and value is query
@@ -177,9 +181,10 @@ class MultiheadAttention(Module):
         bias = self.in_proj_bias
         p = self.dropout if self.training else 0.0
         mask = self._mask(attn_mask, key_padding_mask, n, queries, keys, query.dtype)
+        weights: Tensor | None = None
         if cache is not None:
-            if not same or mask is not None:
-                raise ValueError("MultiheadAttention: a cache is for self-attention without masks")
+            if not same or mask is not None or need_weights:
+                raise ValueError("MultiheadAttention: a cache is for self-attention without masks and weights")
             qkv = F.linear(query, self.in_proj_weight, bias).data.reshape(n, queries, 3, self.num_heads, head)
             new_query, new_key, new_value = qkv.transpose(2, 0, 3, 1, 4)
             past = cache.length
@@ -189,19 +194,26 @@ class MultiheadAttention(Module):
         elif same:
             packed = F.linear(query, self.in_proj_weight, bias)
             y = F.self_attention(packed, self.num_heads, mask, p, is_causal)
+            if need_weights:
+                heads = F.transpose(F.reshape(packed, (n, queries, 3, self.num_heads, head)), (2, 0, 3, 1, 4))
+                weights = _weights(heads[0], heads[1], mask, is_causal)
         else:
-            heads = []
+            parts = []
             for i, (x, length) in enumerate(((query, queries), (key, keys), (value, keys))):
                 rows = slice(i * width, (i + 1) * width)
                 x = F.linear(x, self.in_proj_weight[rows], None if bias is None else bias[rows])
-                heads.append(F.transpose(F.reshape(x, (n, length, self.num_heads, head)), (0, 2, 1, 3)))
-            q, k, v = heads
+                parts.append(F.transpose(F.reshape(x, (n, length, self.num_heads, head)), (0, 2, 1, 3)))
+            q, k, v = parts
             y = F.scaled_dot_product_attention(q, k, v, mask, p, is_causal)
             y = F.reshape(F.transpose(y, (0, 2, 1, 3)), (n, queries, width))
+            if need_weights:
+                weights = _weights(q, k, mask, is_causal)
         y = self.out_proj(y)
+        if weights is not None and average_attn_weights:
+            weights = F.mean(weights, 1)
         if lead == 2:
-            return F.reshape(y, (queries, width)), None
-        return y if self.batch_first else F.transpose(y, (1, 0, 2)), None
+            return F.reshape(y, (queries, width)), None if weights is None else weights[0]
+        return y if self.batch_first else F.transpose(y, (1, 0, 2)), weights
 
     def _batched(self, x: Tensor) -> Tensor:
         """Return x as [N, L, embed_dim]."""
@@ -255,6 +267,24 @@ class MultiheadAttention(Module):
             f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}, bias={self.in_proj_bias is not None}, "
             f"batch_first={self.batch_first}"
         )
+
+
+def _weights(query: Tensor, key: Tensor, mask: Array | None, is_causal: bool) -> Tensor:
+    """Return the softmax [N, H, L, S] of attention, with its gradient, for a mask as `_mask` returns it."""
+    scores = F.matmul(query, key, transpose_b=True) / math.sqrt(max(1, query.shape[3]))
+    if mask is None and not is_causal:
+        return F.softmax(scores)
+    shown: Array = np.ones(scores.shape[2:], bool)
+    if is_causal:
+        shown = np.tril(shown)
+    if mask is not None and mask.dtype != bool:
+        scores = scores + np.where(mask == -np.inf, mask.dtype.type(0), mask)
+        mask = mask != -np.inf
+    shown = shown if mask is None else shown & mask
+    sees = np.any(shown, axis=-1, keepdims=True)  # a softmax of nothing would be NaN
+    hidden = np.where(shown | ~sees, 0, -np.inf).astype(scores.dtype)
+    weights: Tensor = F.softmax(scores + hidden) * sees.astype(scores.dtype)
+    return weights
 
 
 class TransformerEncoderLayer(Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pynn import functional as F
+from pynn.functional._args import Array, Input
 from pynn.nn.module import Module
 from pynn.tensor import Tensor
 
@@ -16,7 +17,20 @@ class _Loss(Module):
         self.reduction = reduction
 
 
-class CrossEntropyLoss(_Loss):
+class _ClassLoss(_Loss):
+    """A loss of integer targets, of which each class can count differently."""
+
+    def __init__(self, ignore_index: int, reduction: str, weight: Input | list[float] | None) -> None:
+        super().__init__(reduction)
+        self.ignore_index = ignore_index
+        self.weight: Array | None
+        if weight is None:
+            self.weight = None
+        else:
+            self.register_buffer("weight", (weight if isinstance(weight, Tensor) else Tensor(weight)).data)
+
+
+class CrossEntropyLoss(_ClassLoss):
     """Softmax cross-entropy of logits [N, C] and integer targets [N] in 0..C-1.
 
     Parameters
@@ -27,6 +41,8 @@ class CrossEntropyLoss(_Loss):
         Share of the target spread evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567), 0 to 1.
     reduction : {"mean", "sum", "none"}
         How the losses of the rows are combined.
+    weight : array, optional
+        What each class counts, [C]: a buffer, as in PyTorch. "mean" divides by the sum of the targets' weights.
 
     Examples
     --------
@@ -36,19 +52,24 @@ class CrossEntropyLoss(_Loss):
     2.3026
     """
 
-    def __init__(self, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean") -> None:
-        super().__init__(reduction)
+    def __init__(
+        self,
+        ignore_index: int = -100,
+        label_smoothing: float = 0.0,
+        reduction: str = "mean",
+        weight: Input | list[float] | None = None,
+    ) -> None:
+        super().__init__(ignore_index, reduction, weight)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"CrossEntropyLoss: label_smoothing is {label_smoothing}, needs 0 to 1")
-        self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Any) -> Tensor:
         """Return a scalar, or [N] for reduction "none"."""
-        return F.cross_entropy(logits, target, self.ignore_index, self.label_smoothing, self.reduction)
+        return F.cross_entropy(logits, target, self.ignore_index, self.label_smoothing, self.reduction, self.weight)
 
 
-class NLLLoss(_Loss):
+class NLLLoss(_ClassLoss):
     """-log_probs[target], for log-probabilities [N, C] and integer targets [N] in 0..C-1: behind a `LogSoftmax`.
 
     Parameters
@@ -57,6 +78,8 @@ class NLLLoss(_Loss):
         Rows with this target count neither in the loss nor in its mean.
     reduction : {"mean", "sum", "none"}
         How the losses of the rows are combined.
+    weight : array, optional
+        What each class counts, [C], as in `CrossEntropyLoss`.
 
     Examples
     --------
@@ -66,13 +89,14 @@ class NLLLoss(_Loss):
     2.0
     """
 
-    def __init__(self, ignore_index: int = -100, reduction: str = "mean") -> None:
-        super().__init__(reduction)
-        self.ignore_index = ignore_index
+    def __init__(
+        self, ignore_index: int = -100, reduction: str = "mean", weight: Input | list[float] | None = None
+    ) -> None:
+        super().__init__(ignore_index, reduction, weight)
 
     def forward(self, log_probs: Tensor, target: Any) -> Tensor:
         """Return a scalar, or [N] for reduction "none"."""
-        return F.nll_loss(log_probs, target, self.ignore_index, self.reduction)
+        return F.nll_loss(log_probs, target, self.ignore_index, self.reduction, self.weight)
 
 
 class MSELoss(_Loss):

@@ -96,3 +96,24 @@ def attention() -> None:
     far = np.full((1, 1, 1, 6), f32(-1e30))  # from all other scores, and yet the largest
     case("scaled_dot_product_attention", *x, far, None, 1.0, 0.0, 0, 0, ulps=20, scale=_forward)
     both(*(100 * a for a in x), None, None, 1.0, 0.0, 0, 0)  # no exponential overflows
+
+
+@family
+def rotations() -> None:
+    for lead, rows, pairs in (
+        ((), 1, 1),
+        ((2, 3), 5, 3),
+        ((1,), 70, 16),
+        ((3,), 2000, 17),
+        ((0, 2), 3, 4),
+        ((2,), 0, 4),
+    ):
+        x, angles = normal(*lead, rows, 2 * pairs), 9 * normal(rows, pairs)
+        case(
+            "rotate_pairs",
+            x,
+            f32(np.cos(angles)),
+            f32(np.sin(angles)),
+            ulps=2,
+            scale=lambda x, *_: np.abs(x).max(initial=0),
+        )

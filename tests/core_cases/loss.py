@@ -112,6 +112,20 @@ def softmax_and_losses() -> None:
         case("nll_loss", normal(0, 4), np.zeros(0, np.int64), -100, reduction, False)
         case("nll_loss", normal(2, 4), np.array([-100, -100]), -100, reduction, True)
 
+    for rows, classes in ((1, 1), (7, 5), (300, 33)):
+        x, target, weight = normal(rows, classes, std=4), integers(classes, rows), f32(uniform(classes))
+        target[1::3] = -100
+        counted = max(1e-3, float(np.sum(weight[target[target != -100]])))
+        for reduction in ("mean", "sum", "none"):
+            parts = 1 if reduction == "none" else rows / (counted if reduction == "mean" else 1)
+            sizes = parts * (1 + 2 * np.max(np.abs(x))), 2 / (counted if reduction == "mean" else 1)
+            ulps = 4 + sum_ulps(classes) + sum_ulps(rows)
+            for smoothing in (0.0, 0.125):
+                options = (-100, smoothing, reduction, True, weight)
+                case("cross_entropy", x, target, *options, ulps=ulps, scale=lambda *_, sizes=sizes: sizes)
+            options = (-100, reduction, True, weight)
+            case("nll_loss", x, target, *options, ulps=ulps, scale=lambda *_, sizes=sizes: sizes)
+
     def elementwise_scale(oracle_loss: Any) -> Any:
         """The sum of the absolute losses, and the gradient."""
 

@@ -102,3 +102,22 @@ self_attention.refuses(ValueError, r"^self_attention: qkv \[2, 3, 12\] with 3 he
 self_attention.refuses(ValueError, r"^self_attention: qkv \[2, 3, 12\] with 0 heads needs", normal(2, 3, 12), 0)
 self_attention.refuses(ValueError, r"^self_attention: qkv \[3, 12\]", normal(3, 12), 1)
 self_attention.refuses(ValueError, r"^self_attention: attn_mask \[4\] does not", normal(2, 3, 12), 1, normal(4))
+
+
+def _rotary(x, start=0, base=10000.0):
+    angles = np.arange(start, start + x.shape[-2])[:, None] * base ** (-np.arange(0, x.shape[-1], 2) / x.shape[-1])
+    z = (x[..., ::2] + 1j * x[..., 1::2]) * np.exp(1j * angles)
+    return np.stack([z.real, z.imag], axis=-1).reshape(x.shape)
+
+
+# Cosines and sines are rounded, then two products and their difference.
+rotary = Op("rotary_embedding", _rotary, ulps=6, cancels=True)
+for shape in ((1, 2), (5, 6), (2, 3, 7, 34), (0, 3, 4), (3, 0, 4), (2, 4, 16)):
+    rotary.sample(normal(*shape))
+    rotary.sample(normal(*shape), 11, 100.0)
+rotary.refuses(ValueError, r"^rotary_embedding: x \[3, 5\] needs the shape \[..., L, E\] with an even E", normal(3, 5))
+rotary.refuses(ValueError, r"^rotary_embedding: x \[4\] needs", normal(4))
+rotary.refuses(ValueError, r"^rotary_embedding: start -1 and base", normal(3, 4), -1)
+rotary.refuses(ValueError, r"^rotary_embedding: start 0 and base 0.0 need", normal(3, 4), 0, 0.0)
+rotary.refuses(TypeError, r"^rotary_embedding: start must be an integer", normal(3, 4), 0.5)
+rotary.refuses(TypeError, r"^rotary_embedding: base must be a number", normal(3, 4), 0, "x")

@@ -3,7 +3,7 @@
 import numpy as np
 import oracle
 
-from ops.row import Op, apart, integers, normal, signs, unit
+from ops.row import Op, apart, integers, normal, positive, signs, unit
 
 
 def _along(rows):
@@ -27,11 +27,11 @@ for op in (softmax, log_softmax):
     op.refuses(TypeError, rf"^{op.name}: axis must be an integer", normal(3), 0.5)
 
 
-def _cross_entropy(logits, target, ignore_index=-100, label_smoothing=0.0, reduction="mean"):
+def _cross_entropy(logits, target, ignore_index=-100, label_smoothing=0.0, reduction="mean", weight=None):
     rows = np.moveaxis(logits, 1, -1) if logits.ndim > 1 else logits
     rows = rows.reshape(-1, rows.shape[-1])
     loss, _ = oracle.cross_entropy(
-        rows, target.reshape(-1).astype(int), ignore_index, label_smoothing, reduction, False
+        rows, target.reshape(-1).astype(int), ignore_index, label_smoothing, reduction, False, weight
     )
     return loss.reshape(target.shape) if reduction == "none" else loss
 
@@ -41,7 +41,12 @@ def _loss_terms(x, target, *rest, **options):
 
 
 cross_entropy = Op(
-    "cross_entropy", _cross_entropy, ulps=8, cancels=True, terms=lambda x, *rest, **options: max(1, x.size)
+    "cross_entropy",
+    _cross_entropy,
+    ulps=8,
+    cancels=True,
+    terms=lambda x, *rest, **options: max(1, x.size),
+    constants=(5, "weight"),
 )
 for reduction in ("mean", "sum", "none"):
     for smoothing in (0.0, 0.1, 1.0):
@@ -53,6 +58,9 @@ for reduction in ("mean", "sum", "none"):
     cross_entropy.sample(normal(3, 4), integers(4, 3).astype(np.uint8), reduction=reduction)
     cross_entropy.sample(normal(1, 1), integers(1, 1), reduction=reduction)
     cross_entropy.sample(normal(33, 10), integers(10, 33).astype(np.int32), reduction=reduction)
+    for smoothing in (0.0, 0.1, 1.0):
+        cross_entropy.sample(normal(9, 17), integers(17, 9), 3, smoothing, reduction, positive(17))
+    cross_entropy.sample(normal(2, 3, 4), integers(3, 2, 4), reduction=reduction, weight=np.array([0.0, 2.0, 0.5]))
 cross_entropy.sample(normal(0, 4), integers(4, 0), reduction="sum")
 cross_entropy.sample(normal(0, 4), integers(4, 0), reduction="none")
 _x, _labels = normal(3, 4), np.array([0, 1, 2])
@@ -71,16 +79,25 @@ cross_entropy.refuses(TypeError, r"^cross_entropy: ignore_index must be an integ
 _wrapping = np.full(_labels.shape, 2**64 - 100, np.uint64)  # -100 as int64: would be ignored
 cross_entropy.refuses(IndexError, r"^cross_entropy: target has 18446744073709551516, needs at most", _x, _wrapping)
 cross_entropy.refuses(ValueError, r"^cross_entropy: reduction must be .*'max'", _x, _labels, reduction="max")
+cross_entropy.refuses(ValueError, r"^cross_entropy: weight \[3\], needs \[4\]", _x, _labels, weight=unit(3))
+cross_entropy.refuses(TypeError, r"^cross_entropy: weight is int64", _x, _labels, weight=np.arange(4))
 
 
-def _nll_loss(log_probs, target, ignore_index=-100, reduction="mean"):
+def _nll_loss(log_probs, target, ignore_index=-100, reduction="mean", weight=None):
     rows = np.moveaxis(log_probs, 1, -1) if log_probs.ndim > 1 else log_probs
     rows = np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]))
-    loss, _ = oracle.nll_loss(rows, target.reshape(-1).astype(int), ignore_index, reduction, False)
+    loss, _ = oracle.nll_loss(rows, target.reshape(-1).astype(int), ignore_index, reduction, False, weight)
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
-nll_loss = Op("nll_loss", _nll_loss, ulps=2, cancels=True, terms=lambda x, *rest, **options: max(1, x.size))
+nll_loss = Op(
+    "nll_loss",
+    _nll_loss,
+    ulps=2,
+    cancels=True,
+    terms=lambda x, *rest, **options: max(1, x.size),
+    constants=(4, "weight"),
+)
 for reduction in ("mean", "sum", "none"):
     nll_loss.sample(normal(7, 5), integers(5, 7), reduction=reduction)
     nll_loss.sample(normal(6, 4), np.array([0, 3, -100, 1, -100, 2]), reduction=reduction)
@@ -88,11 +105,13 @@ for reduction in ("mean", "sum", "none"):
     nll_loss.sample(normal(2, 3, 4, 5), integers(3, 2, 4, 5), reduction=reduction)
     nll_loss.sample(normal(5), integers(5), reduction=reduction)
     nll_loss.sample(normal(33, 10), integers(10, 33).astype(np.int32), reduction=reduction)
+    nll_loss.sample(normal(7, 5), integers(5, 7), 1, reduction, positive(5))
 nll_loss.sample(normal(0, 4), integers(4, 0), reduction="sum")
 nll_loss.refuses(IndexError, r"^nll_loss: .*4.*", _x, np.array([0, 4, 1]))
 nll_loss.refuses(ValueError, r"^nll_loss: log_probs \[3, 4\] and target \[2\] do not fit", _x, np.array([0, 1]))
 nll_loss.refuses(TypeError, r"^nll_loss: target must hold integers, got float", _x, unit(3))
 nll_loss.refuses(TypeError, r"^nll_loss: ignore_index must be an integer", _x, _labels, 0.5)
+nll_loss.refuses(ValueError, r"^nll_loss: weight \[2\], needs \[4\]", _x, _labels, weight=unit(2))
 nll_loss.refuses(ValueError, r"^nll_loss: reduction must be .*'max'", _x, _labels, reduction="max")
 
 

@@ -74,3 +74,8 @@ def self_attention_backward(dy, y, lse, qkv, num_heads, attn_mask, past, scale, 
     dy, y = _split(dy, 1, num_heads)[0], _split(y, 1, num_heads)[0]
     how = attn_mask, past, scale, dropout_p, seed, offset
     return _join(scaled_dot_product_attention_backward(dy, y, lse, *_split(qkv, 3, num_heads), *how))
+
+
+def rotate_pairs(x, cos, sin):
+    a, b = x[..., ::2], x[..., 1::2]
+    return np.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(x.shape)

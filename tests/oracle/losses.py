@@ -33,17 +33,24 @@ def _reduce(loss, gradient, x, reduction, count, need_grad):
     return like(loss, x), like(gradient, x) if need_grad else None
 
 
-def cross_entropy(logits, target, ignore_index, label_smoothing, reduction, need_grad):
+def _counts(target, weight, kept):
+    """What each row counts: 0 if it is ignored."""
+    return np.where(kept, 1 if weight is None else weight[np.where(kept, target, 0)], 0)
+
+
+def cross_entropy(logits, target, ignore_index, label_smoothing, reduction, need_grad, weight=None):
     rows, classes = logits.shape
     kept = target != ignore_index
     # The smoothed target distribution q [N, C]: 1 - s on the label, s / C on every class.
     q = np.full((rows, classes), np.divide(label_smoothing, classes), logits.dtype)
     q[np.arange(rows)[kept], target[kept]] += 1 - label_smoothing
+    if weight is not None:
+        q *= weight
     logp = log_softmax(logits)
     loss = np.where(kept, -np.sum(q * logp, axis=1), 0)
-    # q sums to 1, so d(-sum q log p) / dlogits = p - q.
-    dlogits = np.where(kept[:, None], np.exp(logp) - q, 0)
-    return _reduce(loss, dlogits, logits, reduction, np.sum(kept), need_grad)
+    # d(-sum q log p) / dlogits = sum(q) p - q
+    dlogits = np.where(kept[:, None], np.sum(q, axis=1, keepdims=True) * np.exp(logp) - q, 0)
+    return _reduce(loss, dlogits, logits, reduction, np.sum(_counts(target, weight, kept)), need_grad)
 
 
 def mse_loss(x, target, reduction, need_grad):
@@ -60,14 +67,15 @@ def hinge_loss(x, target, reduction, need_grad):
     return _reduce(np.maximum(margin, 0), np.where(margin <= 0, 0, -target), x, reduction, x.size, need_grad)
 
 
-def nll_loss(log_probs, target, ignore_index, reduction, need_grad):
+def nll_loss(log_probs, target, ignore_index, reduction, need_grad, weight=None):
     rows = np.arange(len(log_probs))
     kept = target != ignore_index
+    counts = _counts(target, weight, kept)
     gradient = np.zeros_like(log_probs)
-    gradient[rows[kept], target[kept]] = -1
+    gradient[rows[kept], target[kept]] = -counts[kept]
     loss = np.zeros(len(log_probs), log_probs.dtype)
-    loss[kept] = -log_probs[rows[kept], target[kept]]
-    return _reduce(loss, gradient, log_probs, reduction, np.sum(kept), need_grad)
+    loss[kept] = -counts[kept] * log_probs[rows[kept], target[kept]]
+    return _reduce(loss, gradient, log_probs, reduction, np.sum(counts), need_grad)
 
 
 def kl_div(x, target, log_target, reduction, need_grad):
