@@ -4,6 +4,7 @@
     python benchmarks/compare.py --set all --vs torch,jax,numpy --json all.json --plot all.png
     python benchmarks/compare.py --mode captured          # training steps under pynn.capture, beside compilers
     python benchmarks/compare.py --mode inference         # batches 1 and 256, beside PyTorch and ONNX Runtime
+    python benchmarks/compare.py --mode captured-inference
     python benchmarks/compare.py --mode attention         # attention forward and backward, a GPT's training step
     python benchmarks/compare.py --mode sequences         # training steps of recurrent networks
     python benchmarks/compare.py --mode gemm              # matrix products, and the share of the measured peak
@@ -44,10 +45,12 @@ from workloads import (
 import pynn
 
 COMPARED = ("eager", "torch", "compile", "jax")
+APPLIED = ("eager", "torch", "onnxruntime")
 MODES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "train": ("training step, median µs", ("torch", "jax", "numpy"), ("torch",)),  # what, possible sides, default ones
     "captured": ("captured training step, median µs", COMPARED, COMPARED),
     "inference": ("inference of a batch, median µs", ("torch", "onnxruntime"), ("torch", "onnxruntime")),
+    "captured-inference": ("captured inference of a batch, median µs", APPLIED, APPLIED),
     "attention": ("attention and a GPT's training step, median µs", ("torch",), ("torch",)),
     "sequences": ("training step of a recurrent network, median µs", ("torch",), ("torch",)),
     "gemm": ("product m x n x k, median µs", ("torch", "numpy"), ("torch",)),
@@ -97,6 +100,7 @@ def cases(args: argparse.Namespace) -> list[Any]:
     """Return the workloads that the arguments ask for."""
     lists: dict[str, list[Any]] = {
         "inference": APPLICATIONS,
+        "captured-inference": APPLICATIONS,
         "attention": ATTENTION,
         "sequences": SEQUENCES,
         "gemm": PRODUCTS,
@@ -131,7 +135,7 @@ def left_out(side: str) -> str | None:
 
 def targets(case: Any, mode: str, isa: str) -> dict[str, float]:
     """Return the ratios that a case should reach, by the other side's name."""
-    if mode in ("inference", "captured"):
+    if mode in ("inference", "captured-inference", "captured"):
         wanted = captured.targets(case.name) if mode == "captured" else dict(case.targets)
         return wanted if isa == "avx512" else {}
     target = case.target_avx2 if mode == "train" and isa == "avx2" else case.target
@@ -143,8 +147,9 @@ def measure(case: Any, args: argparse.Namespace, sides: list[str]) -> dict[str, 
     repeats, seconds = args.repeats or (9 if case in NEIGHBOURS else 15), 0.12 if case in NEIGHBOURS else 0.25
     if args.quick:
         repeats, seconds = args.repeats or 2, 0.02
-    if args.mode == "inference":
-        return inference.measure(case, sides, repeats, seconds, args.seed, args.threads)
+    if args.mode in ("inference", "captured-inference"):
+        captures = args.mode == "captured-inference"
+        return inference.measure(case, sides, repeats, seconds, args.seed, args.threads, captures)
     modules = {
         "train": training,
         "captured": captured,
@@ -225,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{case.name}: {100 * share:.0f} % of the peak, target {100 * wanted:.0f} %")
     if args.mode == "captured":
         figures["empty_us"] = captured.empty_steps(2 if args.quick else 15)
-    print_summary(figures["results"], sides, "output_difference" if args.mode == "inference" else "loss_difference")
+    print_summary(figures["results"], sides, "output_difference" if "inference" in args.mode else "loss_difference")
     if args.json:
         report.write_json(args.json, figures)
     if args.plot:

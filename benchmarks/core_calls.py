@@ -1,4 +1,4 @@
-"""What a training step asks of the core: its calls, with their multiply-adds, bytes and times."""
+"""What a step asks of the core: its calls, with their multiply-adds, bytes and times."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from pynn import _core
 
+kernel_counts = _core.kernel_counts  # itself, while the functions of the core are replaced
 WRITTEN = {"sgd_": ("params", "momentum_buffers"), "adam_": ("params", "exp_avgs", "exp_avg_sqs")}
 NO_PRODUCTS = {"embedding", "batch_norm", "batch_norm_backward", "layer_norm", "layer_norm_backward"}  # have a weight
 
@@ -47,7 +48,7 @@ def size(parts: list[Any]) -> int:
     return sum(array.nbytes for array in parts)
 
 
-def describe(name: str, arguments: dict[str, Any], result: Any) -> Call:
+def describe(name: str, arguments: dict[str, Any], result: Any, winograd: bool = False) -> Call:
     """Count a call. SystemExit for one with weights whose multiply-adds are not known here."""
     inputs, outputs = arrays(list(arguments.values())), arrays(result)
     if name == "take_rows":  # of the array it takes from, it reads what it returns
@@ -56,11 +57,13 @@ def describe(name: str, arguments: dict[str, Any], result: Any) -> Call:
     shown = next((arguments[key] for key in ("dy", "x", "logits", "weight") if key in arguments), None)
     shapes = "x".join(map(str, shown.shape)) if isinstance(shown, np.ndarray) else f"{len(inputs)} arrays"
     moved = size(inputs) + in_place + 2 * size(outputs)
-    return Call(name, shapes, multiply_adds(name, arguments, result), size(inputs) + size(outputs), moved)
+    return Call(name, shapes, multiply_adds(name, arguments, result, winograd), size(inputs) + size(outputs), moved)
 
 
-def multiply_adds(name: str, arguments: dict[str, Any], result: Any) -> int:
+def multiply_adds(name: str, arguments: dict[str, Any], result: Any, winograd: bool = False) -> int:
     """Return the multiply-adds that a call needs.
+
+    Winograd's F(2 x 2, 3 x 3) needs 4 in place of 9, in the forward or for dx; its transforms are not counted.
 
     Behind a max-pool the gradient is zero but for one element of a window, and with ReLU only where that one was
     positive: the backward of the pooled convolution is counted with the elements that were so in this step.
@@ -69,15 +72,16 @@ def multiply_adds(name: str, arguments: dict[str, Any], result: Any) -> int:
         return 0
     base, backward, _ = name.partition("_backward")
     per_output = int(np.prod(arguments["weight"].shape[1:]))
-    products = int(arguments["need_dx"]) + int(arguments["need_dweight"]) if backward else 1
+    of_data = 4 / 9 if winograd else 1.0
+    products = of_data * int(arguments["need_dx"]) + int(arguments["need_dweight"]) if backward else of_data
     output = arguments["dy"] if backward else arrays(result)[0]
     if base in ("linear", "conv2d"):
-        return products * int(output.size) * per_output
+        return round(products * int(output.size) * per_output)
     if base == "conv2d_max_pool2d":
         live = 4 * output.size
         if backward:
             live = np.count_nonzero(arguments["y"]) if arguments["activation"] == "relu" else output.size
-        return products * int(live) * per_output
+        return round(products * int(live) * per_output)
     raise SystemExit(f"core_calls.py does not know the multiply-adds of {name}")
 
 
@@ -100,9 +104,10 @@ def record(step: Callable[[], object]) -> list[Call]:
 
     def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **options: Any) -> Any:
+            before = kernel_counts().get("conv2d.winograd", 0)
             result = function(*args, **options)
             arguments = dict(zip(names[name], args, strict=False)) | options
-            calls.append(describe(name, arguments, result))
+            calls.append(describe(name, arguments, result, kernel_counts().get("conv2d.winograd", 0) > before))
             return result
 
         return counted

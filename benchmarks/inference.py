@@ -1,9 +1,10 @@
-"""`compare.py --mode inference`: networks applied to batches, beside PyTorch eager and ONNX Runtime."""
+"""`compare.py --mode inference`, and `captured-inference`: networks applied to batches, beside others."""
 
 from __future__ import annotations
 
 import itertools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +25,44 @@ OPSET, IR_VERSION = 17, 8  # of the ONNX file: old enough for every ONNX Runtime
 
 
 def measure(
-    application: Application, others: list[str], repeats: int, seconds: float, seed: int, threads: int
+    application: Application,
+    others: list[str],
+    repeats: int,
+    seconds: float,
+    seed: int,
+    threads: int,
+    captured: bool = False,
 ) -> dict[str, Any]:
-    """Check and time one network; return its figures."""
-    rng = np.random.default_rng(seed)
-    pynn.seed(seed)
-    model = application.build(nn)
-    batches = rng.standard_normal((BATCHES, application.batch, *application.shape)).astype(np.float32)
-    steps = {"pynn": _pynn_step(model, batches)}
-    if "torch" in others:
-        steps["torch"] = _torch_step(application, model, batches)
-    if "onnxruntime" in others:
-        steps["onnxruntime"] = _onnx_step(model, batches, threads)
+    """Check and time one network; return its figures. If `captured`, pynn replays what it has recorded."""
+    steps = make_steps(application, others, seed, threads, captured)
     difference = check(steps)
     blocks = alternate(steps, itertools.cycle(range(BATCHES)), repeats, seconds)
     return {**summarize(blocks), "output_difference": difference}
 
 
-def _pynn_step(model: nn.Sequential, batches: Array) -> Step:
+def make_steps(
+    application: Application, others: list[str], seed: int, threads: int, captured: bool = False
+) -> dict[str, Step]:
+    """Return what applies the network to batch i, of pynn and others, with the same weights."""
+    rng = np.random.default_rng(seed)
+    pynn.seed(seed)
+    model = application.build(nn)
     model.eval()
+    batches = rng.standard_normal((BATCHES, application.batch, *application.shape)).astype(np.float32)
+    steps = {"pynn": _pynn_step(pynn.capture(model) if captured else model, batches)}
+    if "eager" in others:
+        steps["eager"] = _pynn_step(model, batches)
+    if "torch" in others:
+        steps["torch"] = _torch_step(application, model, batches)
+    if "onnxruntime" in others:
+        steps["onnxruntime"] = _onnx_step(model, batches, threads)
+    return steps
 
+
+def _pynn_step(model: Callable[[Array], pynn.Tensor], batches: Array) -> Step:
     def step(i: int) -> Array:
         with pynn.no_grad():
-            y: Array = model(batches[i]).data
-            return y
+            return model(batches[i]).data
 
     return step
 

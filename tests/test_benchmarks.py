@@ -103,6 +103,13 @@ def test_inference(quick):
     assert ("ONNX Runtime is left out" in out) == (not installed("onnxruntime", "onnx"))
 
 
+def test_captured_inference_agrees_with_eager(quick):
+    _, report = quick("--mode", "captured-inference", "--filter", "lenet-b1", "--vs", "eager")
+    (result,) = report["results"]
+    assert set(result["us"]) == {"pynn", "eager"}
+    assert result["output_difference"] == 0
+
+
 @needs_torch
 def test_attention_and_a_gpt_agree_with_pytorch(quick):
     out, report = quick("--mode", "attention", "--filter", "attention64,nanogpt")
@@ -306,6 +313,19 @@ def test_roofline_counts_what_a_step_does(bench, tmp_path, capsys):
     for result in (mlp, conv):
         assert result["floor_us"] >= result["arithmetic_us"] > 0
         assert all(call["us"] > 0 and call["moved"] > 0 for call in result["calls"])
+
+
+def test_roofline_counts_what_inference_does(bench, tmp_path):
+    module = importlib.import_module("roofline")
+    path = tmp_path / "figures.json"
+    module.main(
+        ["--mode", "inference", "--quick", "--threads", "1", "--filter", "lenet-b1,cnn-b256", "--json", str(path)]
+    )
+    lenet, cnn = json.loads(path.read_text())["results"]
+    linear = 400 * 120 + 120 * 84 + 84 * 10
+    assert lenet["multiply_adds"] == 28 * 28 * 6 * 25 + 10 * 10 * 16 * 6 * 25 + linear
+    # The second convolution goes through Winograd's filtering: 4 multiplications in place of 9.
+    assert cnn["multiply_adds"] == 256 * (26 * 26 * 32 * 9 + 24 * 24 * 64 * 32 * 4 + 9216 * 128 + 128 * 10)
 
 
 def test_two_versions_take_turns(bench, capsys):
