@@ -50,7 +50,7 @@ autodoc_default_options = {
 autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
 # Names of types in signatures: reference/index.md says what they are.
-ALIASES = "Array Arrays Axes BackwardHook Batches F32 Gradients Hook I64 Input IntPair Operand Size State"
+ALIASES = "Array Arrays BackwardHook Batches F32 Gradients Hook I64 Input IntPair Operand Size State"
 autodoc_type_aliases = {name: name for name in ALIASES.split(" ")}
 autodoc_type_aliases |= {"npt.ArrayLike": "ArrayLike", "npt.DTypeLike": "DTypeLike"}
 # Within a union Sphinx would print the alias with its class around it.
