@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pynn.train import LRFinder
+
 __all__ = [
     "UpdateRatios",
     "activation_histograms",
@@ -29,6 +31,7 @@ __all__ = [
     "filters",
     "gradient_histograms",
     "image_grid",
+    "lr_find",
 ]
 
 Array = npt.NDArray[Any]
@@ -330,3 +333,35 @@ def image_grid(
         if titles is not None:
             axes.set_title(str(titles[i]), fontsize="small")
     return figure
+
+
+def lr_find(found: LRFinder, axes: Axes | None = None) -> Axes:
+    """Draw the losses that `pynn.train.lr_find` found over the learning rate, and its suggestion.
+
+    Raises
+    ------
+    ValueError
+        If it found none, since the first loss was not finite.
+
+    Examples
+    --------
+    >>> from pynn import viz
+    >>> from pynn.train import LRFinder
+    >>> axes = viz.lr_find(LRFinder([1e-3, 1e-2, 1e-1], [1.0, 0.8, 0.9], [1.0, 0.9, 0.9], 1e-2))
+    >>> [text.get_text() for text in axes.get_legend().get_texts()]
+    ['loss', 'smoothed', 'suggestion 0.01']
+    """
+    if not found.rates:
+        raise ValueError("viz.lr_find: there are no losses to draw")
+    axes = _axes("lr_find", axes)
+    axes.semilogx(found.rates, found.losses, alpha=0.4, label="loss")
+    axes.semilogx(found.rates, found.smoothed, color="C0", label="smoothed")
+    if found.suggestion is not None:
+        axes.axvline(found.suggestion, color="black", linestyle=":", label=f"suggestion {found.suggestion:.2g}")
+    # What diverged at the end would leave no room for the rest.
+    low, first = min(found.losses), found.losses[0]
+    span = (first - low) or (max(found.losses) - low) or 1.0
+    axes.set_ylim(low - 0.1 * span, first + 0.5 * span)
+    axes.set(xlabel="learning rate", ylabel="loss")
+    axes.legend()
+    return axes

@@ -15,6 +15,8 @@ MODULES = [m.name for m in pkgutil.walk_packages(pynn.__path__, "pynn.") if not 
 def test_doctests(name: str, request: pytest.FixtureRequest) -> None:
     if name == "pynn.viz":
         pytest.importorskip("matplotlib")
+    if name == "pynn.train.loggers":
+        pytest.importorskip("tensorboardX")
     if name.startswith("pynn.onnx"):
         pytest.importorskip("onnx")
     if name.startswith("pynn.sklearn"):

@@ -207,9 +207,9 @@ def test_restore_best_can_be_declined(blobs):
 
 
 def test_best_prefers_accuracy_then_loss_and_never_nan():
-    from pynn.train.trainer import _BestWeights
+    from pynn.train.best import BestWeights
 
-    best = _BestWeights(nn.Linear(1, 1))
+    best = BestWeights(nn.Linear(1, 1))
     rows = [(0.5, math.nan), (0.5, 1.0), (0.5, 0.9), (0.4, 0.1), (0.6, 5.0), (0.9, math.nan), (0.6, 5.0)]
     epochs = []
     for epoch, (accuracy, loss) in enumerate(rows, 1):

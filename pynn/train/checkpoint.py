@@ -15,7 +15,8 @@ from pynn import random, serialize
 from pynn.train.history import History
 
 if TYPE_CHECKING:
-    from pynn.train.trainer import Trainer, _BestWeights
+    from pynn.train.best import BestWeights
+    from pynn.train.trainer import Trainer
 
 __all__ = ["BEST", "LAST", "checkpoint_weights"]
 
@@ -68,7 +69,7 @@ class CheckpointFolder:
             for leftover in self._folder.glob(f".{name}.*.tmp"):  # of a process that was killed while it wrote
                 leftover.unlink(missing_ok=True)
 
-    def write(self, trainer: Trainer, loaders: Mapping[str, Any], best: _BestWeights | None) -> None:
+    def write(self, trainer: Trainer, loaders: Mapping[str, Any], best: BestWeights | None) -> None:
         """Write the state after an epoch; OSError, with the old files intact, if the disk does not take it."""
         arrays, metadata = _collect(trainer, loaders, best)
         # The best one first: if the process dies in between, the epoch is done again, and finds the same.
@@ -82,7 +83,7 @@ class CheckpointFolder:
 
 
 def load_checkpoint(
-    path: str | os.PathLike[str], trainer: Trainer, loaders: Mapping[str, Any], best: _BestWeights | None
+    path: str | os.PathLike[str], trainer: Trainer, loaders: Mapping[str, Any], best: BestWeights | None
 ) -> History:
     """Give everything the state it had when the checkpoint was written, all or nothing; return the history."""
     arrays, saved = _read("fit: resume", path)
@@ -109,11 +110,11 @@ def load_checkpoint(
     if best is not None and saved["best"] is not None:
         epoch, score = saved["best"]["epoch"], saved["best"]["score"]
         best.state = model if epoch == len(history) else _group(arrays, "best")
-        best.score, best.epoch = (score[0], score[1]), epoch
+        best.score, best.epoch = tuple(score), epoch
     return history
 
 
-def _collect(trainer: Trainer, loaders: Mapping[str, Any], best: _BestWeights | None) -> tuple[Arrays, dict[str, str]]:
+def _collect(trainer: Trainer, loaders: Mapping[str, Any], best: BestWeights | None) -> tuple[Arrays, dict[str, str]]:
     """Return what goes into the file: arrays, and the rest as JSON."""
     model, optimizer, scheduler, positions, random_state = _snapshot(trainer, loaders)
     arrays = {f"model.{name}": array for name, array in model.items()}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,10 +19,13 @@ from pynn.recorder import CaptureError
 from pynn.replay import Captured
 from pynn.tape import no_grad
 from pynn.tensor import Tensor
+from pynn.train.best import BestWeights, default_score
+from pynn.train.callbacks import Callback, EarlyStopping, listeners
 from pynn.train.checkpoint import CheckpointFolder, load_checkpoint
 from pynn.train.diagnose import explain_non_finite
 from pynn.train.history import History
 from pynn.train.progress import Progress, format_figures
+from pynn.train.totals import Totals, as_pair
 
 Array: TypeAlias = npt.NDArray[Any]
 Batches: TypeAlias = Iterable[tuple[Any, Any]]
@@ -56,6 +58,8 @@ class Trainer:
     ----------
     history : History
         Of the latest `fit`, also if that raised.
+    should_stop : bool
+        Set to True in a callback, it ends the training after the epoch at hand.
 
     Examples
     --------
@@ -93,6 +97,7 @@ class Trainer:
         self.log = log
         self.prefix = prefix
         self.history = History()
+        self.should_stop = False
         self.capture = capture
         self._train_step, self._forward = Captured(_train_step), Captured(_forward)
 
@@ -111,6 +116,7 @@ class Trainer:
         epochs: int,
         val: Batches | None = None,
         *,
+        callbacks: Sequence[Callback] = (),
         restore_best: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         resume: str | os.PathLike[str] | None = None,
@@ -126,12 +132,16 @@ class Trainer:
         epochs : int
         val : iterable of (inputs, targets), optional
             Evaluated after each epoch.
+        callbacks : sequence of Callback, optional
+            Called at the begin and end of the training, of epochs and batches, in this order (at the end in the
+            opposite one), such as `CSVLogger` and `EarlyStopping`.
         restore_best : bool, optional
             At the end, give the model the weights of the epoch with the best validation accuracy (the lowest
-            validation loss without class labels). By default True if `val` is given.
+            validation loss without class labels), or of the one best by the figure of `EarlyStopping`. By default True
+            if `val` or an `EarlyStopping` is given.
         checkpoint : path, optional
-            Folder in which each epoch leaves ``last.safetensors``, and with `val` the best one so far
-            ``best.safetensors``: model, optimizer, scheduler, random numbers, positions of the loaders that have
+            Folder in which each epoch leaves ``last.safetensors``, and with `val` or an `EarlyStopping` the best one so
+            far ``best.safetensors``: model, optimizer, scheduler, random numbers, positions of the loaders that have
             `state_dict`, and history. A file is whole or not there, whenever the process dies. Needs safetensors.
         resume : path, optional
             Such a file, or a folder with ``last.safetensors``: go on from it, up to `epochs` epochs in all. With the
@@ -157,32 +167,47 @@ class Trainer:
             raise TypeError(f"fit: epochs is {type(epochs).__name__}, expected int") from None
         if epochs < 1:
             raise ValueError(f"fit: epochs is {epochs}, needs at least 1")
-        if restore_best and val is None:
-            raise ValueError("fit: restore_best needs validation data (val=...) to tell which weights are best")
-        keeps_best = val is not None and (restore_best is not False or checkpoint is not None)
-        best = _BestWeights(self.model) if keeps_best else None
+        listening = listeners(callbacks)
+        choosing = next((callback for callback in callbacks if isinstance(callback, EarlyStopping)), None)
+        can_choose = val is not None or choosing is not None
+        if restore_best and not can_choose:
+            raise ValueError(
+                "fit: restore_best needs validation data (val=...) or an EarlyStopping to tell which weights are best"
+            )
+        keeps_best = can_choose and (restore_best is not False or checkpoint is not None)
+        best = BestWeights(self.model, choosing.score if choosing else default_score) if keeps_best else None
         loaders = {"training": loader} | ({} if val is None else {"validation": val})
         folder = None if checkpoint is None else CheckpointFolder(checkpoint)
         history = History() if resume is None else load_checkpoint(resume, self, loaders, best)
-        self.history = history
-        try:
-            for epoch in range(len(history) + 1, epochs + 1):
-                row = self._train_epoch(loader, epoch, epochs)
-                if val is not None:
-                    row.update({f"val_{name}": figure for name, figure in self.evaluate(val).items()})
-                history.epochs.append(row)
-                if best is not None:
-                    best.offer(row)
-                self._schedule_epoch(row)
-                if folder is not None:
-                    folder.write(self, loaders, best)
-                self._report(row, epochs)
-        except KeyboardInterrupt:
-            history.interrupted = True
-            if self.verbose:
-                self.log(f"{self.prefix}interrupted in epoch {min(len(history) + 1, epochs)}/{epochs}")
-        if best is not None and restore_best is not False:
-            history.best_epoch = best.restore()
+        self.history, self.should_stop = history, False
+        with ExitStack() as stack:
+            for callback in callbacks:
+                callback.on_train_begin(self)
+                stack.callback(callback.on_train_end, self)
+            try:
+                for epoch in range(len(history) + 1, epochs + 1):
+                    if self.should_stop:
+                        break
+                    for callback in callbacks:
+                        callback.on_epoch_begin(self, epoch)
+                    row = self._train_epoch(loader, epoch, epochs, listening)
+                    if val is not None:
+                        row.update({f"val_{name}": figure for name, figure in self.evaluate(val).items()})
+                    history.epochs.append(row)
+                    self._report(row, epochs)
+                    for callback in callbacks:
+                        callback.on_epoch_end(self, row)
+                    if best is not None:
+                        best.offer(row)
+                    self._schedule_epoch(row)
+                    if folder is not None:
+                        folder.write(self, loaders, best)
+            except KeyboardInterrupt:
+                history.interrupted = True
+                if self.verbose:
+                    self.log(f"{self.prefix}interrupted in epoch {min(len(history) + 1, epochs)}/{epochs}")
+            if best is not None and restore_best is not False:
+                history.best_epoch = best.restore()
         return history
 
     def evaluate(self, loader: Batches) -> dict[str, float]:
@@ -195,10 +220,10 @@ class Trainer:
         TypeError
             If a batch is not a pair.
         """
-        totals = _Totals()
+        totals = Totals()
         with _evaluation_mode(self.model):
             for batch in loader:
-                inputs, targets = _pair("evaluate", batch)
+                inputs, targets = as_pair("evaluate", batch)
                 outputs = self._run(self._forward, self.model, inputs)
                 totals.add(self.loss(outputs, targets).item(), outputs, targets)
         if totals.count == 0:
@@ -238,17 +263,17 @@ class Trainer:
             raise ValueError("predict: there are no samples")
         return np.concatenate(outputs)
 
-    def _train_epoch(self, loader: Batches, epoch: int, epochs: int) -> dict[str, float]:
+    def _train_epoch(self, loader: Batches, epoch: int, epochs: int, listening: Sequence[Callback]) -> dict[str, float]:
         scheduler = self.scheduler if self.scheduler is not None and self.scheduler.interval == "step" else None
         batches = len(loader) if isinstance(loader, Sized) else None
         label = f"{self.prefix}epoch {epoch}/{epochs}"
         progress = Progress(label, batches, (batches or 0) * (epochs - epoch), enabled=self.verbose)
-        totals = _Totals()
+        totals = Totals()
         self.model.train()
         start = time.perf_counter()
         try:
             for step, batch in enumerate(loader, 1):
-                inputs, targets = _pair("fit", batch)
+                inputs, targets = as_pair("fit", batch)
                 try:
                     loss, outputs = self._run(self._train_step, self.model, self.loss, self.optimizer, inputs, targets)
                 except FloatingPointError as error:
@@ -256,8 +281,11 @@ class Trainer:
                     raise FloatingPointError(f"fit: {error} in epoch {epoch}, step {step}: {reason}") from None
                 if scheduler is not None:
                     scheduler.step()
-                totals.add(loss.item(), outputs, targets)
+                value = loss.item()
+                totals.add(value, outputs, targets)
                 progress.update(step, totals.count, totals.loss, totals.accuracy)
+                for callback in listening:
+                    callback.on_batch_end(self, epoch, step, value)
         finally:
             progress.close()
         seconds = time.perf_counter() - start
@@ -315,63 +343,6 @@ def _forward(model: Module, inputs: Any) -> Tensor:
     return outputs
 
 
-class _Totals:
-    """Sums over the batches of an epoch."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._loss_sum = 0.0
-        self._correct = 0
-        self._labelled = True
-
-    @property
-    def loss(self) -> float:
-        return self._loss_sum / self.count
-
-    @property
-    def accuracy(self) -> float | None:
-        return self._correct / self.count if self._labelled else None
-
-    def add(self, loss: float, outputs: Tensor, targets: Any) -> None:
-        labels = targets.data if isinstance(targets, Tensor) else np.asarray(targets)
-        scores = outputs.data
-        count = len(scores) if scores.ndim else 1
-        self.count += count
-        self._loss_sum += loss * count
-        if scores.ndim == 2 and labels.ndim == 1 and labels.dtype.kind in "iu":
-            self._correct += int(np.count_nonzero(scores.argmax(axis=1) == labels))
-        else:
-            self._labelled = False
-
-    def figures(self) -> dict[str, float]:
-        accuracy = self.accuracy
-        return {"loss": self.loss} if accuracy is None else {"loss": self.loss, "accuracy": accuracy}
-
-
-class _BestWeights:
-    """A copy of the weights of the best epoch so far."""
-
-    def __init__(self, model: Module) -> None:
-        self._model = model
-        self.score: tuple[float, float] | None = None
-        self.epoch: int | None = None
-        self.state: dict[str, Array] = {}
-
-    def offer(self, row: dict[str, float]) -> None:
-        score = (row.get("val_accuracy", 0.0), -row["val_loss"])
-        if math.isnan(score[1]) or (self.score is not None and score <= self.score):
-            return
-        # In this order, since Ctrl-C may come between any two lines.
-        self.state = self._model.state_dict()
-        self.score, self.epoch = score, int(row["epoch"])
-
-    def restore(self) -> int | None:
-        """Give the weights back to the model; return their epoch, or None if no epoch has finished."""
-        if self.epoch is not None:
-            self._model.load_state_dict(self.state)
-        return self.epoch
-
-
 @contextmanager
 def _evaluation_mode(model: Module) -> Iterator[None]:
     """Evaluation mode without a tape; each module gets the mode it had back at the end."""
@@ -383,11 +354,3 @@ def _evaluation_mode(model: Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _pair(operation: str, batch: Any) -> tuple[Any, Any]:
-    if not isinstance(batch, (tuple, list)):
-        raise TypeError(f"{operation}: a batch is a {type(batch).__name__}, expected a pair (inputs, targets)")
-    if len(batch) != 2:
-        raise TypeError(f"{operation}: a batch has {len(batch)} entries, expected a pair (inputs, targets)")
-    return batch[0], batch[1]
