@@ -68,6 +68,27 @@ def floats(result):
     return [y for y in (result if isinstance(result, tuple) else (result,)) if y.dtype == np.float64]
 
 
+def slopes(model, inputs, rng):
+    """Return the outputs, and the slope along a random direction by differences and by backward (None without one)."""
+    tensors = [pynn.Tensor(x, requires_grad=True) for x in inputs]
+    outputs = [y for y in floats(model(*tensors)) if y.requires_grad]
+    pulls = [rng.normal(size=y.shape) for y in outputs]
+    total = sum(((y * p).sum() for y, p in zip(outputs, pulls, strict=True)), start=pynn.tensor(0.0, dtype="f8"))
+    if not outputs or not np.isfinite(total.item()):
+        return outputs, None, None
+    total.backward()
+    directions = [rng.normal(size=x.shape) for x in inputs]
+
+    def value(step):
+        with pynn.no_grad():
+            results = floats(model(*[np.asarray(x + step * d) for x, d in zip(inputs, directions, strict=True)]))
+        return sum((y.data * p).sum() for y, p in zip(results, pulls, strict=False))
+
+    slope = (value(1e-6) - value(-1e-6)) / 2e-6
+    pairs = zip(tensors, directions, strict=True)
+    return outputs, slope, sum((x.grad * d).sum() for x, d in pairs if x.grad is not None)
+
+
 def test_gradients_and_captured_calls_of_every_operator(cases, rng):
     """Along a random direction, by central differences; captured with the bits of the eager call."""
     checked, captured = Counter(), Counter()
@@ -84,36 +105,22 @@ def test_gradients_and_captured_calls_of_every_operator(cases, rng):
         if not given:
             continue
         model = module_of(proto)
-        given = [x + rng.uniform(1e-3, 2e-3, x.shape) for x in given]  # away from ties and corners
-        tensors = [pynn.Tensor(x, requires_grad=True) for x in given]
-        outputs = [y for y in floats(model(*tensors)) if y.requires_grad]
-        if outputs:
-            pulls = [rng.normal(size=y.shape) for y in outputs]
-            total = sum(
-                ((y * pull).sum() for y, pull in zip(outputs, pulls, strict=True)), start=pynn.tensor(0.0, dtype="f8")
-            )
-            if not np.isfinite(total.item()):
-                continue
-            total.backward()
-            directions = [rng.normal(size=x.shape) for x in given]
-
-            def value(step, model=model, given=given, directions=directions, pulls=pulls):
-                moved = [np.asarray(x + step * d) for x, d in zip(given, directions, strict=True)]
-                with pynn.no_grad():
-                    results = floats(model(*moved))
-                return sum((y.data * pull).sum() for y, pull in zip(results, pulls, strict=False))
-
-            slope = (value(1e-6) - value(-1e-6)) / 2e-6
-            expected = sum((x.grad * d).sum() for x, d in zip(tensors, directions, strict=True) if x.grad is not None)
+        for attempts_left in (2, 1, 0):  # a maximum may change hands between the two points of the difference
+            inputs = [x + rng.uniform(1e-3, 2e-3, x.shape) for x in given]  # away from ties and corners
+            outputs, slope, expected = slopes(model, inputs, rng)
+            if slope is None:  # no gradient, or no number
+                break
             # The differences lose half of the digits, and the curvature of 1 / x near 0 some more.
-            assert abs(slope - expected) <= 1e-4 * max(1, abs(slope)), (case.name, slope, expected)
-            checked[name] += 1
+            if abs(slope - expected) <= 1e-4 * max(1, abs(slope)):
+                checked[name] += 1
+                break
+            assert attempts_left, (case.name, slope, expected)
         if operator.gradient == "yes" and min((x.size for x in outputs), default=0):
             with pynn.no_grad():
                 step = pynn.capture(model)
-                eager = floats(model(*given))
+                eager = floats(model(*inputs))
                 for _ in range(2):
-                    for y, again in zip(eager, floats(step(*given)), strict=True):
+                    for y, again in zip(eager, floats(step(*inputs)), strict=True):
                         np.testing.assert_array_equal(again.data, y.data, err_msg=case.name)
             captured[name] += 1
     with_gradient = {name for name, operator in OPERATORS.items() if operator.gradient != "none"} - BELOW

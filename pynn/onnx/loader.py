@@ -14,6 +14,7 @@ from pynn.onnx._package import decode_error, import_onnx
 from pynn.onnx.graph import Edge, Graph, GraphModule
 from pynn.onnx.operators import OPERATORS, Array, Node
 from pynn.onnx.operators.shape import DTYPES
+from pynn.onnx.simplify import fuse_gelu, move_constants, split_aliases
 
 __all__ = ["OPSETS", "Problem", "load", "module_of", "unsupported"]
 
@@ -112,14 +113,16 @@ def module_of(model: Any) -> GraphModule:
         raise NotImplementedError("load: pynn does not support " + "; ".join(map(str, problems)))
     model = _inlined(onnx, model)
     arrays = {tensor.name: _array(onnx, tensor) for tensor in model.graph.initializer}
-    nodes = _without_aliases(list(_nodes(onnx, model)), arrays, {value.name for value in model.graph.output})
     inputs = tuple(_edge(value) for value in model.graph.input if value.name not in arrays)
     outputs = tuple(value.name for value in model.graph.output)
+    nodes, constants = move_constants(list(_nodes(onnx, model)), set(outputs))
+    nodes = split_aliases(nodes, arrays, set(outputs))
+    nodes = fuse_gelu(nodes, arrays | constants, set(outputs))
     trained, buffers = _weights(nodes, arrays)
     module = GraphModule(
         Graph(
             _with_lifetimes(nodes, outputs),
-            {name: array for name, array in arrays.items() if name not in (*trained, *buffers)},
+            constants | {name: array for name, array in arrays.items() if name not in (*trained, *buffers)},
             {name: _key(name) for name in trained},
             {name: _key(name) for name in buffers},
         ),
@@ -136,7 +139,11 @@ def module_of(model: Any) -> GraphModule:
 
 def _key(name: str) -> str:
     """The attribute for an array of this name: the name, unless it would hide something of the class."""
-    return f"{name}_" if hasattr(GraphModule, name.rstrip("_")) or name in ("inputs", "outputs", "_graph") else name
+    return (
+        f"{name}_"
+        if hasattr(GraphModule, name.rstrip("_")) or name in ("inputs", "outputs", "_graph", "_edges")
+        else name
+    )
 
 
 def _inlined(onnx: Any, model: Any) -> Any:
@@ -278,17 +285,6 @@ def _is_list(value: Any) -> bool:
 
 def _opset(model: Any) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-
-
-def _without_aliases(nodes: list[Node], arrays: dict[str, Array], outputs: set[str]) -> list[Node]:
-    """Give each Identity of an array its own copy: exporters store equal arrays once, though they are trained apart."""
-    rest = []
-    for node in nodes:
-        if node.op_type == "Identity" and node.inputs[0] in arrays and node.outputs[0] not in outputs:
-            arrays[node.outputs[0]] = arrays[node.inputs[0]].copy()
-        else:
-            rest.append(node)
-    return rest
 
 
 def _weights(nodes: list[Node], arrays: dict[str, Array]) -> tuple[list[str], list[str]]:
