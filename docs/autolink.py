@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TypeVar
 
 from docutils import nodes
 from sphinx import addnodes
@@ -16,8 +17,9 @@ from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.nodes import make_refnode
 
+T = TypeVar("T", bound=nodes.Element)
 NAME = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?")
-PACKAGES = ("pynn", "pynn.nn", "pynn.optim", "pynn.data", "pynn.train", "pynn.functional")
+PACKAGES = ("pynn", *(f"pynn.{name}" for name in ["nn", "optim", "data", "train", "functional", "onnx", "sklearn"]))
 ABBREVIATIONS = {"F": "pynn.functional", "np": "numpy"}
 
 
@@ -33,17 +35,20 @@ class AutoLink(SphinxPostTransform):
                 continue
             text = node.astext()
             code = nodes.literal(text, text, classes=["code"])
-            node.replace_self(self._linked(text, code, _around(node)) or code)
+            around = _around(node, addnodes.desc)
+            node.replace_self(self._linked(text, code, around, bool(_around(node, nodes.table))) or code)
 
-    def _linked(self, text: str, code: nodes.literal, around: list[addnodes.desc]) -> nodes.Node | None:
+    def _linked(
+        self, text: str, code: nodes.literal, around: list[addnodes.desc], in_table: bool
+    ) -> nodes.reference | None:
         example = f"examples/{text.removesuffix('.py')}"
         if text.endswith(".py") and example in self.env.all_docs:
             return make_refnode(self.app.builder, self.env.docname, example, "", code)
         match = NAME.fullmatch(text)
         if match is None:
             return None
-        if "." not in text and any(match[1] in _parameters(description) for description in around):
-            return None
+        if "." not in text and (in_table or any(match[1] in _parameters(description) for description in around)):
+            return None  # a parameter, or something else that is listed
         here = {i for description in around for signature in _signatures(description) for i in signature["ids"]}
         domain = self.env.domains.python_domain
         for name in _candidates(match[1], around):
@@ -55,12 +60,12 @@ class AutoLink(SphinxPostTransform):
         return None
 
 
-def _around(node: nodes.Node) -> list[addnodes.desc]:
-    """The descriptions that a piece of text stands in, innermost first."""
+def _around(node: nodes.Node, kind: type[T]) -> list[T]:
+    """The descriptions or tables that a piece of text stands in, innermost first."""
     found = []
     while node.parent is not None:
         node = node.parent
-        if isinstance(node, addnodes.desc):
+        if isinstance(node, kind):
             found.append(node)
     return found
 
