@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sides import pads
 from timing import Step, alternate, summarize
 from workloads import Application
 
@@ -21,7 +18,6 @@ Array = npt.NDArray[Any]
 
 BATCHES = 16  # different ones, taken in turn
 TOLERANCE = 1e-4  # of the largest output
-OPSET, IR_VERSION = 17, 8  # of the ONNX file: old enough for every ONNX Runtime of the last years
 
 
 def measure(
@@ -89,54 +85,14 @@ def _onnx_step(model: nn.Sequential, batches: Array, threads: int) -> Step:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder, "model.onnx"))
-        write_onnx(path, model, batches.shape[1:])
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    file = pynn.onnx.export(model, batches[0], dynamic_axes={}).SerializeToString()
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
     def step(i: int) -> Array:
         y: Array = session.run(None, {"x": batches[i]})[0]
         return y
 
     return step
-
-
-def write_onnx(path: str, model: nn.Sequential, shape: tuple[int, ...]) -> None:
-    """Write a Sequential of Linear, Conv2d, ReLU, MaxPool2d and Flatten as an ONNX file for inputs of `shape`."""
-    import onnx
-    from onnx import helper, numpy_helper
-
-    nodes, constants = [], []
-    value = "x"
-    for i, layer in enumerate(model):
-        inputs, output = [value], f"y{i}"
-        for name, parameter in layer.named_parameters():
-            inputs.append(f"{i}.{name}")
-            constants.append(numpy_helper.from_array(np.ascontiguousarray(parameter.data), inputs[-1]))
-        operator, attributes = _onnx_operator(layer)
-        nodes.append(helper.make_node(operator, inputs, [output], **attributes))
-        value = output
-    x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, list(shape))
-    y = helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, [shape[0], None])
-    graph = helper.make_graph(nodes, "model", [x], [y], constants)
-    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    onnx.checker.check_model(file)
-    onnx.save(file, path)
-
-
-def _onnx_operator(layer: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(layer, nn.Linear):
-        return "Gemm", {"transB": 1}  # weight [out, in]
-    if isinstance(layer, nn.Conv2d):
-        top, left = pads(layer)
-        return "Conv", {"pads": [top, left, top, left], "strides": layer.stride, "group": layer.groups}
-    if isinstance(layer, nn.MaxPool2d):
-        return "MaxPool", {"kernel_shape": layer.kernel_size, "strides": layer.stride}
-    if isinstance(layer, nn.ReLU):
-        return "Relu", {}
-    if isinstance(layer, nn.Flatten):
-        return "Flatten", {}
-    raise TypeError(f"write_onnx: no operator for {type(layer).__name__}")
 
 
 def check(steps: dict[str, Step]) -> float:

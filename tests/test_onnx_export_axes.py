@@ -13,7 +13,7 @@ import pynn
 from pynn import functional as F
 from pynn import models, nn
 from pynn.grad_mode import is_grad_enabled
-from pynn.onnx import export
+from pynn.onnx import export, load
 from pynn.recorder import CaptureError
 
 
@@ -89,6 +89,48 @@ def test_products_of_lengths(rng):
         check(forward, file, (rng.standard_normal(shape).astype(np.float32),))
 
 
+def hides(time: int, kind: str) -> np.ndarray | None:
+    """Return a mask that hides what comes later."""
+    later = np.triu(np.ones((time, time), bool), 1)
+    return {"none": None, "bool": later, "numbers": np.where(later, -np.inf, 0).astype(np.float32)}[kind]
+
+
+@needs_onnxruntime
+@pytest.mark.parametrize("kind", ["none", "bool", "numbers"])
+def test_masks_of_attention(rng, kind):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+
+    def forward(x: pynn.Tensor, mask: Any, padding: Any) -> Any:
+        return layer(x, mask, padding)
+
+    def args(batch: int, time: int) -> Any:
+        padding = rng.random((batch, time)) < 0.4
+        padding[0] = True  # nothing is seen
+        return rng.standard_normal((batch, time, 8)).astype(np.float32), hides(time, kind), padding
+
+    axes = {name: {0: "batch", 1: "time"} for name in ("x", "padding")}
+    file = export(forward, args(3, 5), dynamic_axes=axes | ({} if kind == "none" else {"mask": {0: "time", 1: "time"}}))
+    for batch, time in ((3, 5), (1, 1), (2, 9)):
+        check(forward, file, args(batch, time))
+
+
+@needs_onnxruntime
+def test_attention_to_other_keys(rng):
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
+
+    def forward(query: pynn.Tensor, key: pynn.Tensor, value: pynn.Tensor) -> Any:
+        return attention(query, key, value, is_causal=True)
+
+    def args(batch: int, queries: int, keys: int) -> Any:
+        shapes = (batch, queries, 8), (batch, keys, 8), (batch, keys, 8)
+        return tuple(rng.standard_normal(shape).astype(np.float32) for shape in shapes)
+
+    axes = {"query": {0: "batch", 1: "L"}, "key": {0: "batch", 1: "S"}, "value": {0: "batch", 1: "S"}}
+    file = export(forward, args(2, 4, 6), dynamic_axes=axes)
+    for lengths in ((2, 4, 6), (1, 5, 3), (3, 1, 1)):
+        check(forward, file, args(*lengths))
+
+
 @needs_onnxruntime
 def test_what_follows_the_length_of_a_table(rng):
     # The example is as long as the model permits: shorter ones are recorded.
@@ -149,6 +191,18 @@ def test_a_function_of_two_models_and_repeated_outputs(rng):
     assert [info.name for info in file.graph.output] == ["code", "again", "x_", "y", "one", "fixed"]
     assert {"0.weight", "0.bias", "1.weight", "1.bias"} <= {weight.name for weight in file.graph.initializer}
     check(both, file, (rng.standard_normal((5, 4)).astype(np.float32),))
+
+
+def test_names_of_nodes_and_of_captured_and_loaded_models(tmp_path):
+    x, path = numbers(1, 1, 28, 28), tmp_path / "model.onnx"
+    file = export(models.lenet(), x)
+    assert [node.name for node in file.graph.node if node.op_type in ("Conv", "Gemm")] == [
+        f"{at}/{op}" for at, op in (("0", "Conv"), ("3", "Conv"), ("7", "Gemm"), ("9", "Gemm"), ("11", "Gemm"))
+    ]
+    assert export(pynn.capture(models.mlp()), x).graph.input[0].name == "x"
+    export(models.mlp(), x, path, input_names=["image"], output_names=["digits"])
+    again = export(load(path), x)
+    assert [info.name for info in (*again.graph.input, *again.graph.output)] == ["image", "digits"]
 
 
 def test_the_file(tmp_path):
@@ -212,7 +266,7 @@ def by_loop(x: pynn.Tensor) -> pynn.Tensor:
             nn.Sequential(Head()),
             numbers(2, 3),
             NotImplementedError,
-            r"cross_entropy, in '0' \(Head\), at .*test_onnx_export_axes.py:\d+: has no counterpart in ONNX",
+            r"cross_entropy, in '0' \(Head\), at .*test_onnx_export_axes.py:\d+: there is no rule",
         ),
         (lambda x: F.dropout(x), numbers(2, 3), NotImplementedError, "dropout, at .*: drops elements at random"),
         (lambda x: x[x.numpy() > 0], numbers(2, 3), CaptureError, r"a value \[2, 3\] of a captured step is read"),
@@ -235,7 +289,13 @@ def by_loop(x: pynn.Tensor) -> pynn.Tensor:
             lambda x: x * np.arange(x.size, dtype=np.float32).reshape(x.shape),
             numbers(2, 3),
             NotImplementedError,
-            r"mul, at .*: reads an array \[batch, 3\] that is no parameter, .* pass dynamic_axes={}",
+            r"mul, at .*: an array \[batch, 3\] that is no parameter, .* pass dynamic_axes={}",
+        ),
+        (
+            lambda x: pynn.tensor(np.arange(x.size, dtype=np.float32)),
+            numbers(2, 3),
+            NotImplementedError,
+            r"what the model returns: an array \[3\*batch\] that is no parameter",
         ),
         (lambda x: F.softplus(x, beta=x.shape[0]), numbers(2, 3), ValueError, "softplus .*: an argument is 2.0 or 9.0"),
         (
@@ -254,6 +314,11 @@ def by_loop(x: pynn.Tensor) -> pynn.Tensor:
 def test_errors(model, example, error, message):
     with pytest.raises(error, match=f"(?s)^export: .*{message}"):
         export(model, example)
+
+
+def test_a_dynamic_axis_without_a_name():
+    with pytest.raises(TypeError, match=r"^export: dynamic_axes: axis 0 of x is called 5, needs a text"):
+        export(F.relu, numbers(2, 3), dynamic_axes={"x": {0: 5}})
 
 
 @pytest.mark.parametrize(

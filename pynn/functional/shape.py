@@ -74,7 +74,7 @@ def transpose(x: Input, axes: Sequence[int] | None = None) -> Tensor:
     if sorted(order) != list(range(ndim)):
         raise ValueError(f"transpose: axes {list(order)} is no permutation of the {ndim} axes of {list(value.shape)}")
     inverse = tuple(sorted(range(ndim), key=order.__getitem__))
-    y = _core.transpose(value, order) if value.dtype.kind == "f" else _by_numpy("transpose", _turn, value, order)
+    y = _core.transpose(value, order) if value.dtype.kind == "f" else by_numpy("transpose", _turn, value, order)
 
     def backward(dy: Array) -> Gradients:
         return (_core.transpose(dy, inverse),)
@@ -82,7 +82,7 @@ def transpose(x: Input, axes: Sequence[int] | None = None) -> Tensor:
     return record("transpose", y, (x,), backward)
 
 
-def _by_numpy(name: str, function: Callable[..., Array], *args: Any) -> Array:
+def by_numpy(name: str, function: Callable[..., Array], *args: Any) -> Array:
     """What the core does not compute; a recorder is told of it."""
     if mode.recorder is None:
         return function(*args)
@@ -135,7 +135,7 @@ def concatenate(tensors: Sequence[Input], axis: int = 0) -> Tensor:
     if arrays[0].dtype.kind == "f":
         y = _core.concatenate(arrays, axis)
     else:
-        y = _by_numpy("concatenate", _concatenate_others, arrays, axis)
+        y = by_numpy("concatenate", _concatenate_others, arrays, axis)
     sizes, needs = [x.shape[axis] for x in arrays], [x.requires_grad for x in parents]
 
     def backward(dy: Array) -> Gradients:
@@ -227,7 +227,7 @@ def astype(x: Input, dtype: npt.DTypeLike) -> Tensor:
     value = x.data
     if value.dtype == dtype:
         return x
-    y = _by_numpy("astype", _convert, value, dtype)
+    y = by_numpy("astype", _convert, value, dtype)
     if y.dtype.kind != "f":
         return Tensor(y)
 
@@ -259,7 +259,7 @@ def index(x: Input, key: Any) -> Tensor:
         return _index_basic(x, keys)
     saved = [k for k in keys if isinstance(k, Tensor)]
     keys = tuple([k.data if isinstance(k, Tensor) else k for k in keys])
-    y = _by_numpy("index", _take, value, keys)
+    y = by_numpy("index", _take, value, keys)
 
     def backward(dy: Array) -> Gradients:
         dx = np.zeros_like(value)

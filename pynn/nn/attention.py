@@ -9,6 +9,7 @@ import numpy as np
 
 from pynn import functional as F
 from pynn.functional._args import Array, number, one_of
+from pynn.functional.shape import by_numpy
 from pynn.grad_mode import is_grad_enabled
 from pynn.nn import init
 from pynn.nn.layers import Dropout, Linear, check_sizes
@@ -254,12 +255,7 @@ class MultiheadAttention(Module):
             elif mask.ndim == 3:
                 mask = mask.reshape(n, self.num_heads, queries, keys)
             masks.append(mask)
-        if not masks:
-            return None
-        if all(mask.dtype == bool for mask in masks):
-            return ~(masks[0] | masks[-1])
-        zero, hidden = dtype.type(0), dtype.type(-np.inf)
-        return sum((np.where(m, hidden, zero) if m.dtype == bool else m for m in masks), zero)
+        return by_numpy("attention_mask", _joined, masks, dtype) if masks else None
 
     def extra_repr(self) -> str:
         """Return the sizes and options."""
@@ -285,6 +281,14 @@ def _weights(query: Tensor, key: Tensor, mask: Array | None, is_causal: bool) ->
     hidden = np.where(shown | ~sees, 0, -np.inf).astype(scores.dtype)
     weights: Tensor = F.softmax(scores + hidden) * sees.astype(scores.dtype)
     return weights
+
+
+def _joined(masks: list[Array], dtype: np.dtype[Any]) -> Array:
+    """One or two masks as one: where all are bool, True shows a key, else numbers to add."""
+    if all(mask.dtype == bool for mask in masks):
+        return np.asarray(~(masks[0] | masks[-1]))
+    zero, hidden = dtype.type(0), dtype.type(-np.inf)
+    return np.asarray(sum((np.where(m, hidden, zero) if m.dtype == bool else m for m in masks), zero))
 
 
 class TransformerEncoderLayer(Module):

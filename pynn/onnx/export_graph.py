@@ -75,12 +75,16 @@ class Graph:
             given.pop()
         what = op, tuple(given), repr(sorted(attributes.items()))
         if what not in self._made:
-            place = f"{self.step.module}/" if self.step is not None and self.step.module else ""
-            name = self.unique(f"{place}{op}")
+            name = self.unique("/".join([*self._place(given).split("."), op]).lstrip("/"))
             names = [name] if outputs == 1 else [self.unique(f"{name}_{i}") for i in range(outputs)]
             self.nodes.append(self._helper.make_node(op, given, names, name, **attributes))
             self._made[what] = tuple(names)
         return self._made[what]
+
+    def _place(self, inputs: Sequence[str]) -> str:
+        """Dotted name of the module that a node belongs to: of its parameters, or the one that was called."""
+        weight = next((name for name in inputs if name in self.initializers), "")
+        return weight.rpartition(".")[0] or (self.step.module if self.step is not None else "")
 
     def constant(self, array: Array) -> str:
         """Return the name of a constant with these values: no initialiser, since these are what a model trains."""
@@ -121,8 +125,8 @@ class Graph:
 
     def refuse(self, why: str) -> NoReturn:
         """Raise NotImplementedError for the step."""
-        assert self.step is not None
-        raise NotImplementedError(f"export: {self.step.name}, {self.step.place}: {why}")
+        what = f"{self.step.name}, {self.step.place}" if self.step is not None else "what the model returns"
+        raise NotImplementedError(f"export: {what}: {why}")
 
     # -- lengths and constants -----------------------------------------------------------------------------------------
 
@@ -174,7 +178,7 @@ class Graph:
         if lengths and one.size and all(_equal(np.broadcast_to(one, a.shape), a) for a in ref.arrays):
             return self.add("Expand", self.constant(one), self.lengths(ref.shape))
         return self.refuse(
-            f"reads an array [{', '.join(map(str, ref.shape))}] that is no parameter, and whose values depend on the "
+            f"an array [{', '.join(map(str, ref.shape))}] that is no parameter, and whose values depend on the "
             f"dynamic axes; {ADVICE}"
         )
 

@@ -231,6 +231,35 @@ def self_attention(
     return g.reshape(y, (n, length, num_heads, head), (n, length, width // 3))
 
 
+@rule
+def rotate_pairs(g: Graph, x: Ref, cos: Ref, sin: Ref) -> str:
+    width = x.shape[-1]
+    if isinstance(width, Size):
+        g.refuse("the features are a dynamic axis")
+    shape = *x.shape[:-1], width // 2, 2
+    pairs, c, s = g.reshape(g(x), x.shape, shape), g(cos), g(sin)
+    a, b = (g.add("Gather", pairs, g.constant(np.array(i)), axis=-1) for i in range(2))
+    first = g.add("Sub", g.add("Mul", a, c), g.add("Mul", b, s))
+    second = g.add("Add", g.add("Mul", b, c), g.add("Mul", a, s))
+    last = g.integers(-1)
+    turned_pairs = g.add("Concat", g.add("Unsqueeze", first, last), g.add("Unsqueeze", second, last), axis=-1)
+    return g.reshape(turned_pairs, shape, x.shape)
+
+
+@rule
+def attention_mask(g: Graph, masks: Sequence[Ref], dtype: np.dtype[Any]) -> str:
+    """Of masks in which True hides a key one in which it shows it, or numbers to add."""
+    names = list(map(g, masks))
+    if all(mask.dtype == np.bool_ for mask in masks):
+        return g.add("Not", g.add("Or", *names) if len(names) == 2 else names[0])
+    zero, hidden = g.number(0, dtype), g.number(-np.inf, dtype)
+    terms = [
+        g.add("Where", name, hidden, zero) if mask.dtype == np.bool_ else name
+        for name, mask in zip(names, masks, strict=True)
+    ]
+    return g.add("Add", *terms) if len(terms) == 2 else terms[0]
+
+
 def _attention(
     g: Graph,
     query: str,

@@ -118,11 +118,6 @@ def cast(g: Graph, name: str, dtype: np.dtype[Any]) -> str:
     return g.add("Cast", name, to=onnx.helper.np_dtype_to_tensor_dtype(dtype))
 
 
-@rule
-def require_finite(g: Graph, *args: Any) -> tuple[str, ...]:
-    return ()
-
-
 # -- products ----------------------------------------------------------------------------------------------------------
 @rule
 def matmul(g: Graph, a: Ref, b: Ref, transpose_a: bool = False, transpose_b: bool = False) -> str:

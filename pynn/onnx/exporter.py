@@ -18,9 +18,10 @@ from pynn.onnx import export_layers  # noqa: F401 - enters its rules
 from pynn.onnx.export_graph import Graph
 from pynn.onnx.export_rules import RULES, cast
 from pynn.onnx.export_trace import Axes, Length, Recording, Ref, Size, Trace, record, trace
+from pynn.onnx.graph import GraphModule
 from pynn.plan import Array
 from pynn.recorder import CaptureError
-from pynn.replay import _rebuild, _tensor
+from pynn.replay import Captured, _rebuild, _tensor
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def export(
     ImportError
         If the onnx package is missing.
     NotImplementedError
-        If an operation has no counterpart in ONNX; names it, its module and line.
+        If there is no rule for an operation; names it, its module and line.
     CaptureError
         If the model reads values, or draws random numbers with NumPy.
     ValueError
@@ -109,6 +110,10 @@ def export(
         raise ImportError("export: ONNX files need the onnx package: pip install 'pynn-cpu[onnx]'") from error
     if not callable(model):
         raise TypeError(f"export: model is a {type(model).__name__}, needs a Module or a function")
+    if isinstance(model, Captured):
+        model = model.function
+    if isinstance(model, GraphModule):
+        input_names, output_names = input_names or model.inputs, output_names or model.outputs
     if mode.recorder is not None:
         raise RuntimeError("export: called while a function is captured; call it outside")
     arguments = example if isinstance(example, tuple) else (example,)
@@ -214,6 +219,8 @@ def _dynamic(
             if not -len(shape) <= axis < len(shape) or shape[axis] == 0:
                 raise ValueError(f"export: dynamic_axes: {name} {list(shape)} has nothing along axis {axis}")
             symbol = axes[axis] if isinstance(axes, Mapping) else f"{name}_{axis}"
+            if not isinstance(symbol, str) or not symbol:
+                raise TypeError(f"export: dynamic_axes: axis {axis} of {name} is called {symbol!r}, needs a text")
             found.setdefault(symbol, []).append(_Place(which, axis % len(shape), shape[axis]))
     for symbol, places in found.items():
         if len({place.length for place in places}) > 1:
@@ -308,8 +315,9 @@ def _build(
             graph.replace_input(ref, cast(graph, name, ref.dtype))
     for step in traced.steps:
         if step.name not in RULES:
-            raise NotImplementedError(f"export: {step.name}, {step.place}: has no counterpart in ONNX")
+            raise NotImplementedError(f"export: {step.name}, {step.place}: there is no rule for ONNX")
         graph.emit(step, RULES[step.name])
+    graph.step = None
     for ref, output in zip(traced.outputs, outputs, strict=True):
         graph.name_output(graph(ref), output)
     return graph
