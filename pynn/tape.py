@@ -238,8 +238,9 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
                         dx = dx.copy()  # a leaf's gradient will be its own
                     given.add(id(dx))
                 grads[parent] = dx
-        if not retain_graph:
-            node.release()
+        if not retain_graph:  # node.release(), without the call
+            node.backward = node.output_version = None
+            node.parents = node.saved = ()
     return grads
 
 

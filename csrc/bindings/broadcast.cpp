@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/array.h"
+#include "ops/elementwise.h"
 #include "runtime/dispatch.h"
 
 namespace pynn::bindings {
@@ -39,17 +40,27 @@ py::array binary(const char* op, const py::array& a_array, const py::array& b_ar
   return by_dtype(op, "a", a_array, [&](auto zero) -> py::array {
     using T = decltype(zero);
     const View<T> a = view<T>(op, "a", a_array), b = view<T>(op, "b", b_array);
+    typename BroadcastKernels<T>::Binary kernel;
+    if constexpr (sizeof(T) == 4) {
+      kernel = kernels<T>().broadcast.*f32;
+    } else {
+      kernel = kernels<T>().broadcast.*f64;
+    }
+    if (a.shape == b.shape) {  // most often: nothing to plan, and nothing for the computation to carry along
+      py::array_t<T> y = empty<T>(op, a.shape);
+      T* y_data = data_of(y);
+      launch([=, a = a.data, b = b.data, n = a.size] {
+        ops::for_elements(n, [&](int64_t begin, int64_t end) {
+          kernel(y_data + begin, {a + begin, 0, 1}, {b + begin, 0, 1}, 1, end - begin);
+        });
+      });
+      return y;
+    }
     const Shape shape = broadcast_shape(op, a.shape, b.shape);
     py::array_t<T> y = empty<T>(op, shape);
     T* y_data = data_of(y);
     const ops::Broadcast<2> g = broadcast(shape, a.shape, b.shape);
-    launch([=, a = a.data, b = b.data] {
-      if constexpr (sizeof(T) == 4) {
-        ops::binary<T>(kernels<T>().broadcast.*f32, y_data, a, b, g);
-      } else {
-        ops::binary<T>(kernels<T>().broadcast.*f64, y_data, a, b, g);
-      }
-    });
+    launch([=, a = a.data, b = b.data] { ops::binary<T>(kernel, y_data, a, b, g); });
     return y;
   });
 }

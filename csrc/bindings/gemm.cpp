@@ -62,6 +62,12 @@ py::array matmul(const py::array& a_array, const py::array& b_array, bool transp
                                 std::to_string(k) + ", b " + to_string(b.shape) + (transpose_b ? " transposed" : "") +
                                 " has " + std::to_string(k_of_b));
     }
+    if (a.ndim() == 2 && b.ndim() == 2) {
+      py::array_t<T> c = empty<T>("matmul", {m, n});
+      const ops::GemmArguments<T> g{data_of(c), n, a.data, a_cols, transpose_a, b.data, b_cols, transpose_b, m, n, k};
+      if (m * n != 0) launch([=] { ops::gemm(g); });
+      return c;
+    }
     Shape shape = broadcast_batch(a.shape, b.shape);
     const Shape batch = shape;
     shape.insert(shape.end(), {m, n});

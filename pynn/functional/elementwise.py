@@ -267,9 +267,14 @@ def mul(a: Operand, b: Operand) -> Tensor:
         a, b = operands("mul", a, b)
     x, y, need_a, need_b = a.data, b.data, a.requires_grad, b.requires_grad
 
+    same_shape = x.shape == y.shape
+
     def backward(dy: Array) -> Gradients:
-        da = _fit(_core.mul(dy, y), x.shape) if need_a else None
-        return da, _fit(_core.mul(dy, x), y.shape) if need_b else None
+        da = _core.mul(dy, y) if need_a else None
+        db = _core.mul(dy, x) if need_b else None
+        if same_shape:
+            return da, db
+        return None if da is None else _fit(da, x.shape), None if db is None else _fit(db, y.shape)
 
     return record("mul", _core.mul(x, y), (a, b), backward, (a, b))
 

@@ -28,12 +28,14 @@ def matmul(a: Input, b: Input, transpose_a: bool = False, transpose_b: bool = Fa
     if a.data.ndim == 1 or b.data.ndim == 1:
         return _matmul_vector(a, b, transpose_a, transpose_b)
     x, w, need_a, need_b = a.data, b.data, a.requires_grad, b.requires_grad
+    has_batches = x.ndim > 2 or w.ndim > 2
 
     def backward(dy: Array) -> Gradients:
         da = db = None
         if need_a:
             da = _core.matmul(w, dy, transpose_b, True) if transpose_a else _core.matmul(dy, w, False, not transpose_b)
-            da = _fit(da, x.shape)
+            if has_batches:
+                da = _fit(da, x.shape)
         if need_b:
             left, right = x, dy
             if w.ndim == 2 < x.ndim and not transpose_a:  # one product over all rows, not a batch of products to sum
@@ -45,7 +47,8 @@ def matmul(a: Input, b: Input, transpose_a: bool = False, transpose_b: bool = Fa
                 db = _core.matmul(right, left, True, transpose_a)
             else:
                 db = _core.matmul(left, right, not transpose_a, False)
-            db = _fit(db, w.shape)
+            if has_batches:
+                db = _fit(db, w.shape)
         return da, db
 
     return record("matmul", _core.matmul(x, w, transpose_a, transpose_b), (a, b), backward, (a, b))
