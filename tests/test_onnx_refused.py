@@ -11,7 +11,7 @@ from onnx_models import load, model_of, network, value
 import pynn
 
 onnx = pytest.importorskip("onnx", reason="the onnx package is not installed")
-from onnx import TensorProto, helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
@@ -22,6 +22,8 @@ def test_everything_that_is_not_supported_is_listed(tmp_path):
         helper.make_node("GridSample", ["x", "x"], ["c"]),
         helper.make_node("LSTM", ["x", "x", "x"], ["d"], name="clipped", clip=1.0, hidden_size=1),
         helper.make_node("Cast", ["x"], ["e"], to=TensorProto.FLOAT16),
+        helper.make_node("EyeLike", ["x"], ["f"], dtype=TensorProto.FLOAT16),
+        helper.make_node("Constant", [], ["g"], value=numpy_helper.from_array(np.zeros(1, np.float16))),
         helper.make_node("Mystery", ["x"], ["y"], domain="com.example"),
     ]
     proto = model_of(nodes, [value("x", [2, 2]), value("h", [2], TensorProto.FLOAT16)], [value("y", [1])])
@@ -35,6 +37,8 @@ def test_everything_that_is_not_supported_is_listed(tmp_path):
         "GridSample 'c' (no such operator)",
         "LSTM 'clipped' (clip is not supported)",
         "Cast 'e' (to=10 is a type that pynn does not have)",
+        "EyeLike 'f' (dtype=10 is a type that pynn does not have)",
+        "Constant 'g' (attributes value)",
         "Mystery 'y' (of the domain com.example)",
     ):
         assert part in message

@@ -38,6 +38,40 @@ class Encoder(nn.Module):
         return self.head(self.layers(self.tokens(tokens) + self.positions))
 
 
+class Causal(nn.Module):
+    """A block of a language model whose last layer shares the table of its first."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(30, 16), nn.Embedding(12, 16)
+        self.norm, self.qkv, self.out = nn.LayerNorm(16), nn.Linear(16, 48), nn.Linear(16, 16)
+        self.head = nn.Linear(16, 30, bias=False)
+        self.head.weight = self.tokens.weight
+        self.register_buffer("hidden", torch.ones(12, 12).triu(1).bool())
+
+    def forward(self, tokens):
+        n, length = tokens.shape
+        x = self.tokens(tokens) + self.positions(torch.arange(length))
+        heads = self.qkv(self.norm(x)).view(n, length, 3, 4, 4).permute(2, 0, 3, 1, 4)
+        scores = (heads[0] @ heads[1].transpose(-2, -1) / 2).masked_fill(self.hidden[:length, :length], float("-inf"))
+        first = (scores.softmax(-1) @ heads[2]).transpose(1, 2).reshape(n, length, 16)
+        second = nn.functional.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(2)
+        return self.head(x + self.out(first + second))
+
+
+class UNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down, self.middle = nn.Conv2d(1, 4, 3, padding=1, padding_mode="reflect"), nn.Conv2d(4, 8, 3, padding=1)
+        self.up, self.out = nn.ConvTranspose2d(8, 4, 2, 2), nn.Conv2d(8, 1, 1)
+
+    def forward(self, x):
+        wide = nn.functional.leaky_relu(self.down(x))
+        narrow = nn.functional.relu6(self.middle(nn.functional.max_pool2d(wide, 2)))
+        up = nn.functional.interpolate(self.up(narrow), size=x.shape[2:], mode="bilinear", align_corners=True)
+        return self.out(torch.cat([up, wide], 1))
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind):
         super().__init__()
@@ -80,6 +114,8 @@ MODELS = {
     "convolutional": (convolutional, lambda: torch.randn(2, 3, 16, 16)),
     "residual": (Residual, lambda: torch.randn(2, 3, 10, 10)),
     "decoder": (decoder, lambda: torch.randn(2, 3, 5, 5)),
+    "unet": (UNet, lambda: torch.randn(2, 1, 8, 10)),
+    "causal": (Causal, lambda: torch.randint(0, 30, (2, 9))),
     "rnn": (lambda: Recurrent(nn.RNN), lambda: torch.randn(3, 4, 5)),
     "lstm": (lambda: Recurrent(nn.LSTM), lambda: torch.randn(3, 4, 5)),
     "gru": (lambda: Recurrent(nn.GRU), lambda: torch.randn(3, 4, 5)),

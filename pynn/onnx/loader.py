@@ -217,8 +217,10 @@ def _problem(onnx: Any, proto: Any, opset: int, ranks: dict[str, int]) -> str | 
         return f"version {since} of opset {opset}, pynn has those of opset {oldest} to {newest}"
     operator, node = OPERATORS[proto.op_type], _node(onnx, proto, opset)
     unknown = sorted(name for name in node.attributes if name not in operator.arguments)
-    if unknown:
-        return f"attributes {', '.join(unknown)}"
+    unknown += [name for name, value in node.attributes.items() if value is None]  # an array of another dtype
+    dtype = node.attributes.get("dtype", 1)
+    if unknown or dtype not in DTYPES:
+        return f"attributes {', '.join(unknown)}" if unknown else f"dtype={dtype} is a type that pynn does not have"
     if node.op_type in ("Conv", "ConvTranspose") and ranks.get(node.inputs[1], 0) > 4:
         return f"{ranks[node.inputs[1]] - 2} spatial axes, at most 2"
     return operator.refuses(node)

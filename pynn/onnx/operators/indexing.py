@@ -58,10 +58,13 @@ def gather_nd(x: Value, indices: Value, *, batch_dims: int = 0) -> Value:
 
 def _scatter(x: Value, places: tuple[Array, ...], updates: Value, reduction: str) -> Value:
     y, new = array(x).copy(), array(updates)
-    if reduction == "none":
+    combine = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}.get(reduction)
+    if combine is not None:
+        combine.at(y, places, new)
+    elif reduction == "none":
         y[places] = new
     else:
-        {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[reduction].at(y, places, new)
+        raise ValueError(f"reduction {reduction!r} is unknown")
     if not is_dynamic(x, updates):
         return y
     parents = [v if isinstance(v, Tensor) else Tensor(v) for v in (x, updates)]

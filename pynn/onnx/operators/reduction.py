@@ -21,7 +21,6 @@ from pynn.onnx.operators.registry import (
     is_dynamic,
     operator,
     reshape,
-    transpose,
 )
 from pynn.tape import record
 from pynn.tensor import Tensor
@@ -266,9 +265,3 @@ def lrn(x: Value, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: f
     squares = F.pad(squares, ((0, 0), (0, 0), ((size - 1) // 2, size // 2), (0, 0)))
     mean = F.reshape(F.avg_pool2d(squares, (size, 1), 1), x.shape)
     return F.div(x, F.pow(mean * alpha + bias, beta))
-
-
-def moved(x: Value, axis: int) -> tuple[Value, list[int]]:
-    """Return `x` with an axis in front, and the order that undoes it."""
-    order = [axis, *[i for i in range(x.ndim) if i != axis]]
-    return transpose(x, order), sorted(range(x.ndim), key=order.__getitem__)
