@@ -22,6 +22,7 @@ from pynn.models import Classifier, lenet
 from pynn.train import Trainer
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright and Chromium to open the page")
+api.expect.set_options(timeout=30_000)  # ms until a test fails; a busy machine may take long to draw
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")
 
