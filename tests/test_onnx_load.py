@@ -1,6 +1,7 @@
 """Loaded ONNX models: what they compute, what is trained, and capture."""
 
 import copy
+import itertools
 import pickle
 
 import numpy as np
@@ -9,7 +10,8 @@ from onnx_models import FLOAT, INT64, load, model_of, network, value
 
 import pynn
 from pynn import functional as F
-from pynn import optim
+from pynn import nn, optim
+from pynn.train import Trainer
 
 onnx = pytest.importorskip("onnx", reason="the onnx package is not installed")
 from onnx import helper  # noqa: E402
@@ -89,6 +91,30 @@ def test_fine_tuning_captured_has_the_bits_of_eager(tmp_path, rng):
     assert eager[-1] < 0.5 * eager[0]
     assert eager == replayed
     assert all(np.array_equal(eager_state[name], replayed_state[name]) for name in eager_state)
+
+
+def test_a_loaded_model_is_a_part_of_a_larger_one(tmp_path, rng):
+    base = load(network(rng), tmp_path)
+    model = nn.Sequential(base, nn.ReLU(), nn.Linear(3, 2))
+    base.requires_grad_(False)
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["2.weight", "2.bias"]
+    trainer = Trainer(model, nn.CrossEntropyLoss(), optim.SGD(model[2].parameters(), lr=0.1))
+    before = model.state_dict()
+    batches = [(rng.normal(size=(4, 2, 6, 6)).astype(np.float32), rng.integers(0, 2, 4)) for _ in range(3)]
+    trainer.fit(batches, epochs=1)
+    after = model.state_dict()
+    assert {name for name in before if not np.array_equal(before[name], after[name])} == {"2.weight", "2.bias"}
+
+
+def test_a_graph_may_be_any_depth(tmp_path):
+    names = ["x", *(f"v{i}" for i in range(2999)), "y"]
+    nodes = [helper.make_node("Add", [a, "one"], [b]) for a, b in itertools.pairwise(names)]
+    model = load(model_of(nodes, [value("x", [1])], [value("y", [1])], {"one": np.float32(1)}), tmp_path)
+    x = pynn.zeros(1, requires_grad=True)
+    y = model(x)
+    y.backward()
+    assert y.item() == 3000
+    assert x.grad.item() == 1
 
 
 def test_masks_and_numbers_are_constants_and_shared_weights_are_one_parameter(tmp_path):

@@ -67,8 +67,7 @@ class GraphModule(Module):
             For an input of another shape; for operands that a node cannot combine, with the name of the node.
         """
         graph = self._graph
-        values: dict[str, Value] = {"": np.zeros(0)}
-        values.update(graph.constants)
+        values: dict[str, Value] = dict(graph.constants)
         values.update({name: getattr(self, key) for name, key in graph.trained.items()})
         values.update({name: getattr(self, key) for name, key in graph.buffers.items()})
         values.update(self._bind(args, kwargs))
