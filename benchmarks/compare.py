@@ -7,6 +7,7 @@
     python benchmarks/compare.py --mode captured-inference
     python benchmarks/compare.py --mode attention         # attention forward and backward, a GPT's training step
     python benchmarks/compare.py --mode sequences         # training steps of recurrent networks
+    python benchmarks/compare.py --mode examples          # captured training steps of examples 16, 19 and 21
     python benchmarks/compare.py --mode gemm              # matrix products, and the share of the measured peak
     PYNN_ISA=avx2 python benchmarks/compare.py            # pynn held to AVX2
 
@@ -21,6 +22,7 @@ from typing import Any
 
 import attention
 import captured
+import example_steps
 import inference
 import products
 import report
@@ -32,6 +34,7 @@ from workloads import (
     ATTENTION,
     CAPTURE_TARGET,
     CAPTURED,
+    EXAMPLES,
     LOWEST_TARGET,
     MAIN,
     MEDIAN_TARGET,
@@ -53,6 +56,7 @@ MODES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "captured-inference": ("captured inference of a batch, median µs", APPLIED, APPLIED),
     "attention": ("attention and a GPT's training step, median µs", ("torch",), ("torch",)),
     "sequences": ("training step of a recurrent network, median µs", ("torch",), ("torch",)),
+    "examples": ("captured training step of an example, median µs", ("eager", "torch"), ("eager", "torch")),
     "gemm": ("product m x n x k, median µs", ("torch", "numpy"), ("torch",)),
 }
 
@@ -103,6 +107,7 @@ def cases(args: argparse.Namespace) -> list[Any]:
         "captured-inference": APPLICATIONS,
         "attention": ATTENTION,
         "sequences": SEQUENCES,
+        "examples": EXAMPLES,
         "gemm": PRODUCTS,
     }
     if args.mode in lists:
@@ -155,6 +160,7 @@ def measure(case: Any, args: argparse.Namespace, sides: list[str]) -> dict[str, 
         "captured": captured,
         "attention": attention,
         "sequences": sequences,
+        "examples": example_steps,
         "gemm": products,
     }
     result: dict[str, Any] = modules[args.mode].measure(case, sides, repeats, seconds, args.seed)

@@ -37,15 +37,19 @@ class Side:
 
     def step(self, i: int) -> Any:
         """Train on a batch, beginning with the state that the step before ended with; return the loss."""
-        x, y = self.batches[i]
-        out, state = self.recurrent(self.one_hot(x), self.state)
+        loss, state = self.train(*self.batches[i], self.state)
         self.state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        return loss
+
+    def train(self, x: Any, y: Any, state: Any) -> tuple[Any, Any]:
+        """Train on a batch; return the loss, and the state behind it."""
+        out, state = self.recurrent(self.one_hot(x), state)
         self.optimizer.zero_grad()
         loss = self.cross_entropy(self.head(out.reshape(-1, self.hidden)), y)
         loss.backward()
         self.clip(self.parameters, MOST_NORM)
         self.optimizer.step()
-        return loss
+        return loss, state
 
     def one_hot(self, x: Any) -> Any:
         """Return what the recurrent layer takes: pynn's takes the characters themselves."""

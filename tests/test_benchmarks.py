@@ -125,6 +125,13 @@ def test_sequences(quick):
     assert ("relative loss difference" in out) == installed("torch")
 
 
+def test_examples(quick):
+    _, report = quick("--mode", "examples", "--filter", "char-lstm,vae")
+    assert [result["name"] for result in report["results"]] == ["char-lstm", "vae"]
+    assert all(set(result["us"]) == {"pynn", *report["sides"]} for result in report["results"])
+    assert all(result["loss_difference"] < 1e-3 for result in report["results"])
+
+
 @needs_torch
 def test_a_wrong_recurrent_gradient_is_noticed(bench):
     module, case = importlib.import_module("sequences"), bench.workloads.SEQUENCES[-1]
