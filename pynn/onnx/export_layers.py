@@ -95,8 +95,12 @@ def conv2d_backward(
 
 @rule
 def max_pool2d(g: Graph, x: Ref, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> str:
-    end, how = _end(g, x, kernel, stride, padding, dilation, ceil_mode)
-    return g.add("MaxPool", g(x), kernel_shape=kernel, strides=stride, pads=(*padding, *end), dilations=dilation, **how)
+    end = _end(g, x, kernel, stride, padding, dilation, ceil_mode)
+    name, pads = g(x), (*padding, *end)
+    if any(e >= k for e, k in zip(end, kernel, strict=True)):  # which ONNX Runtime refuses
+        name = g.add("Pad", name, g.integers(0, 0, *padding, 0, 0, *end), g.number(-np.inf, x.dtype))
+        pads = (0, 0, 0, 0)
+    return g.add("MaxPool", name, kernel_shape=kernel, strides=stride, pads=pads, dilations=dilation)
 
 
 @rule
@@ -104,7 +108,7 @@ def avg_pool2d(
     g: Graph, x: Ref, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_include_pad: bool
 ) -> str:
     name = g(x)
-    end, how = _end(g, x, kernel, stride, padding, (1, 1), ceil_mode)
+    end = _end(g, x, kernel, stride, padding, (1, 1), ceil_mode)
     pads: tuple[int, ...] = (*padding, *end)
     counts = count_include_pad and any(padding)
     if counts and ceil_mode:  # zeros count, what a window overhangs does not
@@ -112,18 +116,16 @@ def avg_pool2d(
         name = g.add("Pad", name, g.integers(*around), g.number(0, x.dtype))
         pads = (0, 0, *[max(0, e - p) for e, p in zip(end, padding, strict=True)])
         counts = False
-    return g.add(
-        "AveragePool", name, kernel_shape=kernel, strides=stride, pads=pads, count_include_pad=int(counts), **how
-    )
+    return g.add("AveragePool", name, kernel_shape=kernel, strides=stride, pads=pads, count_include_pad=int(counts))
 
 
 def _end(
     g: Graph, x: Ref, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
-) -> tuple[tuple[int, ...], dict[str, int]]:
+) -> tuple[int, ...]:
     """The padding at the bottom and right that makes room for the windows that overhang."""
     assert g.step is not None
     if not ceil_mode:
-        return padding, {}
+        return padding
     ends = [
         g.axes.map(
             lambda count, n, k=k, s=s, p=p, d=d: max((count - 1) * s + d * (k - 1) + 1 - n - p, 0),
@@ -135,7 +137,7 @@ def _end(
     known = [end for end in ends if not isinstance(end, Size)]
     if len(known) < 2:
         g.refuse("ceil_mode, where height and width are dynamic axes")
-    return tuple(known), {}
+    return tuple(known)
 
 
 # -- normalisation -----------------------------------------------------------------------------------------------------

@@ -224,15 +224,19 @@ def slice_(g: Graph, x: Ref, starts: Sequence[Length], steps: Sequence[int], siz
 
 
 def _bounds(g: Graph, start: Length, step: int, size: Length, n: Length) -> tuple[Length, Length]:
-    """Start and end, as ONNX counts them: beyond the array for all that is left."""
+    """Start and end as ONNX counts them; what is near the end of the axis from there, so that it is clipped."""
     if isinstance(step, Size):
         g.refuse("a step that depends on the dynamic axes")
-    end = g.axes.map(lambda start, size, n: min(start + size * step, n), start, size, n)
+
+    def from_end(at: Length) -> Length:
+        distance = g.axes.map(lambda at, n: at - n, at, n)
+        return distance if isinstance(at, Size) and isinstance(distance, int) and distance < 0 else at
+
     if step > 0:
-        return start, LARGEST if end == n else end
-    end = g.axes.map(lambda start, size: -LARGEST if start + size * step < 0 else start + size * step, start, size)
-    last = g.axes.map(lambda start, n: int(start == n - 1), start, n)
-    return LARGEST if last == 1 else start, end
+        end = g.axes.map(lambda start, size, n: min(start + size * step, n), start, size, n)
+        return from_end(start), LARGEST if end == n else from_end(end)
+    end = g.axes.map(lambda start, size: max(start + size * step, -1), start, size)
+    return from_end(start), -LARGEST if end == -1 else from_end(end)
 
 
 @rule
