@@ -8,6 +8,7 @@
     python benchmarks/compare.py --mode attention         # attention forward and backward, a GPT's training step
     python benchmarks/compare.py --mode sequences         # training steps of recurrent networks
     python benchmarks/compare.py --mode examples          # captured training steps of examples 16, 19 and 21
+    python benchmarks/compare.py --mode sklearn           # MLPClassifier beside scikit-learn's, to the same accuracy
     python benchmarks/compare.py --mode gemm              # matrix products, and the share of the measured peak
     PYNN_ISA=avx2 python benchmarks/compare.py            # pynn held to AVX2
 
@@ -22,6 +23,7 @@ from typing import Any
 
 import attention
 import captured
+import estimators
 import example_steps
 import inference
 import products
@@ -34,6 +36,7 @@ from workloads import (
     ATTENTION,
     CAPTURE_TARGET,
     CAPTURED,
+    CLASSIFIERS,
     EXAMPLES,
     LOWEST_TARGET,
     MAIN,
@@ -57,6 +60,7 @@ MODES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "attention": ("attention and a GPT's training step, median µs", ("torch",), ("torch",)),
     "sequences": ("training step of a recurrent network, median µs", ("torch",), ("torch",)),
     "examples": ("captured training step of an example, median µs", ("eager", "torch"), ("eager", "torch")),
+    "sklearn": ("MLPClassifier trained to 97 % of MNIST's test set, median µs", ("sklearn",), ("sklearn",)),
     "gemm": ("product m x n x k, median µs", ("torch", "numpy"), ("torch",)),
 }
 
@@ -108,6 +112,7 @@ def cases(args: argparse.Namespace) -> list[Any]:
         "attention": ATTENTION,
         "sequences": SEQUENCES,
         "examples": EXAMPLES,
+        "sklearn": CLASSIFIERS,
         "gemm": PRODUCTS,
     }
     if args.mode in lists:
@@ -125,6 +130,11 @@ def set_threads(sides: list[str], threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
+    if "sklearn" in sides:
+        import sklearn.neural_network  # noqa: F401 - loads the BLAS
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(threads)
     if "jax" in sides:
         import jax_side
 
@@ -143,6 +153,8 @@ def targets(case: Any, mode: str, isa: str) -> dict[str, float]:
     if mode in ("inference", "captured-inference", "captured"):
         wanted = captured.targets(case.name) if mode == "captured" else dict(case.targets)
         return wanted if isa == "avx512" else {}
+    if mode == "sklearn":
+        return {"sklearn": case.target}
     target = case.target_avx2 if mode == "train" and isa == "avx2" else case.target
     return {} if target is None else {"torch": target}
 
@@ -155,6 +167,9 @@ def measure(case: Any, args: argparse.Namespace, sides: list[str]) -> dict[str, 
     if args.mode in ("inference", "captured-inference"):
         captures = args.mode == "captured-inference"
         return inference.measure(case, sides, repeats, seconds, args.seed, args.threads, captures)
+    if args.mode == "sklearn":
+        most_epochs = 1 if args.quick else estimators.MOST_EPOCHS
+        return estimators.measure(case, sides, args.repeats or (1 if args.quick else 5), args.seed, most_epochs)
     modules = {
         "train": training,
         "captured": captured,
@@ -176,6 +191,8 @@ def row(result: dict[str, Any], sides: list[str]) -> list[str]:
             cells += [f"{1e-3 * result['flops'] / result['us'][side]:.0f}", f"{100 * result['shares'][side]:.0f}"]
         if side != "pynn":
             cells.append(ratio_cell(result, side, result["targets"].get(side)))
+    if "runs" in result:
+        cells += [estimators.cell(result, side) for side in ("pynn", *sides)]
     if "capture_steps" in result:
         cells.append(f"{result['capture_steps']:.1f}{'' if result['capture_steps'] <= CAPTURE_TARGET else ' MISSED'}")
     return cells
@@ -215,6 +232,9 @@ def main(argv: list[str] | None = None) -> None:
         columns += [(NAMES[side], 7), *rates, (f"{NAMES[side]} / pynn", 40 if wide else 22)]
     if args.mode == "captured":
         columns.append((f"first call, eager steps (at most {CAPTURE_TARGET})", 10))
+    if args.mode == "sklearn":
+        estimators.data()
+        columns += [(f"{NAMES[side]}: accuracy in epochs", 14) for side in ("pynn", *sides)]
     print()
     table = Table(columns)
     figures["results"] = []

@@ -18,11 +18,12 @@ from pynn._files import atomic_file
 
 NAMES = {
     **{"pynn": "pynn", "eager": "pynn eager", "torch": "PyTorch", "compile": "torch.compile"},
-    **{"jax": "JAX", "numpy": "NumPy", "onnxruntime": "ONNX Runtime"},
+    **{"jax": "JAX", "numpy": "NumPy", "onnxruntime": "ONNX Runtime", "sklearn": "scikit-learn"},
 }
 PACKAGES = {
     **{"eager": ("numpy",), "torch": ("torch",), "compile": ("torch",)},
     **{"jax": ("jax",), "numpy": ("numpy",), "onnxruntime": ("onnxruntime", "onnx")},
+    "sklearn": ("sklearn",),
 }
 BUSY = 0.5  # load average above which figures are doubtful
 
@@ -43,7 +44,8 @@ def header(others: list[str]) -> dict[str, Any]:
     """Print where and with what this runs; return it for the JSON file."""
     info = pynn.info()
     versions = {name: info[name] for name in ("pynn", "python", "numpy", "compiler")}
-    versions |= {package: metadata.version(package) for side in others for package in PACKAGES[side][:1]}
+    packages = [package.replace("sklearn", "scikit-learn") for side in others for package in PACKAGES[side][:1]]
+    versions |= {package: metadata.version(package) for package in packages}
     forced = ", forced by PYNN_ISA; the others choose for themselves" if os.environ.get("PYNN_ISA") else ""
     load = os.getloadavg()[0]
     print(f"{machine()}; {info['num_threads']} threads; pynn runs {info['isa']}{forced}")

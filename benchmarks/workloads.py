@@ -124,6 +124,18 @@ class AutoEncoder:
     target: float | None = None
 
 
+@dataclass(frozen=True)
+class Classifier:
+    """scikit-learn's MLPClassifier on MNIST, Adam. The target is the ratio of its time to pynn's."""
+
+    name: str
+    title: str
+    hidden: tuple[int, ...]
+    batch: int
+    accuracy: float = 0.97  # to reach on the test set
+    target: float = 5.0
+
+
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
@@ -439,3 +451,10 @@ def choose(items: list[Any], text: str) -> list[Any]:
     names = {item.name for item in items}
     parts = text.split(",")
     return [item for item in items if any(item.name == p if p in names else p in item.name for p in parts)]
+
+
+CLASSIFIERS = [
+    Classifier("sklearn-default", "MLP 784-100-10, B 200 (scikit-learn's defaults)", (100,), 200),
+    Classifier("sklearn-128", "MLP 784-128-10, B 32", (128,), 32),
+    Classifier("sklearn-512", "MLP 784-512-10, B 32", (512,), 32),
+]

@@ -110,6 +110,18 @@ def test_captured_inference_agrees_with_eager(quick):
     assert result["output_difference"] == 0
 
 
+@pytest.mark.skipif(not installed("sklearn"), reason="needs scikit-learn to compare with")
+@pytest.mark.filterwarnings("ignore:Got `batch_size`:UserWarning")
+def test_both_classifiers_train_the_same_network(quick, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYNN_DATA_DIR", str(small_mnist.put(tmp_path / "mnist")))
+    out, report = quick("--mode", "sklearn", "--filter", "sklearn-128")
+    (result,) = report["results"]
+    assert "custom IDX data, 30 and 20 images" in out
+    (ours,), (theirs,) = result["runs"]["pynn"], result["runs"]["sklearn"]
+    assert (ours["epochs"], ours["accuracy"]) == (theirs["epochs"], theirs["accuracy"])
+    assert result["us"]["pynn"] == pytest.approx(1e6 * ours["seconds"])
+
+
 @needs_torch
 def test_attention_and_a_gpt_agree_with_pytorch(quick):
     out, report = quick("--mode", "attention", "--filter", "attention64,nanogpt")
