@@ -381,6 +381,12 @@ def take_rows(x: Array, rows: npt.NDArray[np.int64]) -> Array: ...  # x[rows] of
 def embedding(weight: Array, indices: npt.NDArray[np.int64]) -> Array: ...  # [V, D], [...] -> [..., D]
 def embedding_backward(dy: Array, indices: npt.NDArray[np.int64], num_embeddings: int) -> Array: ...
 
+# -- class labels, for metrics of a captured step ---------------------------------------------------------------------
+def as_int64(x: Array) -> npt.NDArray[np.int64]: ...  # any integers; IndexError for what int64 does not hold
+def equal(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]: ...  # of one shape, or b []
+def count(x: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]: ...  # how many are true, []
+def share(x: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]: ...  # the same as a mean, []
+
 # -- optimisers: one call for all parameters, written in place -------------------------------------------------------
 # momentum_buffers: empty list when momentum == 0; `first` makes buffer = gradient, as PyTorch's first step does.
 def sgd_(

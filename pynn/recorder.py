@@ -41,13 +41,29 @@ class Guarded(np.ndarray):
         )
 
     # NumPy's own ways in, then Python's, then the methods that look at values.
-    __array_ufunc__ = __array_function__ = __getitem__ = __setitem__ = __iter__ = _refuse
+    __array_function__ = __getitem__ = __setitem__ = __iter__ = _refuse
     __float__ = __int__ = __bool__ = __index__ = __complex__ = __contains__ = __repr__ = __str__ = _refuse
     item = tolist = tobytes = astype = copy = fill = argmax = argmin = argsort = sort = take = _refuse
-    sum = mean = std = var = max = min = all = any = prod = dot = round = clip = nonzero = cumsum = _refuse
+    std = var = max = min = all = any = prod = dot = round = clip = nonzero = cumsum = _refuse
     flatten = repeat = trace = diagonal = compress = choose = searchsorted = argpartition = cumprod = _refuse
     __format__ = __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = tofile = dump = dumps = _refuse
     flat = _refuse  # type: ignore[assignment]
+
+    # What a metric needs: how many, or which part, of integers are equal.
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        found = None
+        if ufunc is np.equal and method == "__call__" and not kwargs and mode.recorder is not None:
+            found = mode.recorder.equal(*inputs)
+        return self._refuse() if found is None else found
+
+    def sum(self, *args: Any, **kwargs: Any) -> Any:
+        return _core.count(self) if self._can_be_counted(args, kwargs) else self._refuse()
+
+    def mean(self, *args: Any, **kwargs: Any) -> Any:
+        return _core.share(self) if self._can_be_counted(args, kwargs) else self._refuse()
+
+    def _can_be_counted(self, *options: Any) -> bool:
+        return self.dtype == bool and not any(options) and mode.recorder is not None
 
 
 class Draw:
@@ -270,6 +286,17 @@ class Recorder:
                 f"capture: {what} {list(array.shape)} is converted from {array.dtype} to {dtype}, {_where()}, which a "
                 "replay does not repeat; convert it before it is passed to the captured function"
             )
+
+    def equal(self, *pair: Any) -> Array | None:
+        """Return whether integers are equal, None if this is another comparison."""
+        arrays = [np.asanyarray(x) for x in pair]
+        if any(x.dtype.kind not in "iu" for x in arrays):
+            return None
+        a, b = (_core.as_int64(x) if self.made(x) else np.asarray(x, np.int64, order="C") for x in arrays)
+        if a.ndim < b.ndim:
+            a, b = b, a
+        result: Array | None = _core.equal(a, b) if b.shape in ((), a.shape) else None
+        return result
 
     def undo(self, action: Callable[[], None]) -> None:
         """Do this if the function fails."""

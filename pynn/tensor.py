@@ -347,7 +347,7 @@ class Tensor:
 
     # Comparisons have no gradient: they give NumPy arrays of bool.
     def __eq__(self, other: object) -> Array:  # type: ignore[override]
-        return np.asarray(self.data == _raw(other))
+        return np.asanyarray(self.data == _raw(other))  # which is guarded while a step is captured
 
     def __ne__(self, other: object) -> Array:  # type: ignore[override]
         return np.asarray(self.data != _raw(other))

@@ -17,5 +17,6 @@ PYBIND11_MODULE(_core, m) {
   b::bind_embedding(m);
   b::bind_recurrent(m);
   b::bind_optim(m);
+  b::bind_labels(m);
   b::bind_recording(m);
 }

@@ -233,6 +233,10 @@ typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth) cons
   const int64_t count = g_.a_transposed ? depth.size : rows.size, size = g_.a_transposed ? rows.size : depth.size;
   const int64_t stride = size % kPageFloats == 0 ? size + 16 : size;
   T* packed = arena::scratch<T>(arena::Slot::pack_a, count * stride);
+  if (source_.activation != Activation::none && size == g_.lda && size == stride) {
+    activation_backward(source_.activation, packed, g_.a + first, source_.y + first, count * size);
+    return {packed, stride, g_.a_transposed};
+  }
   for (int64_t r = 0; r < count; ++r) {
     const T* a = g_.a + first + r * g_.lda;
     if (source_.activation == Activation::none) {
@@ -262,6 +266,10 @@ template <class T>
 void Product<T>::finish(Range rows, Range columns) const {
   if (g_.activation == Activation::none || g_.activation == Activation::relu) return;
   const Range outer = turned_ ? columns : rows, inner = turned_ ? rows : columns;
+  if (inner.size == g_.ldc) {  // whole rows: vectors across their ends are quicker than a tail for each
+    activate(g_.activation, g_.c + outer.begin * g_.ldc, outer.size * inner.size);
+    return;
+  }
   for (int64_t i = outer.begin; i < outer.begin + outer.size; ++i) {
     activate(g_.activation, g_.c + i * g_.ldc + inner.begin, inner.size);
   }

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pynn import _core
 from pynn.grad_mode import mode
 from pynn.tape import constant
 from pynn.tensor import Tensor
@@ -117,11 +118,11 @@ def int64(name: str, argument: str, indices: Input) -> npt.NDArray[np.int64]:
         return array
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: {argument} must hold integers, got {array.dtype}")
+    if mode.recorder is not None and mode.recorder.made(array):
+        return _core.as_int64(array)
     # The rest of uint64 would wrap to negative indices.
     if array.dtype.kind == "u" and array.itemsize == 8 and array.size and (largest := int(array.max())) > INT64_MAX:
         raise IndexError(f"{name}: {argument} has {largest}, needs at most {INT64_MAX}")
-    if mode.recorder is not None:
-        mode.recorder.converts(f"{name}: {argument}", array, INT64)
     return np.asarray(array, np.int64, order="C")
 
 

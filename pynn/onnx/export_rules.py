@@ -294,5 +294,10 @@ def take_rows(g: Graph, x: Ref, rows: Ref) -> str:
 
 
 @rule
+def as_int64(g: Graph, x: Ref) -> str:
+    return g.add("Cast", g(x), to=7)  # TensorProto.INT64
+
+
+@rule
 def embedding(g: Graph, weight: Ref, indices: Ref) -> str:
     return g.add("Gather", g(weight), g(indices), axis=0)

@@ -21,6 +21,22 @@ def take_rows(x, rows):
     return x[rows]
 
 
+def as_int64(x):
+    return x.astype(np.int64)
+
+
+def equal(a, b):
+    return np.asarray(a == b)
+
+
+def count(x):
+    return np.array(np.count_nonzero(x), np.int64)
+
+
+def share(x):
+    return np.array(x.mean())
+
+
 def _grid(starts, steps, sizes):
     return np.ix_(*(start + step * np.arange(size) for start, step, size in zip(starts, steps, sizes, strict=True)))
 
