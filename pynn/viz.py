@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "UpdateRatios",
     "activation_histograms",
+    "attention_weights",
     "confusion_matrix",
     "decision_boundary",
     "filters",
@@ -260,6 +261,39 @@ def confusion_matrix(
     axes.set_xticks(range(n), names)
     axes.set_yticks(range(n), names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{100 * np.trace(counts) / true.size:.2f} % right")
+    return axes
+
+
+def attention_weights(
+    weights: Array | Tensor,
+    queries: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Draw how much each query (row) sees of each key (column): [L, S] of `MultiheadAttention(need_weights=True)`.
+
+    `queries` and `keys` are the tokens to write beside the axes; numbers by default. ValueError if lengths do not fit.
+
+    Examples
+    --------
+    >>> from pynn import nn, randn, viz
+    >>> _, weights = nn.MultiheadAttention(8, 2)(randn(5, 8), need_weights=True, is_causal=True)
+    >>> viz.attention_weights(weights, "these").get_ylabel()
+    'query'
+    """
+    w = weights.data if isinstance(weights, Tensor) else np.asarray(weights)
+    if w.ndim != 2 or any(t is not None and len(t) != n for t, n in zip((queries, keys), w.shape, strict=True)):
+        got = [None if tokens is None else len(tokens) for tokens in (queries, keys)]
+        raise ValueError(f"viz.attention_weights: weights {list(w.shape)} and tokens {got}, need [L, S], L and S")
+    axes = _axes("attention_weights", axes, 1.8 + 0.25 * w.shape[1], 1.5 + 0.25 * w.shape[0])
+    axes.imshow(w, cmap="Blues", vmin=0, vmax=max(float(w.max(initial=0)), 1e-9))
+    if keys is None and queries is not None and w.shape[0] == w.shape[1]:
+        keys = queries  # self-attention
+    if keys is not None:
+        axes.set_xticks(range(w.shape[1]), list(keys))
+    if queries is not None:
+        axes.set_yticks(range(w.shape[0]), list(queries))
+    axes.set(xlabel="key", ylabel="query")
     return axes
 
 

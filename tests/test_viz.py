@@ -119,6 +119,19 @@ def test_confusion_matrix():
             viz.confusion_matrix(labels, [0], classes)
 
 
+def test_attention_weights():
+    weights = np.array([[1.0, 0.0], [0.25, 0.75]])
+    axes = viz.attention_weights(pynn.tensor(weights, dtype=np.float64), "ab")
+    np.testing.assert_array_equal(axes.images[0].get_array(), weights)
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == ["a", "b"]
+    wide = viz.attention_weights(weights[:1], keys=["x", "y"])
+    assert [label.get_text() for label in wide.get_xticklabels()] == ["x", "y"]
+    for bad, tokens in ((weights[None], None), (weights, "abc")):
+        with pytest.raises(ValueError, match=r"^viz.attention_weights: weights .* need \[L, S\], L and S"):
+            viz.attention_weights(bad, tokens)
+
+
 def test_image_grid():
     images = np.arange(5 * 4 * 3).reshape(5, 1, 4, 3)
     figure = viz.image_grid(images, columns=2, titles=range(5))
