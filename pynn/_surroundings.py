@@ -9,7 +9,8 @@ from typing import Any
 
 SIMPLE = (bool, int, float, str)
 
-_ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if name in dis.opmap]
+# From 3.12 on `dis` also has numbers above 255, of instructions that only the compiler uses.
+_ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if dis.opmap.get(name, 256) < 256]
 _EXTENDED_ARG = dis.opmap["EXTENDED_ARG"]
 _FLAGGED = {"LOAD_GLOBAL", "LOAD_ATTR"} if sys.version_info >= (3, 12) else {"LOAD_GLOBAL"}  # the lowest bit is a flag
 

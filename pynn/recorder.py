@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import operator
 import sys
 import threading
@@ -219,19 +220,19 @@ class Recorder:
         self.entries.append((entries, key, entries[key]))
 
     def same_items(self, container: list[Any] | dict[Any, Any]) -> None:
-        """Note that all items, or values, must be the same objects in each replay."""
-        self.items.append((container, tuple(container.values() if isinstance(container, dict) else container)))
+        """Note that all items, or values under equal keys, must be the same objects in each replay."""
+        self.items.append((container, pairs(container) if isinstance(container, dict) else tuple(container)))
 
     def module(self, module: Module, args: Any, kwargs: Any) -> Any:
         """Call a module whose attributes must be the same objects in each replay."""
         if id(module) in self._inside:
             return module.forward(*args, **kwargs)
-        before = {id(m): (m, tuple(vars(m).values())) for m in module.modules()}
+        before = {id(m): (m, pairs(vars(m))) for m in module.modules()}
         for m, _ in before.values():
             if m._forward_hooks or m._backward_hooks:
                 raise CaptureError(f"capture: {type(m).__name__} has a hook, {_where()}, which a replay would not call")
         for _, values in before.values():
-            for value in values:
+            for value in values[1::2]:
                 if isinstance(value, (list, dict)):
                     self.same_items(value)
         outside = self._inside
@@ -439,9 +440,14 @@ def _interceptors(originals: tuple[Any, ...]) -> dict[str, Any]:
     return {name: functools.partial(_intercepted, name, original) for name, original in pairs}
 
 
-def are(attributes: dict[str, Any], values: tuple[Any, ...]) -> bool:
-    """Whether the attributes are these very objects."""
-    return len(attributes) == len(values) and all(map(operator.is_, attributes.values(), values))
+def pairs(entries: dict[Any, Any]) -> tuple[Any, ...]:
+    """Return key, value, key, value, ... of a dict."""
+    return tuple(itertools.chain.from_iterable(entries.items()))
+
+
+def are(attributes: dict[str, Any], wanted: tuple[Any, ...]) -> bool:
+    """Whether the attributes have these names and are these very objects."""
+    return tuple(attributes) == wanted[::2] and all(map(operator.is_, attributes.values(), wanted[1::2]))
 
 
 def _where() -> str:

@@ -1,6 +1,7 @@
 """What a replay relies on is noticed when it changes, and captured anew."""
 
 import dis
+import runpy
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from captured_steps import X, Y, make, mlp
 
 import pynn
-from pynn import CaptureError, nn, optim
+from pynn import CaptureError, _surroundings, nn, optim
 from pynn import functional as F
 from pynn._core import Recording
 from pynn._surroundings import names
@@ -292,9 +293,64 @@ def test_names_are_those_of_the_disassembler(function):
         return found.union(*(by_dis(constant, operation) for constant in inner))
 
     code = function.__code__
-    for operation in ("LOAD_GLOBAL", "LOAD_ATTR", *(["LOAD_METHOD"] if "LOAD_METHOD" in dis.opmap else [])):
+    for operation in ("LOAD_GLOBAL", "LOAD_ATTR", *(["LOAD_METHOD"] if dis.opmap.get("LOAD_METHOD", 256) < 256 else [])):
         assert names(code, operation) == by_dis(code, operation)
     assert names(code, "LOAD_GLOBAL")
+
+
+def test_instructions_of_the_compiler_alone_are_not_looked_for(monkeypatch):
+    monkeypatch.setitem(dis.opmap, "LOAD_METHOD", 262)  # as in Python 3.12
+
+    class Scaled:
+        factor = 2.0
+
+        def of(self, x):
+            return x * self.factor
+
+    owner = Scaled()
+    surroundings = runpy.run_path(_surroundings.__file__)["surroundings"]
+    assert surroundings(Scaled.of, owner)[0] == [(owner, "factor", 2.0)]
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.names, self.flag = {"relu": 1}, 1
+
+    def forward(self, x):
+        return F.relu(x) if hasattr(self, "flag") and "relu" in self.names else F.neg(x)
+
+
+def test_the_name_of_an_attribute_is_guarded():
+    module, x = Named(), np.array([-1, 2], np.float32)
+    f = pynn.capture(module)
+    assert [f(x).data.tolist() for _ in range(2)] == [[0, 2]] * 2
+    del module.flag
+    module.other = 1
+    assert [f(x).data.tolist() for _ in range(2)] == [[1, -2]] * 2
+
+
+def test_the_key_of_an_entry_is_guarded():
+    module, x = Named(), np.array([-1, 2], np.float32)
+    f = pynn.capture(module)
+    assert [f(x).data.tolist() for _ in range(2)] == [[0, 2]] * 2
+    module.names["neg"] = module.names.pop("relu")
+    assert [f(x).data.tolist() for _ in range(2)] == [[1, -2]] * 2
+
+
+def test_equal_keys_are_the_same_and_what_their_comparison_raises_is_raised():
+    class Broken:
+        __hash__ = object.__hash__
+
+        def __eq__(self, other):
+            raise RuntimeError("no order")
+
+    value = object()
+    assert Recording.unchanged((), (), ({1: value}, (1.0, value)))
+    assert not Recording.unchanged((), (), ({1: value}, (2, value)))
+    assert not Recording.unchanged((), (), ({1: value}, (1,)))
+    with pytest.raises(RuntimeError, match="no order"):
+        Recording.unchanged((), (), ({Broken(): value}, (1, value)))
 
 
 def test_a_function_that_is_an_argument_is_guarded():

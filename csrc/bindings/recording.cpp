@@ -196,7 +196,8 @@ bool has_entries(const py::tuple& wanted) {
   return true;
 }
 
-// Whether each dict or list holds the very values of a tuple, in order: container, values, ...
+// Whether each list holds the very values of a tuple, and each dict its equal keys with the very values, key, value,
+// ..., in order: container, tuple, ...
 bool has_items(const py::tuple& wanted) {
   const Groups groups("Recording.unchanged", wanted, 2);
   for (Py_ssize_t i = 0; i < groups.count(); ++i) {
@@ -211,11 +212,16 @@ bool has_items(const py::tuple& wanted) {
       continue;
     }
     if (!PyDict_Check(container)) throw_type("Recording.unchanged", "needs lists and dicts as containers");
-    if (PyDict_GET_SIZE(container) != n) return false;
+    if (PyDict_GET_SIZE(container) * 2 != n) return false;
     PyObject *key = nullptr, *value = nullptr;
     Py_ssize_t position = 0;
-    for (Py_ssize_t j = 0; PyDict_Next(container, &position, &key, &value); ++j) {
-      if (value != PyTuple_GET_ITEM(values, j)) return false;
+    for (Py_ssize_t j = 0; j < n && PyDict_Next(container, &position, &key, &value) != 0; j += 2) {
+      if (value != PyTuple_GET_ITEM(values, j + 1)) return false;
+      if (key == PyTuple_GET_ITEM(values, j)) continue;
+      const auto held = py::reinterpret_borrow<py::object>(key);  // a comparison may run anything
+      const int is_equal = PyObject_RichCompareBool(held.ptr(), PyTuple_GET_ITEM(values, j), Py_EQ);
+      if (is_equal < 0) throw py::error_already_set();
+      if (is_equal == 0) return false;
     }
   }
   return true;
