@@ -293,7 +293,11 @@ def test_names_are_those_of_the_disassembler(function):
         return found.union(*(by_dis(constant, operation) for constant in inner))
 
     code = function.__code__
-    for operation in ("LOAD_GLOBAL", "LOAD_ATTR", *(["LOAD_METHOD"] if dis.opmap.get("LOAD_METHOD", 256) < 256 else [])):
+    for operation in (
+        "LOAD_GLOBAL",
+        "LOAD_ATTR",
+        *(["LOAD_METHOD"] if dis.opmap.get("LOAD_METHOD", 256) < 256 else []),
+    ):
         assert names(code, operation) == by_dis(code, operation)
     assert names(code, "LOAD_GLOBAL")
 
