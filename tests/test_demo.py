@@ -162,6 +162,24 @@ def test_weights_that_are_not_finite_are_refused():
         Recognizer(classifier("mlp", model=model, is_synthetic=False))
 
 
+def test_activations_that_are_not_finite_are_answered_with_500():
+    model = build("mlp")
+    weights = {name: np.zeros_like(value) for name, value in model.state_dict().items()}
+    weights["1.weight"] += np.float32(3e38)  # no ink gives 0
+    model.load_state_dict(weights)
+    recognizer = Recognizer(classifier("mlp", model=model, is_synthetic=False, mean=0.0, std=1.0))
+    with pytest.raises(FloatingPointError, match=r"the output of Linear \+ ReLU is not finite"):
+        recognizer.answer(drawn().tobytes())
+    with DemoServer(recognizer, 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            refused(ask(server, "POST", "/recognize", drawn().tobytes(), OCTETS), 500, "is not finite")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 # -- the files of the page ---------------------------------------------------------------------------------------------
 
 
@@ -353,6 +371,19 @@ def test_without_a_run_it_trains_one(capsys, here, interrupted, monkeypatch):
     code, out, _ = run(capsys, "--port", 0)
     assert code == 130
     assert "draw a digit" not in out
+
+
+def test_the_port_is_tried_before_the_training(capsys, here, server, monkeypatch):
+    monkeypatch.setattr("pynn.train.mnist.train_mnist", lambda settings: pytest.fail("it trains"))
+    code, _, err = run(capsys, "--port", server.server_port)
+    assert code == 2
+    assert f"demo: port {server.server_port} is in use" in err
+
+
+def test_a_port_that_is_none(recognizer):
+    for port in (99999, -1):
+        with pytest.raises(OSError, match=f"demo: port is {port}, needs 0 to 65535"):
+            DemoServer(recognizer, port)
 
 
 def test_bad_arguments(capsys, here, server):

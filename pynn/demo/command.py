@@ -8,7 +8,7 @@ import webbrowser
 from pathlib import Path
 
 from pynn.demo.recognizer import Recognizer
-from pynn.demo.server import DemoServer
+from pynn.demo.server import DemoServer, check_port
 from pynn.models import Classifier
 
 __all__ = ["find_weights", "run"]
@@ -29,12 +29,13 @@ def run(weights: str | os.PathLike[str] | None, port: int, browser: bool = True)
     FileNotFoundError, ValueError
         If the weights are not there, or are not those of a model of `pynn train`.
     OSError
-        If the port is in use.
+        If the port is in use, or not allowed; before anything is trained.
     """
     path = find_weights(weights)
     if path is None:
         from pynn.train.mnist import Settings, train_mnist
 
+        check_port(port)
         print(f"no weights in {RUNS}{os.sep}, so train a model first: pynn train mnist", flush=True)
         if train_mnist(Settings.of()):
             return True

@@ -87,6 +87,8 @@ class Recognizer:
         ------
         ValueError
             If the drawing is of another size, or empty.
+        FloatingPointError
+            If an activation is not finite.
         """
         if len(drawing) != DRAWING_SIDE**2:
             raise ValueError(f"a drawing has {DRAWING_SIDE} x {DRAWING_SIDE} bytes, got {len(drawing)}")
@@ -95,6 +97,10 @@ class Recognizer:
             raise ValueError("the drawing is empty")
         image = centre_ink(ink)
         probabilities, outputs = self._run(image)
+        names = [layer["name"] for layer in self.about["layers"]]
+        for name, values in zip([*names, "softmax"], [*outputs, probabilities], strict=True):
+            if not np.isfinite(values).all():
+                raise FloatingPointError(f"the output of {name} is not finite: the weights are too large")
         return {
             "digit": int(probabilities.argmax()),
             "probabilities": probabilities.tolist(),

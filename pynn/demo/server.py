@@ -8,6 +8,8 @@ import os
 import socket
 import socketserver
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
@@ -65,14 +67,8 @@ class DemoServer(ThreadingHTTPServer):
         page = resources.files("pynn.demo") / "page"
         self.contents = {path: (kind, (page / name).read_bytes()) for path, (name, kind) in FILES.items()}
         self.contents["/model"] = (JSON, _json(recognizer.about))
-        try:
+        with _told(port):
             super().__init__((ADDRESS, port), _Handler)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                text = f"demo: port {port} is in use; take another with --port, or any free one with --port 0"
-            else:
-                text = f"demo: cannot listen on port {port}: {error.strerror}"
-            raise OSError(text) from error
         # The names under which a browser here asks. Another one belongs to a page elsewhere that had its name point to
         # this computer (DNS rebinding).
         self.hosts = {f"{name}{suffix}" for name in (ADDRESS, "localhost") for suffix in self._suffixes()}
@@ -94,6 +90,30 @@ class DemoServer(ThreadingHTTPServer):
     def url(self) -> str:
         """Where the page is."""
         return f"http://{ADDRESS}:{self.server_port}/"
+
+
+def check_port(port: int) -> None:
+    """Raise the OSError that a `DemoServer` on this port would."""
+    with _told(port), socket.socket() as trial:
+        if DemoServer.allow_reuse_address:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        trial.bind((ADDRESS, port))
+        trial.listen(1)  # a port that is reused may be bound, but not listened on
+
+
+@contextmanager
+def _told(port: int) -> Iterator[None]:
+    """Say in an OSError what was wrong with the port."""
+    try:
+        yield
+    except OverflowError as error:
+        raise OSError(f"demo: port is {port}, needs 0 to 65535") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            text = f"demo: port {port} is in use; take another with --port, or any free one with --port 0"
+        else:
+            text = f"demo: cannot listen on port {port}: {error.strerror}"
+        raise OSError(text) from error
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not an error of the program
@@ -160,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self.server.recognizer.answer(drawing)
         except ValueError as error:
             raise _Refused(400, str(error)) from None
+        except FloatingPointError as error:
+            raise _Refused(500, str(error)) from None
 
     def _length(self) -> int:
         lengths = self.headers.get_all("Content-Length", [])
