@@ -9,7 +9,6 @@ import io
 import json
 import math
 import os
-import pickle
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -193,11 +192,15 @@ def _load_pytorch(path: str | os.PathLike[str]) -> State:
         pass
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError) as error:
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # a corrupt file leads torch.load to errors of any type
         # Of PyTorch's lines the one that says what it met, without the advice to read the file whatever it does.
         lines = [line for line in str(error).splitlines() if "GLOBAL" in line] or str(error).splitlines() or [""]
         reason = lines[0].rpartition("WeightsUnpickler error: ")[2].partition(". Please")[0]
-        raise ValueError(f"load: {shown} is not a readable file of PyTorch weights: {reason}") from error
+        raise ValueError(
+            f"load: {shown} is not a readable file of PyTorch weights: {reason or type(error).__name__}"
+        ) from error
     if not isinstance(found, Mapping):
         raise ValueError(f"load: {shown} holds a {type(found).__name__}, needs a state_dict")
     state: State = {}
@@ -218,7 +221,8 @@ def _of_pytorch(what: str, tensor: Any) -> Array:
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ValueError(f"{what} is sparse or quantised, needs a dense tensor")
     try:
-        array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+        tensor = tensor.detach().resolve_conj().resolve_neg()  # which only flags may say
+        array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except TypeError as error:  # a dtype NumPy lacks, such as float8
         raise ValueError(f"{what}: {error}") from error
     return np.array(array, order="C")

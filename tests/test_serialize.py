@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out, what is broken is refused by name, and nothing is half-written."""
 
+import builtins
 import io
 import json
 import os
@@ -314,6 +315,55 @@ def test_no_pickle_runs_code(tmp_path, monkeypatch, with_torch):
     with pytest.raises(error, match=rf"^load: .*weights\.pt .*{message}"):
         load(path)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pt_files_with_other_bytes_are_read_or_refused(tmp_path, seed):
+    if torch is None:
+        pytest.skip("PyTorch is not installed")
+    path, rng = tmp_path / "weights.pt", np.random.default_rng(seed)
+    stream = io.BytesIO()
+    torch.save({"a": torch.ones(2, 3), "b": torch.arange(4)}, stream, _use_new_zipfile_serialization=seed % 2 == 0)
+    whole = np.frombuffer(stream.getvalue(), np.uint8)
+    for i in range(150):
+        content = whole.copy()
+        at = rng.integers(min(len(whole), 700), size=rng.integers(1, 4))
+        content[at] = rng.integers(256, size=len(at))
+        path.write_bytes(content.tobytes())
+        try:
+            state = load(path)[0]
+        except ValueError as error:
+            found = str(error).startswith("load: ")
+        else:
+            found = all(isinstance(value, np.ndarray) for value in state.values())
+        assert found, (seed, i)
+
+
+@pytest.mark.parametrize("name", ["KeyError", "IndexError", "AssertionError", "TypeError", "MemoryError", "OSError"])
+def test_what_pytorch_raises_for_a_pt_file(tmp_path, monkeypatch, name):
+    if torch is None:
+        pytest.skip("PyTorch is not installed")
+    kind = getattr(builtins, name)
+
+    def fail(*args, **kwargs):
+        raise kind
+
+    path = tmp_path / "weights.pt"
+    path.touch()
+    monkeypatch.setattr(torch, "load", fail)
+    passes = name in ("MemoryError", "OSError")
+    message = None if passes else rf"weights\.pt is not a readable file of PyTorch weights: {name}"
+    with pytest.raises(kind if passes else ValueError, match=message):
+        load(path)
+
+
+def test_lazy_signs_of_pytorch(tmp_path):
+    if torch is None:
+        pytest.skip("PyTorch is not installed")
+    z = torch.tensor([1 + 2j])
+    assert z.conj().imag.is_neg()
+    torch.save({"negated": z.conj().imag}, tmp_path / "weights.pt")
+    assert load(tmp_path / "weights.pt")[0]["negated"].tolist() == [-2]
 
 
 def test_pt_files_that_are_no_state_dict(tmp_path):
