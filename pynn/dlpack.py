@@ -60,17 +60,17 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     device : "cpu", optional
         The only one there is.
     copy : bool, optional
-        None copies only what is not C-contiguous (such as a transposed matrix), which tensors of pynn always are. True
-        always copies, False never does.
+        None copies only what is not C-contiguous (such as a transposed matrix), aligned and of native byte order, as
+        tensors of pynn always are. True always copies, False never does.
 
     Raises
     ------
     TypeError
-        `x` does not offer DLPack, or has a dtype that pynn does not compute in.
+        `x` does not offer DLPack, has a dtype that pynn does not compute in, or is a masked array.
     ValueError
         `device` is not "cpu".
     BufferError
-        `x` is on another device, requires a gradient, or is not C-contiguous under ``copy=False``.
+        `x` is on another device, requires a gradient, or has to be copied under ``copy=False``.
 
     Examples
     --------
@@ -87,6 +87,10 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
         raise ValueError(f"from_dlpack: device is {device!r}, needs 'cpu'")
     if not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):
         raise TypeError(f"from_dlpack: {what} has no __dlpack__ and __dlpack_device__, needs an array that offers both")
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            "from_dlpack: MaskedArray has a mask, which a tensor has not, needs an array without: x.filled(value)"
+        )
     try:
         at = tuple(map(int, x.__dlpack_device__()))
     except ValueError as error:  # PyTorch, of a device without a number in DLPack
@@ -99,9 +103,9 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
         raise BufferError(f"from_dlpack: {what} refuses: {error}") from None
     except RuntimeError as error:  # a dtype that NumPy lacks, such as bfloat16
         raise TypeError(f"from_dlpack: {what} cannot be read: {error}") from None
-    if copy is False and not (array.flags.c_contiguous and array.flags.aligned):
+    if copy is False and not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
         raise BufferError(
-            f"from_dlpack: {what} {list(array.shape)} with strides of {list(array.strides)} bytes is not C-contiguous, "
-            "which needs a copy, got copy=False"
+            f"from_dlpack: {what} {list(array.shape)} of {array.dtype.str} with strides of {list(array.strides)} bytes "
+            "is not C-contiguous, aligned and of native byte order, which needs a copy, got copy=False"
         )
     return Tensor(array.copy() if copy else array)

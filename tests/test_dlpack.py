@@ -113,10 +113,24 @@ def test_what_has_other_strides_is_copied():
         assert t.data.flags.c_contiguous
         assert np.array_equal(t.data, view)
         assert not np.shares_memory(t.data, a)
-        with pytest.raises(BufferError, match=r"from_dlpack: ndarray .* is not C-contiguous, which needs a copy"):
+        with pytest.raises(BufferError, match=r"from_dlpack: ndarray .* is not C-contiguous, .* which needs a copy"):
             pynn.from_dlpack(view, copy=False)
     assert np.shares_memory(pynn.from_dlpack(a, copy=False).data, a)
     assert not np.shares_memory(pynn.from_dlpack(a, copy=True).data, a)
+
+
+def test_another_byte_order_needs_a_copy():
+    a = np.ones(3, ">f4" if np.little_endian else "<f4")
+    assert pynn.from_dlpack(a).data.dtype.isnative
+    with pytest.raises(
+        BufferError, match=r"from_dlpack: ndarray \[3\] of .f4 .* native byte order, which needs a copy"
+    ):
+        pynn.from_dlpack(a, copy=False)
+
+
+def test_a_mask_is_refused():
+    with pytest.raises(TypeError, match=r"from_dlpack: MaskedArray has a mask.* x\.filled"):
+        pynn.from_dlpack(np.ma.masked_array(np.ones(3, np.float32), [0, 1, 0]))
 
 
 def test_read_only_memory_cannot_be_written():
