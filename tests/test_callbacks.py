@@ -120,6 +120,10 @@ def test_only_those_who_listen_hear_of_batches(blobs, tmp_path):
     assert listeners([*others, listening]) == [listening]
     with pytest.raises(TypeError, match=r"fit: a callback is a function, needs a pynn\.train\.Callback"):
         make().fit([blobs], 1, callbacks=[lambda row: None])
+    with pytest.raises(
+        TypeError, match=r"fit: callbacks is a EarlyStopping, needs a sequence of pynn\.train\.Callback"
+    ):
+        make().fit([blobs], 1, callbacks=EarlyStopping("loss"))
 
 
 @CAPTURE
@@ -354,6 +358,28 @@ def test_when_it_stops(blobs, scores, options, epochs):
     history = make().fit([blobs], 6, callbacks=[Scores(scores), stopping], restore_best=False)
     assert len(history) == epochs
     assert stopping.stopped_epoch == (epochs if epochs < 6 else None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"patience": p} for p in (math.nan, 2.5, True, "3", None)] + [{"min_delta": d} for d in ("a", True, None)],
+)
+def test_numbers_that_are_none(options):
+    ((name, value),) = options.items()
+    with pytest.raises(TypeError, match=f"EarlyStopping: {name} is {value!r}, needs "):
+        EarlyStopping(**options)
+
+
+def test_numbers_of_numpy():
+    stopping = EarlyStopping(patience=np.int64(2), min_delta=np.float32(0.5))
+    assert (stopping.patience, stopping.min_delta) == (2, 0.5)
+
+
+def test_the_first_of_two_decides_which_epoch_was_best(blobs):
+    ups, downs = Scores([1, 2, 3, 4, 5, 6], "ups"), Scores([6, 5, 4, 5, 5, 5], "downs")
+    first, second = EarlyStopping("ups", patience=9), EarlyStopping("downs", patience=2)
+    history = make().fit([blobs], 6, callbacks=[ups, downs, first, second])
+    assert (len(history), history.best_epoch, second.stopped_epoch) == (5, 1, 5)
 
 
 def test_the_mode_follows_from_the_name():

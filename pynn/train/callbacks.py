@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from pynn.train.best import Row, Score
 
 if TYPE_CHECKING:
@@ -51,8 +53,10 @@ def listeners(callbacks: Sequence[Callback]) -> list[Callback]:
     Raises
     ------
     TypeError
-        If one is not a `Callback`.
+        If one is not a `Callback`, or there is one where a sequence of them belongs.
     """
+    if not isinstance(callbacks, Sequence):
+        raise TypeError(f"fit: callbacks is a {type(callbacks).__name__}, needs a sequence of pynn.train.Callback")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"fit: a callback is a {type(callback).__name__}, needs a pynn.train.Callback")
@@ -63,7 +67,8 @@ class EarlyStopping(Callback):
     """End the training once a figure has not become better for some epochs.
 
     `fit` then takes this figure to tell which epoch was best: for the weights that it restores (unless
-    ``restore_best=False``), and for ``best.safetensors``.
+    ``restore_best=False``), and for ``best.safetensors``. Of several each may end the training, and the first one in
+    `callbacks` decides which epoch was best.
 
     Parameters
     ----------
@@ -85,6 +90,8 @@ class EarlyStopping(Callback):
     ------
     ValueError
         If `patience`, `min_delta` or `mode` is out of range; from `fit`, if the history has no such figure.
+    TypeError
+        If `patience` is no integer, or `min_delta` no number.
 
     Examples
     --------
@@ -105,8 +112,12 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         mode: Literal["min", "max"] | None = None,
     ) -> None:
+        if not isinstance(patience, (int, np.integer)) or isinstance(patience, bool):
+            raise TypeError(f"EarlyStopping: patience is {patience!r}, needs an integer of at least 1")
         if patience < 1:
             raise ValueError(f"EarlyStopping: patience is {patience}, needs at least 1")
+        if not isinstance(min_delta, (int, float, np.integer, np.floating)) or isinstance(min_delta, bool):
+            raise TypeError(f"EarlyStopping: min_delta is {min_delta!r}, needs a finite number of at least 0")
         if not 0 <= min_delta < math.inf:
             raise ValueError(f"EarlyStopping: min_delta is {min_delta}, needs a finite number of at least 0")
         if mode not in (None, "min", "max"):
