@@ -497,5 +497,5 @@ def test_too_few_validation_samples():
 
 def test_without_scikit_learn_the_extra_is_named():
     code = "import sys; sys.modules['sklearn'] = None; import pynn; pynn.sklearn"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert "pip install 'pynn-cpu[sklearn]'" in done.stderr
