@@ -100,8 +100,21 @@ def test_it_stops_where_the_loss_diverges(blobs):
     found = lr_find(trainer, DataLoader(*blobs, batch_size=20), max_lr=1e30, num_steps=100)
     assert len(found.rates) == len(found.losses) == len(found.smoothed) < 100
     assert all(map(math.isfinite, found.losses))
-    few = lr_find(trainer, DataLoader(*blobs, batch_size=20), max_lr=1e30, num_steps=100, early_stop_threshold=1.01)
-    assert len(few.rates) < len(found.rates)
+    more = lr_find(trainer, DataLoader(*blobs, batch_size=20), max_lr=1e30, num_steps=100, early_stop_threshold=1e3)
+    assert len(found.rates) < len(more.rates)
+
+
+@pytest.mark.parametrize("shift", [-8.0, -2.0, 8.0])
+def test_a_constant_in_the_loss_makes_no_difference(blobs, shift):
+    def found(shift):
+        trainer = make(lambda p, lr: optim.SGD(p, lr=lr))
+        trainer.loss = lambda z, y: cross_entropy(z, y) + shift
+        return lr_find(trainer, DataLoader(*blobs, batch_size=20), max_lr=1e10, num_steps=100)
+
+    plain, shifted = found(0.0), found(shift)
+    assert 20 < len(plain.rates) == len(shifted.rates) < 100
+    # Each is rounded to float32 beside the shift, and the gradients are the same.
+    np.testing.assert_allclose(np.array(shifted.losses) - shift, plain.losses, rtol=2e-7, atol=1e-6)
 
 
 def test_losses_that_are_not_finite_from_the_begin(blobs):
@@ -139,6 +152,8 @@ def test_bad_arguments(blobs):
     ):
         with pytest.raises(ValueError, match=message):
             lr_find(trainer, loader, **options)
+    with pytest.raises(TypeError, match=r"lr_find: num_steps is 20\.5, needs an integer"):
+        lr_find(trainer, loader, num_steps=20.5)
     before = everything(trainer, loader)
     with pytest.raises(TypeError, match="lr_find: the loader is a list_iterator, which cannot begin again"):
         lr_find(trainer, iter([blobs]))

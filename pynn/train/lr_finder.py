@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,14 +74,16 @@ def lr_find(
     num_steps : int
         At least 10.
     early_stop_threshold : float
-        Stop once the running mean of the loss is more than so many times its lowest value, or the loss is not finite.
+        Stop once the running mean of the loss has risen from its lowest value by more than so many times what it fell
+        from the first loss, or what the first ten losses differ by if that is more; or if a loss is not finite. So a
+        constant that is added to the loss, or a loss below 0, makes no difference.
 
     Raises
     ------
     ValueError
         If a number is out of range, or the loader has no batches.
     TypeError
-        If the loader is an iterator, which could not be put back, or a batch is not a pair.
+        If `num_steps` is no integer, the loader is an iterator, which could not be put back, or a batch is not a pair.
 
     Examples
     --------
@@ -97,6 +100,10 @@ def lr_find(
     """
     if not 0 < min_lr < max_lr < math.inf:
         raise ValueError(f"lr_find: rates from {min_lr} to {max_lr}, needs 0 < min_lr < max_lr")
+    try:
+        num_steps = operator.index(num_steps)
+    except TypeError:
+        raise TypeError(f"lr_find: num_steps is {num_steps!r}, needs an integer") from None
     if num_steps < LEAST_STEPS:
         raise ValueError(f"lr_find: num_steps is {num_steps}, needs at least {LEAST_STEPS}")
     if not early_stop_threshold > 1:
@@ -125,7 +132,9 @@ def lr_find(
             losses.append(loss)
             running = mean / (1 - SMOOTHING ** (step + 1))
             lowest = min(lowest, running)
-            if running > early_stop_threshold * lowest:
+            first = losses[:LEAST_STEPS]
+            scale = max(losses[0] - lowest, max(first) - min(first))
+            if step >= LEAST_STEPS and running - lowest > early_stop_threshold * scale:
                 break
     smoothed = _smoothed(losses)
     return LRFinder(rates, losses, smoothed, _steepest(rates, smoothed))
