@@ -21,11 +21,12 @@ import sklearn.neural_network
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_classification, make_regression
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.validation import check_is_fitted
 
 from pynn.sklearn import MLPClassifier, MLPRegressor, NeuralNetClassifier
 
@@ -488,6 +489,37 @@ def test_a_loss_that_overflows_is_an_error_that_helps(digits):
     X, y = digits
     with pytest.raises(ValueError, match=r"fit: the loss is (nan|inf); scale the data"):
         MLPRegressor((8,), solver="sgd", learning_rate_init=1e6, random_state=0).fit(1e3 * X, y)
+
+
+@pytest.mark.parametrize("kind", ["MLP", "module"])
+@pytest.mark.parametrize("before", [False, True])
+def test_after_a_loss_that_is_nan_it_is_not_fitted(digits, kind, before):
+    X, y = digits
+    if kind == "MLP":
+        model, rate = (
+            MLPClassifier((4,), solver="sgd", max_iter=1, warm_start=True, random_state=0),
+            "learning_rate_init",
+        )
+    else:
+        model, rate = NeuralNetClassifier(network, optimizer=optim.SGD, max_epochs=1, warm_start=True), "lr"
+    if before:
+        model.fit(X, y)
+        check_is_fitted(model)
+    model.set_params(**{rate: 1e300})
+    with pytest.raises(ValueError, match=r"fit: the loss is (nan|inf); scale the data"):
+        model.fit(X, y)
+    for fails in (check_is_fitted, lambda model: model.predict(X)):
+        with pytest.raises(NotFittedError):
+            fails(model)
+
+
+def test_outputs_that_are_not_one_for_each_class():
+    X, y = np.eye(3, dtype=np.float32), [0, 1, 2]
+    for n in (1, 2, 5):
+        net = NeuralNetClassifier(nn.Linear(3, n))
+        with pytest.raises(ValueError, match=rf"module gives \[1, {n}\] for one sample, needs \[1, 3\]"):
+            net.fit(X, y)
+        assert not hasattr(net, "module_")
 
 
 def test_too_few_validation_samples():

@@ -58,9 +58,13 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
     """An estimator that trains a `Network`; a subclass builds it and checks the data."""
 
     _network: Network
+    module_: Any  # a Module, until a training fails
     best_loss_: Any  # None with early stopping
     best_validation_score_: Any  # None without
     _checks: ClassVar[dict[str, Check]]  # of parameters
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
 
     def _check_parameters(self) -> None:
         for name, (accepts, text) in self._checks.items():
@@ -135,6 +139,9 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         except KeyboardInterrupt:
             warnings.warn(f"{type(self).__name__}: interrupted in epoch {self.n_iter_ + 1}", stacklevel=2)
             stopped = True
+        except Exception:
+            del self.module_  # whose weights may be NaN
+            raise
         if best is not None:
             self._network.module.load_state_dict(best)
         self._network.optimizer.zero_grad()

@@ -166,7 +166,8 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
         Raises
         ------
         ValueError
-            For data or parameters that do not fit, and when the loss is NaN or infinite.
+            For data, parameters or a module that do not fit, and when the loss is NaN or infinite, after which the
+            estimator is not fitted.
         TypeError
             If `module` does not give a Module.
         """
@@ -204,7 +205,9 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
         rng = check_random_state(self.random_state)
         with fork_rng(int(rng.randint(2**32, dtype=np.uint64))):
             if first:
-                self.module_ = self._make_module(X, len(classes)).astype(floating)
+                module = self._make_module(X, len(classes)).astype(floating)
+                _check_outputs(module, X, len(classes))
+                self.module_ = module
                 self.classes_ = classes
                 self._start_history()
             if first or not incremental:
@@ -256,6 +259,15 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
         check_is_fitted(self, "module_")
         X = validate_data(self, X, dtype=self._dtypes(), order="C", allow_nd=True, reset=False)
         return outputs(self.module_, X, then)
+
+
+def _check_outputs(module: nn.Module, X: Array, n_classes: int) -> None:
+    found = outputs(module, X[:1]).shape
+    if found != (1, n_classes):
+        raise ValueError(
+            f"NeuralNetClassifier: module gives {list(found)} for one sample, needs [1, {n_classes}], a logit for each "
+            "class of y"
+        )
 
 
 def _is_nested(name: str) -> bool:
