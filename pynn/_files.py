@@ -25,7 +25,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(path).resolve()  # so that a link keeps pointing at the new bytes
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with _opened(temporary, path) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -34,6 +34,13 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _opened(temporary: Path, path: str | os.PathLike[str]) -> BinaryIO:
+    try:
+        return open(temporary, "xb")
+    except OSError as error:  # a folder that is missing: under the name that the caller knows
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
 def _sync_folder(folder: Path) -> None:

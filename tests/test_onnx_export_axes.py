@@ -316,6 +316,28 @@ def test_errors(model, example, error, message):
         export(model, example)
 
 
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({"x": 5}, r"dynamic_axes: x has 5, needs axes, as \{0: 'batch'\} or \[0\]"),
+        ({"x": "01"}, "dynamic_axes: x has '01', needs axes"),
+        ({"x": {"0": "b"}}, "dynamic_axes: x has the axis '0', needs an integer"),
+        ({"x": [1.0]}, "dynamic_axes: x has the axis 1.0, needs an integer"),
+        (["x"], r"dynamic_axes are \['x'\], needs a dict"),
+    ],
+)
+def test_dynamic_axes_of_another_type(axes, message):
+    with pytest.raises(TypeError, match=f"^export: {message}"):
+        export(F.relu, numbers(2, 3), dynamic_axes=axes)
+
+
+def test_a_missing_folder(tmp_path):
+    path = tmp_path / "missing" / "x.onnx"
+    with pytest.raises(FileNotFoundError) as caught:
+        export(F.relu, numbers(2, 3), path)
+    assert caught.value.filename == str(path)
+
+
 def test_a_dynamic_axis_without_a_name():
     with pytest.raises(TypeError, match=r"^export: dynamic_axes: axis 0 of x is called 5, needs a text"):
         export(F.relu, numbers(2, 3), dynamic_axes={"x": {0: 5}})
@@ -341,5 +363,5 @@ def test_within_a_captured_function():
 
 def test_without_onnx(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"^export: .*pip install 'pynn-cpu\[onnx\]'"):
+    with pytest.raises(ImportError, match=r"^export: needs the onnx package: pip install 'pynn-cpu\[onnx\]'"):
         export(nn.Linear(3, 3), numbers(2, 3))

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -184,6 +185,91 @@ def test_an_error_of_a_node_names_it(tmp_path):
         model(np.zeros(2, np.float32), np.zeros(3, np.float32))
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [
+            helper.make_node("Constant", [], ["c"], value_floats=[1.0, 1.0]),
+            helper.make_node("Reshape", ["c", "shape"], ["y"]),
+        ],
+        [helper.make_node("Identity", ["w"], ["y"])],
+        [helper.make_node("Mul", ["x", "w"], ["z"]), helper.make_node("Reshape", ["w", "shape"], ["y"])],
+        [helper.make_node("Identity", ["x"], ["y"])],
+    ],
+    ids=["constant", "weight", "weight in another shape", "input"],
+)
+def test_writing_to_an_output_changes_neither_model_nor_input(tmp_path, nodes):
+    arrays = {"w": np.ones(2, np.float32), "shape": np.array([2])}
+    model = load(model_of(nodes, [value("x", [2])], [value("y", [2])], arrays), tmp_path)
+    x = np.ones(2, np.float32)
+    for run in (model, pynn.capture(model)):
+        for _ in range(3):
+            with pynn.no_grad():
+                y = run(pynn.Tensor(x))
+                assert y.data.tolist() == [1, 1]
+                y[0] = 5
+    assert x.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (helper.make_node("Unsqueeze", ["x", "twice"], ["y"], name="n"), r"axes \[0, 0\] name one twice"),
+        (helper.make_node("Resize", ["x", "", "infinite"], ["y"], name="n"), "OverflowError"),
+        (helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], name="n"), "ZeroDivisionError"),
+    ],
+    ids=["StopIteration", "OverflowError", "ZeroDivisionError"],
+)
+def test_an_error_of_arithmetic_names_the_node(tmp_path, node, words):
+    arrays = {"twice": np.array([0, 0]), "infinite": np.array([np.inf], np.float32), "sizes": np.array([3])}
+    model = load(model_of([node], [value("x", ["n"])], [value("y", ["m"])], arrays), tmp_path)
+    with pytest.raises(ValueError, match=f"^{node.op_type} 'n': {words}"):
+        model(np.zeros(0 if "Zero" in words else 2, np.float32))
+
+
+def test_names_that_a_module_has_itself(tmp_path):
+    names = ["__class__", "__dict__", "inputs", "_graph", "training", "training_", "forward"]
+    values = ["self", *(f"v{i}" for i in range(len(names) - 1)), "y"]
+    nodes = [helper.make_node("Add", [values[i], name], [values[i + 1]]) for i, name in enumerate(names)]
+    arrays = {name: np.full(1, 10.0**i, np.float32) for i, name in enumerate(names)}
+    model = load(model_of(nodes, [value("self", [1])], [value("y", [1])], arrays), tmp_path)
+    assert model(self=np.zeros(1, np.float32)).item() == 1111111
+    assert {name: p.item() for name, p in model.named_parameters()} == {
+        "training_": 1e5,
+        "__class___": 1,
+        "__dict___": 10,
+        "inputs_": 100,
+        "_graph_": 1000,
+        "training__": 1e4,
+        "forward_": 1e6,
+    }
+
+
+def test_a_long_axis_is_resized_without_a_matrix(tmp_path):
+    x = np.arange(48_000, dtype=np.float32).reshape(1, 1, -1)
+    scales = {"scales": np.array([1, 1, 2], np.float32)}
+    for mode, expected in (("nearest", np.repeat(x, 2)), ("linear", np.arange(96_000) / 2 - 0.25)):
+        nodes = [helper.make_node("Resize", ["x", "", "scales"], ["y"], mode=mode)]
+        model = load(model_of(nodes, [value("x", ["n", 1, "t"])], [value("y", ["n", 1, "u"])], scales), tmp_path)
+        tracemalloc.start()
+        y = model(pynn.Tensor(x))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 100 * x.nbytes  # NumPy's arrays; a matrix would take 96,000 times as much
+        np.testing.assert_allclose(y.data.reshape(-1), np.clip(expected, 0, 47_999), rtol=1e-6)
+
+
+def test_integers_are_divided_towards_0(tmp_path):
+    least, most = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+    a = [least, least, least, most, -7, 7, -7, 7, -6, 0]
+    b = [3, -3, 1, -2, 2, -2, -2, 2, 3, -5]
+    nodes = [helper.make_node("Div", ["a", "b"], ["y"])]
+    inputs = [value("a", ["n"], INT64), value("b", ["n"], INT64)]
+    y = load(model_of(nodes, inputs, [value("y", ["n"], INT64)]), tmp_path)(np.array(a), np.array(b))
+    quotients = [abs(p) // abs(q) * (1 if (p < 0) == (q < 0) else -1) for p, q in zip(a, b, strict=True)]
+    assert y.data.tolist() == quotients
+
+
 HALF, ONE, ROOT = np.float32(0.5), np.float32(1), np.float32(2**0.5)
 GELUS = {
     "halved last": ["d = Div x root", "e = Erf d", "a = Add e one", "m = Mul x a", "y = Mul m half"],
@@ -209,6 +295,18 @@ def test_gelu_written_with_erf_is_one_call_of_the_core(tmp_path, rng, name):
     x = rng.normal(size=50).astype(np.float32)
     np.testing.assert_allclose(model(x).data, ReferenceEvaluator(proto).run(None, {"x": x})[0], rtol=1e-5, atol=1e-6)
     assert (len(model.plan().calls) == 1) == (name in GELUS)
+
+
+@pytest.mark.parametrize(("shape", "calls"), [((), 1), ((1,), 1), ((1, 1), None)])
+def test_numbers_with_more_axes_than_x_are_no_gelu(tmp_path, rng, shape, calls):
+    nodes = [helper.make_node(op, inputs, [y]) for y, _, op, *inputs in map(str.split, GELUS["halved last"])]
+    arrays = {"half": np.full(shape, HALF), "one": np.full(shape, ONE), "root": np.full(shape, ROOT)}
+    model = pynn.capture(load(model_of(nodes, [value("x", ["n"])], [value("y", ["m"])], arrays), tmp_path))
+    x = rng.normal(size=5).astype(np.float32)
+    y = model(x)
+    assert y.shape == np.broadcast_shapes((5,), shape)
+    np.testing.assert_allclose(y.data.reshape(-1), F.gelu(x).data, rtol=1e-5, atol=1e-6)
+    assert (len(model.plan().calls) == 1) == (calls == 1)
 
 
 def test_shape_arithmetic_is_captured_and_follows_the_shape(tmp_path, rng):

@@ -78,6 +78,22 @@ def test_a_missing_package_names_the_extra(tmp_path, rng, monkeypatch):
         pynn.onnx.load(path)
 
 
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], auto_pad="BOGUS"), "auto_pad='BOGUS', needs"),
+        (helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[2, 2], strides=[1, 0]), r"strides=\[1, 0\], needs 1"),
+        (helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=0), "blocksize=0, needs 1 or more"),
+        (helper.make_node("Split", ["x"], ["y"], num_outputs=0), "num_outputs=0, needs 1 or more"),
+        (helper.make_node("Transpose", ["x"], ["y"], perm=[0, 1, 2, -1]), "perm=.* is no order of the axes"),
+    ],
+    ids=lambda v: v.op_type if isinstance(v, onnx.NodeProto) else "",
+)
+def test_attributes_without_a_meaning_are_refused(tmp_path, node, words):
+    with pytest.raises(NotImplementedError, match=rf"{node.op_type} 'y' \({words}"):
+        load(model_of([node], [value("x", [1, 4, 4, 4])], [value("y", list("abcd"))]), tmp_path)
+
+
 # -- broken files ------------------------------------------------------------------------------------------------------
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.onnx"):
@@ -182,6 +198,16 @@ def point_to(tensor, place):
     tensor.data_location = TensorProto.EXTERNAL
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", place
+
+
+def test_an_array_of_a_negative_length_is_refused(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(np.ones(2, np.float32).tobytes())
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    proto = model_of(nodes, [value("x", [2])], [value("y", [2])], {"w": np.ones(2, np.float32)})
+    point_to(proto.graph.initializer[0], "weights.bin")
+    proto.graph.initializer[0].dims[0] = -1
+    with pytest.raises(ValueError, match=r"is not a valid ONNX model: .*'w'"):
+        load(proto, tmp_path)
 
 
 def test_arrays_in_another_file_are_read_and_a_missing_one_is_not_found(tmp_path):

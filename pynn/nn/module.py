@@ -82,7 +82,7 @@ class Module:
     _forward_hooks: tuple[Hook, ...] = ()
     _backward_hooks: tuple[BackwardHook, ...] = ()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute `forward`; NumPy arrays among the positional arguments are wrapped as tensors."""
         for arg in args:
             if isinstance(arg, np.ndarray):

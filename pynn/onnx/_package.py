@@ -11,9 +11,9 @@ def import_onnx(operation: str) -> Any:
     try:
         for module in ("checker", "defs", "external_data_helper", "helper", "inliner", "numpy_helper"):
             importlib.import_module(f"onnx.{module}")
+        return importlib.import_module("onnx")
     except ImportError as error:
         raise ImportError(f"{operation}: needs the onnx package: pip install 'pynn-cpu[onnx]'") from error
-    return importlib.import_module("onnx")
 
 
 def decode_error() -> type[Exception]:

@@ -15,6 +15,7 @@ from pynn._version import __version__
 from pynn.grad_mode import mode
 from pynn.nn import Module
 from pynn.onnx import export_layers  # noqa: F401 - enters its rules
+from pynn.onnx._package import import_onnx
 from pynn.onnx.export_graph import Graph
 from pynn.onnx.export_rules import RULES, cast
 from pynn.onnx.export_trace import Axes, Length, Recording, Ref, Size, Trace, record, trace
@@ -104,10 +105,7 @@ def export(
     >>> [node.op_type for node in file.graph.node], [w.name for w in file.graph.initializer]
     (['Gemm', 'Relu'], ['0.weight', '0.bias'])
     """
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError("export: ONNX files need the onnx package: pip install 'pynn-cpu[onnx]'") from error
+    onnx = import_onnx("export")
     if not callable(model):
         raise TypeError(f"export: model is a {type(model).__name__}, needs a Module or a function")
     if isinstance(model, Captured):
@@ -207,15 +205,21 @@ def _dynamic(
     """The dynamic axes by name, and where they are."""
     if given is None:
         given = {name: {0: "batch"} for name, array in zip(names, arrays, strict=True) if array.ndim}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"export: dynamic_axes are {given!r}, needs a dict, as {{'x': {{0: 'batch'}}}}")
     found: dict[str, list[_Place]] = {}
     for name, axes in given.items():
         if name in other_names:  # PyTorch wants to be told of outputs, too
             continue
         if name not in names:
             raise ValueError(f"export: dynamic_axes names {name!r}, the inputs are {', '.join(names)}")
+        if not isinstance(axes, (Mapping, list, tuple, range)):
+            raise TypeError(f"export: dynamic_axes: {name} has {axes!r}, needs axes, as {{0: 'batch'}} or [0]")
         which = names.index(name)
         shape = arrays[which].shape
         for axis in axes:
+            if not hasattr(axis, "__index__"):
+                raise TypeError(f"export: dynamic_axes: {name} has the axis {axis!r}, needs an integer")
             if not -len(shape) <= axis < len(shape) or shape[axis] == 0:
                 raise ValueError(f"export: dynamic_axes: {name} {list(shape)} has nothing along axis {axis}")
             symbol = axes[axis] if isinstance(axes, Mapping) else f"{name}_{axis}"

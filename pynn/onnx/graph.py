@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pynn import functional as F
 from pynn.nn import Module
 from pynn.onnx.operators import OPERATORS, Array, Node, Value
 from pynn.tensor import Tensor
@@ -56,7 +57,7 @@ class GraphModule(Module):
         self.inputs = tuple(edge.name for edge in inputs)
         self.outputs = outputs
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute the outputs: one tensor, or a tuple of as many as the graph has.
 
         Raises
@@ -71,13 +72,14 @@ class GraphModule(Module):
         values.update({name: getattr(self, key) for name, key in graph.trained.items()})
         values.update({name: getattr(self, key) for name, key in graph.buffers.items()})
         values.update(self._bind(args, kwargs))
+        kept = {id(_memory(x.data)) for x in values.values() if isinstance(x, Tensor)}
         with np.errstate(all="ignore"):  # infinities and NaN are results, as in the core
             for node, unneeded in graph.nodes:
                 results = _compute(node, [values[name] if name else None for name in node.inputs])
                 values.update(zip(node.outputs, results, strict=False))
                 for name in unneeded:
                     del values[name]
-        outputs = [_tensor(values[name]) for name in self.outputs]
+        outputs = [_own(values[name], kept) for name in self.outputs]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Tensor]:
@@ -109,6 +111,20 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(w is None or n == w for n, w in zip(shape, wanted, strict=True))
 
 
+def _own(x: Value, kept: set[int]) -> Tensor:
+    """Return an output that may be written to: apart from the constants, and from weights and inputs, `kept`."""
+    if not isinstance(x, Tensor):
+        return Tensor(x.copy())
+    return F.index(x, ...) if id(_memory(x.data)) in kept else x
+
+
+def _memory(x: Any) -> Any:
+    """Return what owns the memory of an array, which a captured step lets nobody compare by NumPy."""
+    while isinstance(x, np.ndarray) and x.base is not None:
+        x = x.base
+    return x
+
+
 def _tensor(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(x)
 
@@ -122,5 +138,7 @@ def _compute(node: Node, inputs: list[Value | None]) -> tuple[Value, ...]:
         result = operator.function(*inputs, **node.attributes, **extra)
     except (TypeError, ValueError, IndexError, NotImplementedError) as error:
         raise type(error)(f"{node}: {error}") from error
+    except (ArithmeticError, LookupError, StopIteration) as error:  # of an attribute or shape that makes no sense
+        raise ValueError(f"{node}: {type(error).__name__}: {error}") from error
     results = result if isinstance(result, tuple) else (result,)
     return tuple(x if isinstance(x, Tensor) else np.asarray(x) for x in results)

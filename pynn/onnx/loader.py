@@ -18,6 +18,7 @@ from pynn.onnx.simplify import fuse_gelu, move_constants, split_aliases
 
 __all__ = ["OPSETS", "Problem", "load", "module_of", "unsupported"]
 
+AUTO_PADS = "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"
 OPSETS = 13, 28  # nodes have the meaning that their operator has in one of these
 
 
@@ -117,33 +118,38 @@ def module_of(model: Any) -> GraphModule:
     outputs = tuple(value.name for value in model.graph.output)
     nodes, constants = move_constants(list(_nodes(onnx, model)), set(outputs))
     nodes = split_aliases(nodes, arrays, set(outputs))
-    nodes = fuse_gelu(nodes, arrays | constants, set(outputs))
+    nodes = fuse_gelu(nodes, arrays | constants, _ranks(model.graph), set(outputs))
     trained, buffers = _weights(nodes, arrays)
+    keys = _keys([*trained, *buffers])
     module = GraphModule(
         Graph(
             _with_lifetimes(nodes, outputs),
             constants | {name: array for name, array in arrays.items() if name not in (*trained, *buffers)},
-            {name: _key(name) for name in trained},
-            {name: _key(name) for name in buffers},
+            {name: keys[name] for name in trained},
+            {name: keys[name] for name in buffers},
         ),
         inputs,
         outputs,
     )
     for name in trained:
-        setattr(module, _key(name), Parameter(arrays[name]))
+        setattr(module, keys[name], Parameter(arrays[name]))
     for name in buffers:
-        setattr(module, _key(name), arrays[name])
-    module._buffer_names = tuple(map(_key, buffers))
+        setattr(module, keys[name], arrays[name])
+    module._buffer_names = tuple(keys[name] for name in buffers)
     return module
 
 
-def _key(name: str) -> str:
-    """The attribute for an array of this name: the name, unless it would hide something of the class."""
-    return (
-        f"{name}_"
-        if hasattr(GraphModule, name.rstrip("_")) or name in ("inputs", "outputs", "_graph", "_edges")
-        else name
-    )
+def _keys(names: list[str]) -> dict[str, str]:
+    """The attributes for arrays: their names, with _ behind those that would hide something of the module."""
+    own = vars(GraphModule(Graph((), {}, {}, {}), (), ()))
+    hiding = [name for name in names if name in own or hasattr(GraphModule, name)]
+    keys = {name: name for name in names if name not in hiding}
+    for name in hiding:
+        key = f"{name}_"
+        while key in own or key in keys.values() or hasattr(GraphModule, key):
+            key += "_"
+        keys[name] = key
+    return keys
 
 
 def _inlined(onnx: Any, model: Any) -> Any:
@@ -223,7 +229,17 @@ def _problem(onnx: Any, proto: Any, opset: int, ranks: dict[str, int]) -> str | 
         return f"attributes {', '.join(unknown)}" if unknown else f"dtype={dtype} is a type that pynn does not have"
     if node.op_type in ("Conv", "ConvTranspose") and ranks.get(node.inputs[1], 0) > 4:
         return f"{ranks[node.inputs[1]] - 2} spatial axes, at most 2"
-    return operator.refuses(node)
+    return _bad_number(node) or operator.refuses(node)
+
+
+def _bad_number(node: Node) -> str | None:
+    """Why attributes that several operators have are none of their values, or None."""
+    for name in ("blocksize", "dilations", "group", "kernel_shape", "num_groups", "num_outputs", "strides"):
+        value = node.attributes.get(name, 1)
+        if min(value if isinstance(value, list) else [value], default=1) < 1:
+            return f"{name}={value}, needs 1 or more"
+    auto_pad = node.attributes.get("auto_pad", "NOTSET")
+    return None if auto_pad in AUTO_PADS else f"auto_pad={auto_pad!r}, needs one of {', '.join(AUTO_PADS)}"
 
 
 def _foreign_types(onnx: Any, graph: Any) -> Iterator[tuple[str, str, str]]:
@@ -245,6 +261,8 @@ def _foreign_types(onnx: Any, graph: Any) -> Iterator[tuple[str, str, str]]:
 
 # -- from protocol buffers to arrays and nodes -------------------------------------------------------------------------
 def _array(onnx: Any, tensor: Any) -> Array:
+    if any(n < 0 for n in tensor.dims):  # NumPy would take it for whatever fits
+        raise ValueError(f"array {tensor.name!r} is broken: its shape is {list(tensor.dims)}")
     try:
         return np.array(onnx.numpy_helper.to_array(tensor), order="C")
     except (TypeError, ValueError) as error:  # too few bytes for the shape

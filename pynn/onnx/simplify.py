@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from pynn.onnx.operators import OPERATORS, Array, Node
 
@@ -27,17 +28,25 @@ def split_aliases(nodes: list[Node], arrays: dict[str, Array], outputs: set[str]
     return rest
 
 
-def fuse_gelu(nodes: list[Node], numbers: dict[str, Array], outputs: set[str]) -> list[Node]:
-    """Replace x / 2 * (1 + erf(x / sqrt(2))), which is gelu before opset 20, by Gelu: one call of the core."""
+def fuse_gelu(nodes: list[Node], numbers: dict[str, Array], ranks: Mapping[str, int], outputs: set[str]) -> list[Node]:
+    """Replace x / 2 * (1 + erf(x / sqrt(2))), which is gelu before opset 20, by Gelu: one call of the core.
+
+    `ranks` tells how many axes values have, as far as that is known: numbers stored with more would add some to x.
+    """
     source = {name: node for node in nodes for name in node.outputs}
     users: dict[str, list[Node]] = {}
     for node in nodes:
         for name in node.inputs:
             users.setdefault(name, []).append(node)
 
+    axes: list[int] = []  # of the numbers that were found
+
     def is_number(name: str, value: float) -> bool:
         array = numbers.get(name)
-        return array is not None and array.size == 1 and math.isclose(float(array.reshape(-1)[0]), value, rel_tol=1e-6)
+        if array is None or array.size != 1 or not math.isclose(float(array.reshape(-1)[0]), value, rel_tol=1e-6):
+            return False
+        axes.append(array.ndim)
+        return True
 
     def scaled(name: str, factor: float) -> str | None:
         """Return the value of which `name` is a multiple."""
@@ -78,7 +87,8 @@ def fuse_gelu(nodes: list[Node], numbers: dict[str, Array], outputs: set[str]) -
 
     replaced = {}
     for node in nodes:
-        if node.op_type == "Erf" and (found := end(node)):
+        axes.clear()
+        if node.op_type == "Erf" and (found := end(node)) and max(axes) <= ranks.get(found[0], 0):
             x, last = found
             replaced[last.outputs[0]] = Node("Gelu", node.name, (x,), last.outputs, {}, node.opset)
     if not replaced:

@@ -160,8 +160,10 @@ def _plain(x: Value | float) -> Any:
 def _divide(a: Array, b: Array) -> Array:
     if a.dtype.kind == "f":
         return np.asarray(a / b)
-    quotient = np.abs(a) // np.abs(b) if a.dtype.kind == "i" else a // b  # towards 0
-    return np.asarray(quotient * np.sign(a) * np.sign(b) if a.dtype.kind == "i" else quotient, a.dtype)
+    quotient = a // b
+    if a.dtype.kind == "i":  # towards 0, where NumPy goes down
+        quotient = quotient + ((a % b != 0) & ((a < 0) != (b < 0)))
+    return np.asarray(quotient, a.dtype)
 
 
 def _binary(name: str, f: Callable[[Any, Any], Tensor], g: Callable[[Array, Array], Array]) -> None:

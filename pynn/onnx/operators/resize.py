@@ -1,10 +1,9 @@
-"""Resizing: a product with one matrix along each axis, so that the gradient is that of a product."""
+"""Resizing, one axis after the other: old pixels are gathered and, but for the nearest, weighted and summed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,8 @@ from pynn.onnx.operators.registry import (
     integers,
     is_dynamic,
     operator,
-    reshape,
 )
-from pynn.tensor import Tensor
+from pynn.onnx.operators.shape import along_axis
 
 
 @operator("Resize")
@@ -60,11 +58,10 @@ def resize(
             continue
         at, outside = _coordinates(o, n, factor, coordinate_transformation_mode, corners[i])
         if mode == "nearest":
-            weights = np.eye(o)[_nearest(at, nearest_mode, o)]
+            y = along_axis(y, _nearest(at, nearest_mode, o), axis)
         else:
             scale = min(factor, 1.0) if antialias else 1.0
-            weights = _weights(at, o, mode, scale, cubic_coeff_a, bool(exclude_outside))
-        y = _along(y, weights, axis)
+            y = _blend(y, *_window(at, o, mode, scale, cubic_coeff_a, bool(exclude_outside)), axis)
         if outside is not None:
             inside = ~outside.reshape([-1 if j == axis else 1 for j in range(x.ndim)])
             covered = inside if covered is None else covered & inside
@@ -102,7 +99,7 @@ def _coordinates(old: int, new: int, factor: float, how: str, roi: Sequence[floa
     return centre, None
 
 
-def _nearest(at: Array, how: str, old: int) -> Any:
+def _nearest(at: Array, how: str, old: int) -> Array:
     rules = {
         "round_prefer_floor": lambda: np.ceil(at - 0.5),
         "round_prefer_ceil": lambda: np.floor(at + 0.5),
@@ -111,17 +108,17 @@ def _nearest(at: Array, how: str, old: int) -> Any:
     }
     if how not in rules:
         raise ValueError(f"nearest_mode {how!r} is unknown")
-    return np.clip(rules[how](), 0, old - 1).astype(int)
+    return np.clip(rules[how](), 0, old - 1).astype(np.int64)
 
 
-def _weights(at: Array, old: int, mode: str, scale: float, a: float, exclude_outside: bool) -> Array:
-    """[new, old]: the weights of the old pixels in each new one; a `scale` below 1 widens the window to blur."""
+def _window(at: Array, old: int, mode: str, scale: float, a: float, exclude_outside: bool) -> tuple[Array, Array]:
+    """The old pixels near each new one, and their weights: both [taps, new]; a `scale` below 1 widens to blur."""
     reach = {"linear": 1, "cubic": 2}.get(mode)
     if reach is None:
         raise ValueError(f"mode {mode!r} is unknown")
     taps = np.arange(math.floor(-reach / scale) + 1, math.ceil(reach / scale) + 1)
-    pixels = np.floor(at).astype(int)[:, None] + taps  # [new, taps]
-    distance = np.abs(pixels - at[:, None]) * scale
+    pixels = np.floor(at).astype(np.int64) + taps[:, None]
+    distance = np.abs(pixels - at) * scale
     if mode == "linear":
         weights = np.clip(1 - distance, 0, 1)
     else:
@@ -130,21 +127,14 @@ def _weights(at: Array, old: int, mode: str, scale: float, a: float, exclude_out
         weights = np.where(distance <= 1, near, np.where(distance < 2, far, 0))
     if exclude_outside:
         weights = np.where((pixels >= 0) & (pixels < old), weights, 0)
-    weights = weights / weights.sum(1, keepdims=True)
-    result = np.zeros((len(at), old))
-    np.add.at(result, (np.arange(len(at))[:, None], np.clip(pixels, 0, old - 1)), weights)
-    return result
+    return np.clip(pixels, 0, old - 1), weights / weights.sum(0)
 
 
-def _along(x: Value, weights: Array, axis: int) -> Value:
-    """Multiply one axis by [new, old]."""
-    if not is_dynamic(x):
-        y = np.moveaxis(np.tensordot(weights, array(x), (1, axis)), 0, axis)
-        return np.ascontiguousarray(np.rint(y) if x.dtype.kind != "f" else y).astype(x.dtype)
-    matrix = Tensor(weights.astype(x.dtype))
-    if axis == x.ndim - 1:
-        return F.matmul(x, matrix, transpose_b=True)
-    if axis == x.ndim - 2:
-        return F.matmul(matrix, x)
-    rows = reshape(x, (math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])))
-    return reshape(F.matmul(matrix, rows), (*x.shape[:axis], len(weights), *x.shape[axis + 1 :]))
+def _blend(x: Value, pixels: Array, weights: Array, axis: int) -> Value:
+    """Sum pixels [taps, new] of one axis with their weights."""
+    taken = along_axis(x, pixels, axis)
+    weights = weights.reshape(*weights.shape, *[1] * (x.ndim - axis - 1))
+    if is_dynamic(x):
+        return F.sum(F.mul(taken, weights.astype(x.dtype)), axis)
+    y = (array(taken) * weights).sum(axis)
+    return np.asarray(np.rint(y) if x.dtype.kind != "f" else y, x.dtype)

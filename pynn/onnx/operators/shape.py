@@ -72,11 +72,18 @@ def squeeze(x: Value, axes: Value | Sequence[int] | None = None) -> Value:
 def unsqueeze(x: Value, axes: Value | Sequence[int]) -> Value:
     ndim = x.ndim + len(integers(axes))
     new = [axis_of(i, ndim) for i in integers(axes)]
+    if len(set(new)) < len(new):
+        raise ValueError(f"axes {new} name one twice")
     old = iter(x.shape)
     return reshape(x, [1 if i in new else next(old) for i in range(ndim)])
 
 
-@operator("Transpose", weights=(0,))
+def _transpose_refuses(node: Node) -> str | None:
+    perm = node.attributes.get("perm", [])
+    return None if sorted(perm) == list(range(len(perm))) else f"perm={perm} is no order of the axes"
+
+
+@operator("Transpose", weights=(0,), refuses=_transpose_refuses)
 def transpose_(x: Value, *, perm: Sequence[int] | None = None) -> Value:
     return transpose(x, range(x.ndim)[::-1] if perm is None else perm)
 
