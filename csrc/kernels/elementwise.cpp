@@ -96,19 +96,20 @@ void gelu_backward(T* dx, const T* dy, const T* x, int64_t n) {
 // gelu_tanh(x) = x (1 + tanh(u)) / 2 = x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3)
 constexpr double kTwoScale = 1.5957691216057307117, kCube = 0.044715;
 template <class T>
-PYNN_INLINE Vec<T> gelu_gate(Vec<T> v) {
-  return sigmoid(v * fma(v * v, constant<T>(kTwoScale * kCube), constant<T>(kTwoScale)));
+PYNN_INLINE Vec<T> twice_gelu_argument(Vec<T> v) {
+  return v * fma(v * v, constant<T>(kTwoScale * kCube), constant<T>(kTwoScale));
 }
 template <class T>
 void gelu_tanh(T* y, const T* x, int64_t n) {
-  map(y, x, n, [](Vec<T> v) { return v * gelu_gate(v); });
+  map(y, x, n, [](Vec<T> v) { return v * sigmoid(twice_gelu_argument(v)); });
 }
 template <class T>
 void gelu_tanh_backward(T* dx, const T* dy, const T* x, int64_t n) {
   map_backward(dx, dy, x, n, [](Vec<T> d, Vec<T> v) {
     v = bounded(v);
-    const Vec<T> s = gelu_gate(v), slope = fma(v * v, constant<T>(3 * kTwoScale * kCube), constant<T>(kTwoScale));
-    return d * fma(v * slope, s * (constant<T>(1) - s), s);
+    const SigmoidPair<T> s = sigmoid_pair(twice_gelu_argument(v));
+    const Vec<T> slope = fma(v * v, constant<T>(3 * kTwoScale * kCube), constant<T>(kTwoScale));
+    return d * fma(v * slope, s.plus * s.minus, s.plus);
   });
 }
 
@@ -120,8 +121,8 @@ void silu(T* y, const T* x, int64_t n) {
 template <class T>
 void silu_backward(T* dx, const T* dy, const T* x, int64_t n) {
   map_backward(dx, dy, x, n, [](Vec<T> d, Vec<T> v) {
-    const Vec<T> s = sigmoid(v), one = constant<T>(1);
-    return d * s * fma(v, one - s, one);
+    const SigmoidPair<T> s = sigmoid_pair(v);
+    return d * s.plus * fma(v, s.minus, constant<T>(1));
   });
 }
 

@@ -26,9 +26,9 @@ inline double gelu_backward(double dy, double x) {
 inline double gelu_tanh_argument(double x) { return std::sqrt(0.5 / std::atan(1.0)) * (x + 0.044715 * x * x * x); }
 inline double gelu_tanh(double x) { return 0.5 * x * (1 + std::tanh(gelu_tanh_argument(x))); }
 inline double gelu_tanh_backward(double dy, double x) {
-  const double t = std::tanh(gelu_tanh_argument(x));
+  const double u = gelu_tanh_argument(x), sech = 1 / std::cosh(u);
   const double slope = std::sqrt(0.5 / std::atan(1.0)) * (1 + 3 * 0.044715 * x * x);
-  return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope);
+  return dy * (0.5 * (1 + std::tanh(u)) + 0.5 * x * sech * sech * slope);
 }
 
 inline double silu(double x) { return x * sigmoid(x); }

@@ -75,6 +75,19 @@ PYNN_INLINE Vec<T> sigmoid(Vec<T> x) {
   return select(x < Vec<T>::zero(), e, one) / (one + e);
 }
 
+// sigmoid(x) and sigmoid(-x), which is 1 - sigmoid(x) without the cancellation
+template <class T>
+struct SigmoidPair {
+  Vec<T> plus, minus;
+};
+
+template <class T>
+PYNN_INLINE SigmoidPair<T> sigmoid_pair(Vec<T> x) {
+  const Vec<T> one(T(1)), e = exp(Vec<T>::zero() - abs(x)), large = one / (one + e), small = e * large;
+  const auto negative = x < Vec<T>::zero();
+  return {select(negative, small, large), select(negative, large, small)};
+}
+
 // log(1 + x), for x >= 0: log(u) x / (u - 1) with u = 1 + x takes back what 1 + x rounded away (Kahan; Goldberg 1991,
 // theorem 4).
 template <class T>
