@@ -7,7 +7,7 @@
     python benchmarks/compare.py --mode captured-inference
     python benchmarks/compare.py --mode attention         # attention forward and backward, a GPT's training step
     python benchmarks/compare.py --mode sequences         # training steps of recurrent networks
-    python benchmarks/compare.py --mode examples          # captured training steps of examples 16, 19 and 21
+    python benchmarks/compare.py --mode examples          # captured training steps of the examples
     python benchmarks/compare.py --mode sklearn           # MLPClassifier beside scikit-learn's, to the same accuracy
     python benchmarks/compare.py --mode gemm              # matrix products, and the share of the measured peak
     PYNN_ISA=avx2 python benchmarks/compare.py            # pynn held to AVX2
@@ -30,6 +30,7 @@ import products
 import report
 import sequences
 import training
+from example_programs import EXAMPLES
 from report import NAMES, Table, duration, ratio_cell
 from workloads import (
     APPLICATIONS,
@@ -37,7 +38,6 @@ from workloads import (
     CAPTURE_TARGET,
     CAPTURED,
     CLASSIFIERS,
-    EXAMPLES,
     LOWEST_TARGET,
     MAIN,
     MEDIAN_TARGET,

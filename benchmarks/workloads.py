@@ -112,19 +112,6 @@ class Sequences:
 
 
 @dataclass(frozen=True)
-class AutoEncoder:
-    """The variational auto-encoder of the examples. The target is the ratio of PyTorch's time to pynn's."""
-
-    name: str
-    title: str
-    inputs: int
-    hidden: int
-    code: int
-    batch: int
-    target: float | None = None
-
-
-@dataclass(frozen=True)
 class Classifier:
     """scikit-learn's MLPClassifier on MNIST, Adam. The target is the ratio of its time to pynn's."""
 
@@ -427,12 +414,6 @@ SEQUENCES = [
         Sequences(f"names-{kind.lower()}", f"names {kind} 1x64, 16 steps, B 32", kind, 27, 1, 64, 16, 32)
         for kind in ("LSTM", "GRU", "RNN")
     ),
-]
-
-EXAMPLES = [  # of which --mode captured does not have the step
-    SEQUENCES[0],
-    ATTENTION[-1],
-    AutoEncoder("vae", "variational auto-encoder 784-400-20, B 128, Adam", 784, 400, 20, 128, 2.5),
 ]
 
 PRODUCTS = [

@@ -138,10 +138,39 @@ def test_sequences(quick):
 
 
 def test_examples(quick):
-    _, report = quick("--mode", "examples", "--filter", "char-lstm,vae")
-    assert [result["name"] for result in report["results"]] == ["char-lstm", "vae"]
+    names = ["spiral", "lecun1989", "makemore-bn", "wavenet", "char-lstm", "forecast", "vae", "q-learning"]
+    _, report = quick("--mode", "examples", "--filter", ",".join(names))
+    assert [result["name"] for result in report["results"]] == names
     assert all(set(result["us"]) == {"pynn", *report["sides"]} for result in report["results"])
     assert all(result["loss_difference"] < 1e-3 for result in report["results"])
+
+
+def test_programs_have_the_parameters_of_their_examples(bench):
+    steps, programs = (importlib.import_module(name) for name in ("example_steps", "example_programs"))
+    sizes = {
+        **{"spiral": 603, "mnist-mlp": 101_632, "digits-split": 23_860, "keras": 34_826, "pytorch-mnist": 1_199_882},
+        **{"beautiful-mnist": 87_850, "lecun1989": 9_760, "bigram": 27 * 27, "makemore": 11_897, "makemore-bn": 12_097},
+        **{"wavenet": 76_579, "forecast": 4_513, "nanogpt": 804_096, "vae": 652_824, "gan": 1_493_520 + 1_460_225},
+        **{"q-learning": 2 * 898, "char-lstm": None},  # the class of the recurrent networks is checked with them
+    }
+    assert sizes.keys() == {case.name for case in programs.EXAMPLES}
+    for case in programs.EXAMPLES:
+        if (size := sizes[case.name]) is not None:
+            model, _ = case.make(steps.pynn_library())
+            assert sum(p.size for p in model.parameters()) == size, case.name
+
+
+@needs_torch
+def test_a_program_that_computes_something_else_is_noticed(bench):
+    steps, programs = (importlib.import_module(name) for name in ("example_steps", "example_programs"))
+
+    def make(library):
+        rate = 0.1 if library.nn is pynn.nn else 0.2
+        return programs.supervised(programs.mlp(4, 10), "SGD", lr=rate)(library)
+
+    case = programs.Program("wrong", "wrong", make, programs.images(8, 4))
+    with pytest.raises(SystemExit, match="step 1: pynn's loss is"):
+        steps.measure(case, ["torch"], repeats=1, seconds=0.0, seed=0)
 
 
 @needs_torch
