@@ -51,6 +51,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="14 by default, one with --quick")
     parser.add_argument("--data-dir", help="folder of MNIST; by default it is looked for, then downloaded")
     args = parser.parse_args()
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f"--epochs {args.epochs}: needs at least 1")
     pynn.seed(args.seed)
     begin = time.perf_counter()
 

@@ -57,17 +57,17 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.7, help="of the sample (%(default)s)")
     parser.add_argument("--data-dir", help="folder of tinyshakespeare.txt; by default looked for, then downloaded")
     args = parser.parse_args()
+    if not 0 <= args.temperature < float("inf"):
+        parser.error(f"--temperature {args.temperature}: needs at least 0")
     pynn.seed(args.seed)
     start = time.perf_counter()
-
-    text = load_shakespeare(args.data_dir)
-    vocabulary = Vocabulary(text)
+    vocabulary = Vocabulary(text := load_shakespeare(args.data_dir))
     letters = vocabulary.encode(text)
     train, val = (pieces(part, BATCH) for part in np.split(letters, [int(0.9 * len(letters))]))
     model = CharRNN(args.model, len(vocabulary))
     optimizer = optim.RMSprop(model.parameters(), lr=2e-3, alpha=0.95)
-    print(f"data: {len(letters):,} letters, {len(vocabulary)} different ones", flush=True)
-    print(f"model: {sum(p.size for p in model.parameters()):,} parameters", flush=True)
+    parameters = sum(p.size for p in model.parameters())
+    print(f"data: {len(letters):,} letters of {len(vocabulary)} kinds; model: {parameters:,} parameters", flush=True)
 
     @pynn.capture
     def step(x: np.ndarray, y: np.ndarray, state: Any) -> tuple[pynn.Tensor, Any]:

@@ -68,6 +68,8 @@ def main() -> None:
         "--data-dir", help="folder of tinyshakespeare.txt; by default it is looked for, then downloaded"
     )
     args = parser.parse_args()
+    if args.merges < 1:
+        parser.error(f"--merges {args.merges}: needs at least 1")
     start = time.perf_counter()
 
     print(f"aaabdaaabac, 3 merges: {Tokenizer().train('aaabdaaabac', 3)}   minbpe {PUBLISHED}")

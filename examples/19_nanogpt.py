@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--data-dir", help="folder of tinyshakespeare.txt; else it is looked for, then downloaded")
     args = parser.parse_args()
     pynn.seed(args.seed)
-
+    start = time.perf_counter()
     vocabulary = Vocabulary(text := load_shakespeare(args.data_dir))
     train, val = np.split(vocabulary.encode(text), [int(0.9 * len(text))])
     model = GPT(len(vocabulary))
@@ -77,7 +77,6 @@ def main() -> None:
         optimizer.step()
         return loss
 
-    start = time.perf_counter()
     for i in range(1, steps + 1):
         step(*batch(train))
         schedule.step()
@@ -85,7 +84,7 @@ def main() -> None:
             with pynn.no_grad():
                 parts = [batch(val) for _ in range(20 if args.quick else 100)]
                 loss = np.mean([F.cross_entropy(model(x).reshape(-1, len(vocabulary)), y).item() for x, y in parts])
-            print(f"step {i:4}  validation loss {loss:.3f}  nanoGPT {PUBLISHED}  {time.perf_counter() - start:.0f} s")
+            print(f"step {i:4}  validation loss {loss:.3f}   nanoGPT {PUBLISHED}", flush=True)
 
     with pynn.no_grad():
         caches, written = [nn.KeyValueCache(BLOCK) for _ in range(LAYERS)], vocabulary.encode("\n")[None]
@@ -93,6 +92,7 @@ def main() -> None:
             logits = model(written[:, -1:], caches)[:, -1]
             written = np.concatenate([written, pynn.categorical(logits, temperature=0.8).numpy()[None]], axis=1)
     print(vocabulary.decode(written[0]))
+    print(f"{time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ https://github.com/jaymody/picoGPT; checkpoints are at https://huggingface.co/op
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 import pynn
 from pynn import functional as F
 from pynn import nn, serialize
+
+PUBLISHED = 1e-4  # how far the logits of two programs with the same weights may lie apart
 
 
 class Block(nn.Module):
@@ -48,6 +51,13 @@ class GPT2(nn.Module):
                 logits = self(tokens[:, caches[0].length :], caches)[:, -1]
                 tokens = np.append(tokens, pynn.categorical(logits, temperature, top_k).numpy()[None], axis=1)
         return tokens[0, len(prompt) :].tolist()
+
+    def cache_error(self, tokens: np.ndarray) -> float:
+        """Return the largest difference of logits with the cache, token by token, from those of all tokens at once."""
+        caches = [nn.KeyValueCache(tokens.shape[1]) for _ in self.h]
+        with pynn.no_grad():
+            steps = [self(tokens[:, i : i + 1], caches).numpy() for i in range(tokens.shape[1])]
+            return np.abs(self(tokens).numpy() - np.concatenate(steps, axis=1)).max()
 
 
 def load(path: Path, heads: int | None = None) -> GPT2:
@@ -87,12 +97,19 @@ def main() -> None:
     parser.add_argument("--top-k", type=int)
     args = parser.parse_args()
     pynn.seed(args.seed)
+    start = time.perf_counter()
     model = load(args.checkpoint) if args.checkpoint else GPT2(vocabulary=256, length=128, width=64, layers=2, heads=4)
     print(f"model: {sum(p.size for p in model.parameters()):,} parameters")
     tokenizer = load_tokenizer(args.checkpoint.parent) if args.checkpoint else None
     prompt = tokenizer.encode(args.prompt).ids if tokenizer else list(args.prompt.encode())
-    written = model.generate(prompt, 8 if args.quick else 40, args.temperature, args.top_k)
+    count, most = 8 if args.quick else 40, len(model.wpe.weight)
+    if not 1 <= len(prompt) <= most - count:
+        parser.error(f"--prompt: {len(prompt)} tokens, needs 1 to {most - count} so that {count} more have a position")
+    written = model.generate(prompt, count, args.temperature, args.top_k)
     print(args.prompt + tokenizer.decode(written) if tokenizer else f"a random model's tokens: {written}")
+    error = model.cache_error(np.array([prompt + written]))
+    print(f"logits with the cache: largest difference {error:.1e}   at most {PUBLISHED:.0e}")
+    print(f"{time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 
 import pynn
 from pynn import functional as F
-from pynn import nn, optim
+from pynn import nn, optim, viz
 from pynn.data import DataLoader, load_mnist
 
 PUBLISHED = 105.2  # loss of a test digit, in nats, after 10 epochs; measured with the original
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one epoch of 20,000 digits instead of 10 of 60,000")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, batches and noise (%(default)s)")
     parser.add_argument("--data-dir", help="folder of MNIST; by default it is looked for, then downloaded")
-    parser.add_argument("--picture", help="write digits decoded from random numbers to this PNG (needs Pillow)")
+    parser.add_argument("--picture", help="write digits decoded from random numbers to this PNG (needs matplotlib)")
     args = parser.parse_args()
     pynn.seed(args.seed)
     rng = np.random.default_rng(args.seed)
@@ -69,19 +69,22 @@ def main() -> None:
     def noise_for(x: np.ndarray) -> np.ndarray:
         return rng.standard_normal((len(x), 20), dtype=np.float32)
 
+    shown = np.random.default_rng(args.seed).standard_normal((64, 20), dtype=np.float32)
+
+    def draw() -> None:
+        if args.picture:
+            with pynn.no_grad():
+                digits = model.decoder(shown).sigmoid()
+            viz.image_grid(digits.reshape(64, 28, 28), limits=(0, 1)).savefig(args.picture)
+
+    draw()  # of the untrained model: that a picture cannot be written is better known now than after the training
     for epoch in range(1, (1 if args.quick else 10) + 1):
         total = sum(step(x, noise_for(x)).item() for (x,) in loader)
         with pynn.no_grad():
             tested = loss_of(model, test, noise_for(test)).item() / len(test)
         print(f"epoch {epoch:2}  train loss {total / loader.num_samples:.2f}  test {tested:.2f}{note}", flush=True)
 
-    if args.picture:
-        from PIL import Image
-
-        with pynn.no_grad():
-            digits = model.decoder(rng.standard_normal((64, 20), dtype=np.float32)).sigmoid().numpy()
-        grid = digits.reshape(8, 8, 28, 28).transpose(0, 2, 1, 3).reshape(224, 224)
-        Image.fromarray((255 * grid).astype(np.uint8)).save(args.picture)
+    draw()
     print(f"test loss {tested:.1f}{note}   PyTorch {PUBLISHED}")
     print(f"{time.perf_counter() - start:.1f} s")
 

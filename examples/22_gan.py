@@ -11,7 +11,7 @@ import numpy as np
 
 import pynn
 from pynn import functional as F
-from pynn import nn, optim
+from pynn import nn, optim, viz
 from pynn.data import DataLoader, load_mnist
 
 NOISE = 128  # random numbers that a digit is made from
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="60 steps instead of 30 epochs")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, batches and noise (%(default)s)")
     parser.add_argument("--data-dir", help="folder of MNIST; by default it is looked for, then downloaded")
-    parser.add_argument("--picture", help="write 64 drawn digits to this PNG (needs Pillow)")
+    parser.add_argument("--picture", help="write 64 drawn digits to this PNG (needs matplotlib)")
     args = parser.parse_args()
     pynn.seed(args.seed)
     rng = np.random.default_rng(args.seed)
@@ -69,6 +69,16 @@ def main() -> None:
         draws.step()
         return told, fooled
 
+    shown = np.random.default_rng(args.seed).standard_normal((64, NOISE), dtype=np.float32)
+
+    def draw() -> np.ndarray:
+        with pynn.no_grad():
+            digits = generator(shown).numpy()
+        if args.picture:
+            viz.image_grid(digits.reshape(64, 28, 28), limits=(-1, 1)).savefig(args.picture)
+        return digits
+
+    draw()  # of the untrained generator: that a picture cannot be written is better known now than after the training
     for epoch in range(1, (1 if args.quick else 30) + 1):
         losses = np.zeros(2)
         for (x,) in loader:
@@ -80,13 +90,7 @@ def main() -> None:
             flush=True,
         )
 
-    with pynn.no_grad():
-        digits = generator(rng.standard_normal((64, NOISE), dtype=np.float32)).numpy()
-    if args.picture:
-        from PIL import Image
-
-        grid = (digits + 1).reshape(8, 8, 28, 28).transpose(0, 2, 1, 3).reshape(224, 224)
-        Image.fromarray((127.5 * grid).astype(np.uint8)).save(args.picture)
+    digits = draw()
     print(f"ink {np.mean(digits + 1) / 2:.3f}   MNIST {np.mean(images + 1) / 2:.3f}{note}")
     print(f"{time.perf_counter() - start:.1f} s")
 

@@ -105,16 +105,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a mean reward of 60 is enough")
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, states and actions (%(default)s)")
     args = parser.parse_args()
+    start = time.perf_counter()
     for name, learner in {"REINFORCE": reinforce, "Q-learning": q_learning}.items():
         pynn.seed(args.seed)
-        start, rewards, mean = time.perf_counter(), [], 0.0
+        rewards, mean = [], 0.0
         for reward in learner(CartPole(), np.random.default_rng(args.seed)):
             rewards.append(reward)
             mean = np.mean(rewards[-100:])
             if len(rewards) == 2000 or (len(rewards) >= 100 and mean >= (60 if args.quick else PUBLISHED)):
                 break
         print(f"{name}: mean reward {mean:.1f} of 100 episodes after {len(rewards)}   Gym {PUBLISHED}", flush=True)
-        print(f"{time.perf_counter() - start:.1f} s")
+    print(f"{time.perf_counter() - start:.1f} s")
 
 
 if __name__ == "__main__":
