@@ -72,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="hold out N training images, keep the best epoch (default: 0)",
     )
+    mnist.add_argument(
+        "--checkpoint-every",
+        type=_integer(1),
+        metavar="N",
+        help="write a checkpoint after each N steps of an epoch, too (default: after epochs only)",
+    )
     mnist.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, with its settings")
     mnist.add_argument("--quiet", action="store_true", help="print errors only")
     mnist.set_defaults(run=_train_mnist)
@@ -139,11 +145,11 @@ def _train_mnist(arguments: argparse.Namespace) -> int:
         raise ValueError(f"train mnist: --resume takes the settings of the run, leave out {names}")
     if arguments.threads is not None:
         pynn.set_num_threads(arguments.threads)
+    options = {name: getattr(arguments, name) for name in ("data_dir", "quiet", "checkpoint_every")}
     if arguments.resume is not None:
-        interrupted = resume_mnist(arguments.resume, data_dir=arguments.data_dir, quiet=arguments.quiet)
+        interrupted = resume_mnist(arguments.resume, **options)
     else:
-        settings = Settings.of(**chosen)
-        interrupted = train_mnist(settings, data_dir=arguments.data_dir, out=arguments.out, quiet=arguments.quiet)
+        interrupted = train_mnist(Settings.of(**chosen), out=arguments.out, **options)
     return EXIT_INTERRUPTED if interrupted else 0
 
 

@@ -1,7 +1,7 @@
 """A training with everything that must come back from a checkpoint; as a program, it goes on with one.
 
-`python checkpointed_run.py FOLDER EPOCHS captured|eager` writes the checkpoints into FOLDER, and the weights that the
-training ends with into FOLDER/final.safetensors.
+`python checkpointed_run.py FOLDER EPOCHS captured|eager [EVERY]` writes the checkpoints into FOLDER, also after EVERY
+steps, and the weights that the training ends with into FOLDER/final.safetensors.
 """
 
 import sys
@@ -34,15 +34,16 @@ def make(capture=True, seed=0, width=8):
     return trainer, loader, DataLoader(x[:20], y[:20], batch_size=20)
 
 
-def go_on(folder, epochs, capture, seed=0):
+def go_on(folder, epochs, capture, seed=0, every=None, callbacks=()):
     trainer, loader, val = make(capture, seed)
     resume = folder if (folder / "last.safetensors").exists() else None
-    trainer.fit(loader, epochs, val=val, checkpoint=folder, resume=resume)
+    trainer.fit(loader, epochs, val=val, callbacks=callbacks, checkpoint=folder, checkpoint_every=every, resume=resume)
     return trainer
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
     print("ready", flush=True)
-    result = go_on(place, int(sys.argv[2]), sys.argv[3] == "captured", seed=99)  # nothing may come from the seed
+    steps = int(sys.argv[4]) if len(sys.argv) > 4 else None
+    result = go_on(place, int(sys.argv[2]), sys.argv[3] == "captured", seed=99, every=steps)  # nothing from the seed
     save(place / "final.safetensors", result.model.state_dict())

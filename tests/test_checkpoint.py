@@ -1,16 +1,15 @@
 """Checkpoints of trainings: bit for bit the same as a training in one go, whenever the process dies."""
 
-import copy
 import errno
 import json
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_tools import child, contents, edited, epochs_of, position_of, state_of
 from checkpointed_run import go_on, make
 
 import pynn
@@ -20,51 +19,6 @@ from pynn.serialize import load, save
 from pynn.train import Trainer, checkpoint_weights
 
 pytest.importorskip("safetensors")
-
-SCRIPT = Path(__file__).with_name("checkpointed_run.py")
-
-
-def contents(path):
-    """Return all of a checkpoint that does not depend on the clock: bytes of the arrays, and the rest."""
-    arrays, metadata = load(path)
-    rest = json.loads(metadata["training"])
-    for row in rest["history"]:
-        del row["seconds"], row["images_per_s"]
-    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}, rest
-
-
-def epochs_of(path):
-    return len(contents(path)[1]["history"])
-
-
-def child(folder, epochs, how):
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, str(folder), str(epochs), how],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(pynn.__file__).parents[1])},
-    )
-
-
-def state_of(trainer, *loaders):
-    """Return everything that a checkpoint could change."""
-    optimizer = trainer.optimizer.state_dict()
-    return copy.deepcopy(
-        (
-            {name: array.tobytes() for name, array in trainer.model.state_dict().items()},
-            {
-                (number, name): np.asarray(value).tobytes()
-                for number, state in optimizer["state"].items()
-                for name, value in state.items()
-            },
-            optimizer["param_groups"],
-            trainer.scheduler.state_dict(),
-            [loader.state_dict() for loader in loaders],
-            pynn.random.get_rng_state(),
-            trainer.history.epochs,
-        )
-    )
-
 
 # -- going on ----------------------------------------------------------------------------------------------------------
 
@@ -196,14 +150,6 @@ def test_random_numbers_go_on_and_bad_states_change_nothing():
 # -- what does not fit -------------------------------------------------------------------------------------------------
 
 
-def edited(path, to, arrays=None, **entries):
-    """Write a copy of a checkpoint with other arrays or entries."""
-    stored, metadata = load(path)
-    rest = {**json.loads(metadata["training"]), **entries}
-    save(to, {**stored, **(arrays or {})}, {**metadata, "training": json.dumps(rest)})
-    return to
-
-
 def test_a_failed_load_changes_nothing(tmp_path):
     go_on(tmp_path, 2, True)
     last = tmp_path / "last.safetensors"
@@ -280,13 +226,14 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch, full):
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.nightly)])
-def test_killed_at_random_moments_there_is_a_last_checkpoint(tmp_path, rng, kills):
+@pytest.mark.parametrize("every", [None, 1])
+def test_killed_at_random_moments_there_is_a_last_checkpoint(tmp_path, rng, kills, every):
     folder = tmp_path / "killed"
     last = folder / "last.safetensors"
-    done = go_on(folder, 1, True).history["epoch"][-1]
-    while_writing = 0
+    go_on(folder, 1, True)
+    done, while_writing, within = position_of(last), 0, 0
     for _ in range(kills):
-        with child(folder, 4000, "captured") as process:
+        with child(folder, 4000, "captured", every) as process:
             assert process.stdout.readline() == "ready\n"
             try:
                 process.wait(timeout=rng.uniform(0, 0.1))
@@ -294,13 +241,14 @@ def test_killed_at_random_moments_there_is_a_last_checkpoint(tmp_path, rng, kill
                 process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
         while_writing += any(folder.glob("*.tmp"))
-        now = epochs_of(last)
+        now = position_of(last)
         assert now >= done
         done = now
-    print(f"{done} epochs; {while_writing} of {kills} kills came while a file was written")
+        within += done[1] > 0
+    print(f"{done[0]} epochs; {while_writing} of {kills} kills came while a file was written, {within} within an epoch")
     # The parts make the training in one go, and nothing is left of the files that were cut off.
-    go_on(folder, done + 1, True, seed=3)
-    go_on(tmp_path / "whole", done + 1, True)
+    go_on(folder, done[0] + 1, True, seed=3)
+    go_on(tmp_path / "whole", done[0] + 1, True)
     for name in ("last.safetensors", "best.safetensors"):
         assert contents(folder / name) == contents(tmp_path / "whole" / name)
     assert sorted(path.name for path in folder.iterdir()) == ["best.safetensors", "last.safetensors"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checkpoint_tools import position_of
 
 import pynn
 from pynn import cli, nn
@@ -195,8 +196,9 @@ def test_ctrl_c_saves_and_exits_with_130(capsys, tmp_path, data_dir, monkeypatch
     assert any((tmp_path / "x").glob("weights.*"))
 
 
+@pytest.mark.parametrize("every", [[], ["--checkpoint-every", 1]])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])  # the second one shifts its images at random
-def test_resume_ends_with_the_bits_of_a_run_in_one_go(capsys, tmp_path, data_dir, monkeypatch, model):
+def test_resume_ends_with_the_bits_of_a_run_in_one_go(capsys, tmp_path, data_dir, monkeypatch, model, every):
     pytest.importorskip("safetensors")
     argv = ["train", "mnist", "--model", model, "--epochs", 3, "--batch-size", 100, "--val", 50, "--seed", 4, "--quiet"]
     assert run(capsys, *argv, "--data-dir", data_dir, "--out", "whole") == (0, "", "")
@@ -209,8 +211,9 @@ def test_resume_ends_with_the_bits_of_a_run_in_one_go(capsys, tmp_path, data_dir
                 raise KeyboardInterrupt
 
         patched.setattr(Progress, "update", interrupted_update)
-        assert run(capsys, *argv, "--data-dir", data_dir, "--out", "parts")[0] == 130
-    code, out, err = run(capsys, "train", "mnist", "--resume", "parts", "--data-dir", data_dir)
+        assert run(capsys, *argv, *every, "--data-dir", data_dir, "--out", "parts")[0] == 130
+    assert position_of(tmp_path / "parts" / "last.safetensors") == (1, 1 if every else 0)
+    code, out, err = run(capsys, "train", "mnist", "--resume", "parts", *every, "--data-dir", data_dir)
     assert (code, err) == (0, "")
     assert "epoch 1/3" not in out
     assert "epoch 2/3" in out

@@ -221,15 +221,19 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Begin the next epoch."""
+        return self._iter_from(0)
+
+    def _iter_from(self, batch: int) -> Iterator[tuple[Any, ...]]:
+        """Begin the next epoch at this batch; those before it are not made, and `transform` does not see them."""
         epoch, self.epoch = self.epoch, self.epoch + 1
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples) if self.shuffle else None
-        return self._batches(order)
+        return self._batches(order, batch)
 
     def _stateful_transform(self) -> Any:
         return self.transform if hasattr(self.transform, "state_dict") else None
 
-    def _batches(self, order: npt.NDArray[np.int64] | None) -> Iterator[tuple[Any, ...]]:
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+    def _batches(self, order: npt.NDArray[np.int64] | None, first: int) -> Iterator[tuple[Any, ...]]:
+        for start in range(first * self.batch_size, len(self) * self.batch_size, self.batch_size):
             stop = min(start + self.batch_size, self.num_samples)
             rows = np.arange(start, stop) if order is None else order[start:stop]
             batch = tuple(take(array, rows) for array in self.arrays)

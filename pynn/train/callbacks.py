@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Callback:
         """Before the first epoch."""
 
     def on_epoch_begin(self, trainer: Trainer, epoch: int) -> None:
-        """Before an epoch; they count from 1."""
+        """Before an epoch; they count from 1. Called again where a training goes on within an epoch."""
 
     def on_batch_end(self, trainer: Trainer, epoch: int, step: int, loss: float) -> None:
         """After an optimiser's step; they count from 1 in each epoch. Who does not override it costs no time here."""
@@ -45,6 +45,13 @@ class Callback:
 
     def on_train_end(self, trainer: Trainer) -> None:
         """At the end, also if that is an exception or Ctrl-C; the best weights are restored."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return what checkpoints are to keep of this callback, fit for JSON; by default nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` returned: after `on_train_begin`, within an epoch after its `on_epoch_begin`."""
 
 
 def listeners(callbacks: Sequence[Callback]) -> list[Callback]:

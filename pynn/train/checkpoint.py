@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from pynn import random, serialize
+from pynn.train.callbacks import Callback
+from pynn.train.epoch import RunningEpoch
 from pynn.train.history import History
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ Array: TypeAlias = npt.NDArray[Any]
 Arrays: TypeAlias = dict[str, Array]
 
 LAST = "last.safetensors"
-"""The checkpoint of the latest finished epoch."""
+"""The latest checkpoint."""
 
 BEST = "best.safetensors"
 """The checkpoint of the epoch that was best on the validation data."""
@@ -58,23 +61,74 @@ def checkpoint_weights(path: str | os.PathLike[str]) -> Arrays:
     return _group(_read("checkpoint_weights", path)[0], "model")
 
 
-class CheckpointFolder:
-    """Where a training leaves its last and its best checkpoint."""
+@dataclass
+class Training:
+    """What a checkpoint is of."""
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    trainer: Trainer
+    loaders: Mapping[str, Any]  # "training", and perhaps "validation"
+    callbacks: Sequence[Callback]
+    best: BestWeights | None
+    folder: CheckpointFolder | None
+    epoch: RunningEpoch | None = None  # None between two epochs
+    loaded: _Loaded | None = None
+
+    @property
+    def has_best(self) -> bool:
+        """The best weights are those that the model has."""
+        return self.epoch is None and self.best is not None and self.best.epoch == len(self.trainer.history)
+
+    def begin_epoch(self) -> RunningEpoch:
+        """Begin an epoch, or go on with that of the checkpoint."""
+        if self.epoch is None:
+            keep_start = self.folder is not None and self.folder.every is not None
+            self.epoch = RunningEpoch.begin(self.loaders["training"], keep_start)
+        else:
+            self.restore()
+        return self.epoch
+
+    def restore(self) -> None:
+        """Do the rest of a load, once the callbacks have heard of the begin: give them their states.
+
+        Within an epoch everything else gets its state once more: what `on_epoch_begin` changes, it has changed before.
+        """
+        if self.loaded is None:
+            return
+        if self.epoch is not None:
+            _apply(self.trainer, self.loaders, self.loaded.state)
+            self.trainer.should_stop |= self.epoch.should_stop
+        for callback in _stateful(self.callbacks):
+            if states := self.loaded.callbacks.get(type(callback).__name__):
+                callback.load_state_dict(states.pop(0))
+        self.loaded = None
+
+
+class _Loaded(NamedTuple):
+    state: tuple[Any, ...]  # what `_apply` takes
+    callbacks: dict[str, list[Any]]  # the states of each class, in order
+
+
+class CheckpointFolder:
+    """Where a training leaves its last and its best checkpoint: after each epoch, and after `every` steps of one."""
+
+    def __init__(self, folder: str | os.PathLike[str], every: int | None) -> None:
         serialize._import_safetensors("fit: checkpoint")  # before the first epoch, not after it
+        self.every = every
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         for name in (LAST, BEST):
             for leftover in self._folder.glob(f".{name}.*.tmp"):  # of a process that was killed while it wrote
                 leftover.unlink(missing_ok=True)
 
-    def write(self, trainer: Trainer, loaders: Mapping[str, Any], best: BestWeights | None) -> None:
-        """Write the state after an epoch; OSError, with the old files intact, if the disk does not take it."""
-        arrays, metadata = _collect(trainer, loaders, best)
+    def due(self, step: int) -> bool:
+        """Whether a checkpoint follows this step of an epoch; they count from 1."""
+        return self.every is not None and step % self.every == 0
+
+    def write(self, training: Training) -> None:
+        """Write the state of now; OSError, with the old files intact, if the disk does not take it."""
+        arrays, metadata = _collect(training)
         # The best one first: if the process dies in between, the epoch is done again, and finds the same.
-        is_best = best is not None and best.epoch == len(trainer.history)
-        for name in (BEST, LAST) if is_best else (LAST,):
+        for name in (BEST, LAST) if training.has_best else (LAST,):
             path = self._folder / name
             try:
                 serialize.save(path, arrays, metadata)
@@ -82,11 +136,14 @@ class CheckpointFolder:
                 raise OSError(error.errno, f"fit: checkpoint not written: {error.strerror}", str(path)) from error
 
 
-def load_checkpoint(
-    path: str | os.PathLike[str], trainer: Trainer, loaders: Mapping[str, Any], best: BestWeights | None
-) -> History:
-    """Give everything the state it had when the checkpoint was written, all or nothing; return the history."""
+def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History:
+    """Give everything the state it had when the checkpoint was written, all or nothing; return the history.
+
+    `Training.restore` does the rest.
+    """
+    trainer, loaders, best = training.trainer, training.loaders, training.best
     arrays, saved = _read("fit: resume", path)
+    running = saved.get("epoch")  # None between epochs
     what = f"fit: resume: {os.fspath(path)}"
     for name, kind in _kinds(trainer).items():
         if saved["kinds"].get(name) != kind:
@@ -98,8 +155,10 @@ def load_checkpoint(
     model = _group(arrays, "model")
     before = _snapshot(trainer, loaders)
     try:
+        epoch = None if running is None else RunningEpoch.go_on(running, loaders["training"])
         optimizer = _optimizer_state(saved["optimizer"], arrays, trainer)
-        _apply(trainer, loaders, (model, optimizer, saved["scheduler"], saved["loaders"], saved["random"]))
+        state = (model, optimizer, saved["scheduler"], saved["loaders"], saved["random"])
+        _apply(trainer, loaders, state)
     except BaseException as error:
         _apply(trainer, loaders, before)
         if isinstance(error, (KeyError, TypeError, ValueError)):
@@ -108,22 +167,28 @@ def load_checkpoint(
     history = History()
     history.epochs = saved["history"]
     if best is not None and saved["best"] is not None:
-        epoch, score = saved["best"]["epoch"], saved["best"]["score"]
-        best.state = model if epoch == len(history) else _group(arrays, "best")
-        best.score, best.epoch = tuple(score), epoch
+        number, score = saved["best"]["epoch"], saved["best"]["score"]
+        best.state = _group(arrays, "best") or model
+        best.score, best.epoch = tuple(score), number
+    training.epoch = epoch
+    training.loaded = _Loaded(state, saved.get("callbacks", {}))
     return history
 
 
-def _collect(trainer: Trainer, loaders: Mapping[str, Any], best: BestWeights | None) -> tuple[Arrays, dict[str, str]]:
+def _collect(training: Training) -> tuple[Arrays, dict[str, str]]:
     """Return what goes into the file: arrays, and the rest as JSON."""
-    model, optimizer, scheduler, positions, random_state = _snapshot(trainer, loaders)
+    trainer, best, epoch = training.trainer, training.best, training.epoch
+    model, optimizer, scheduler, positions, random_state = _snapshot(trainer, training.loaders)
     arrays = {f"model.{name}": array for name, array in model.items()}
     numbers: dict[int, dict[str, Any]] = {}
     for number, state in optimizer["state"].items():
         numbers[number] = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
         arrays |= {f"optimizer.{number}.{name}": v for name, v in state.items() if isinstance(v, np.ndarray)}
-    if best is not None and best.epoch not in (None, len(trainer.history)):
+    if best is not None and not training.has_best:
         arrays |= {f"best.{name}": array for name, array in best.state.items()}
+    callbacks: dict[str, list[Any]] = {}
+    for callback in _stateful(training.callbacks):
+        callbacks.setdefault(type(callback).__name__, []).append(callback.state_dict())
     rest = {
         "kinds": _kinds(trainer),
         "optimizer": {**optimizer, "state": numbers},
@@ -132,6 +197,8 @@ def _collect(trainer: Trainer, loaders: Mapping[str, Any], best: BestWeights | N
         "random": random_state,
         "history": trainer.history.epochs,
         "best": None if best is None or best.epoch is None else {"epoch": best.epoch, "score": best.score},
+        "callbacks": callbacks,
+        "epoch": None if epoch is None else epoch.state_dict(training.loaders["training"], trainer.should_stop),
     }
     return arrays, {"format": FORMAT, "training": json.dumps(rest, default=_plain)}
 
@@ -173,6 +240,10 @@ def _optimizer_state(saved: Mapping[str, Any], arrays: Arrays, trainer: Trainer)
         int(number): {**numbers, **_group(arrays, f"optimizer.{number}")} for number, numbers in saved["state"].items()
     }
     return {"param_groups": groups, "state": states}
+
+
+def _stateful(callbacks: Sequence[Callback]) -> list[Callback]:
+    return [callback for callback in callbacks if type(callback).state_dict is not Callback.state_dict]
 
 
 def _snapshot(trainer: Trainer, loaders: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 import pynn
-from pynn import nn, optim
+from pynn import nn, optim, serialize
 from pynn._files import atomic_file
 from pynn.data import MNIST, MNIST_MEAN, MNIST_STD, DataLoader, load_mnist, normalize_images, random_split
 from pynn.models import Classifier, build
@@ -98,24 +98,29 @@ def train_mnist(
     data_dir: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     quiet: bool = False,
+    checkpoint_every: int | None = None,
 ) -> bool:
     """Train, test, and write metrics.json, weights and (with matplotlib) pictures into a run folder.
 
     The test set has no part in the choice of weights: they are those of the last epoch, or with `settings.val` those
     of the epoch that was best on the images held out.
 
-    With the safetensors package each epoch leaves a checkpoint, from which `resume_mnist` goes on.
+    With the safetensors package each epoch leaves a checkpoint, and with `checkpoint_every` so do each so many steps
+    of one; `resume_mnist` goes on from it.
 
     Returns
     -------
     bool
         Whether Ctrl-C cut the training short; the results so far are written all the same.
     """
-    return _run(settings, load_mnist(data_dir), out, quiet, resume=False)
+    return _run(settings, load_mnist(data_dir), out, quiet, checkpoint_every, resume=False)
 
 
 def resume_mnist(
-    run: str | os.PathLike[str], data_dir: str | os.PathLike[str] | None = None, quiet: bool = False
+    run: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] | None = None,
+    quiet: bool = False,
+    checkpoint_every: int | None = None,
 ) -> bool:
     """Go on with the run in a folder that `train_mnist` wrote, to the bits that it would have ended with.
 
@@ -138,13 +143,20 @@ def resume_mnist(
     data = load_mnist(data_dir)
     if data.name != dataset:
         raise ValueError(f"train mnist: the run in {os.fspath(run)} is on {dataset}, the data are {data.name}")
-    return _run(settings, data, run, quiet, resume=True)
+    return _run(settings, data, run, quiet, checkpoint_every, resume=True)
 
 
-def _run(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, quiet: bool, resume: bool) -> bool:
+def _run(
+    settings: Settings,
+    data: MNIST,
+    out: str | os.PathLike[str] | None,
+    quiet: bool,
+    checkpoint_every: int | None,
+    resume: bool,
+) -> bool:
     prefix = SYNTHETIC_PREFIX if data.is_synthetic else ""
     try:
-        return _train(settings, data, out, quiet, prefix, resume)
+        return _train(settings, data, out, quiet, checkpoint_every, prefix, resume)
     except (ValueError, OSError, ImportError, FloatingPointError, KeyboardInterrupt) as error:
         if prefix:
             error.add_note(prefix)  # the command prints it before the message
@@ -152,12 +164,20 @@ def _run(settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, qu
 
 
 def _train(
-    settings: Settings, data: MNIST, out: str | os.PathLike[str] | None, quiet: bool, prefix: str, resume: bool
+    settings: Settings,
+    data: MNIST,
+    out: str | os.PathLike[str] | None,
+    quiet: bool,
+    checkpoint_every: int | None,
+    prefix: str,
+    resume: bool,
 ) -> bool:
     def log(text: str) -> None:
         if not quiet:
             print(f"{prefix}{text}", flush=True)
 
+    if checkpoint_every is not None:
+        serialize._import_safetensors("train mnist: --checkpoint-every")
     train, held_out = _split(data, settings)
     pynn.seed(settings.seed)
     folder = _make_folder(out, settings.model)
@@ -193,7 +213,14 @@ def _train(
     else:
         log("no checkpoints to resume from, they need safetensors: pip install 'pynn-cpu[safetensors]'")
     try:
-        history = trainer.fit(loader, settings.epochs, val=val_loader, checkpoint=checkpoint, resume=start)
+        history = trainer.fit(
+            loader,
+            settings.epochs,
+            val=val_loader,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=start,
+        )
     except FloatingPointError:
         if out is None and not (folder / LAST).exists():
             (folder / SETTINGS).unlink(missing_ok=True)

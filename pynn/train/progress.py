@@ -12,10 +12,19 @@ REDRAW_S = 0.1
 class Progress:
     """A line on standard error that is redrawn at most every `REDRAW_S` seconds, or nothing if that is no terminal.
 
-    `batches` is the length of the epoch if known; `batches_after` that of the epochs still to come, for the time left.
+    `batches` is the length of the epoch if known; `batches_after` that of the epochs still to come, for the time left;
+    `elapsed` the seconds that the epoch has taken before, in the process that it is resumed from.
     """
 
-    def __init__(self, label: str, batches: int | None, batches_after: int = 0, *, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        label: str,
+        batches: int | None,
+        batches_after: int = 0,
+        *,
+        elapsed: float = 0.0,
+        enabled: bool = True,
+    ) -> None:
         stream = sys.stderr
         self._line: _Line | None = None
         if enabled and stream is not None and stream.isatty():
@@ -23,8 +32,9 @@ class Progress:
         self._label = label
         self._batches = batches
         self._batches_after = batches_after
-        self._start = time.perf_counter()
-        self._next = self._start + REDRAW_S
+        now = time.perf_counter()
+        self._start = now - elapsed
+        self._next = now + REDRAW_S
 
     def update(self, batch: int, images: int, loss: float, accuracy: float | None) -> None:
         """Show the figures of the epoch after `batch` batches and `images` images."""

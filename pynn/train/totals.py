@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,36 +10,39 @@ import numpy as np
 from pynn.tensor import Tensor
 
 
+@dataclass
 class Totals:
-    """Sums over the batches of an epoch."""
+    """Sums over the batches of an epoch; checkpoints hold the fields."""
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._loss_sum = 0.0
-        self._correct = 0
-        self._labelled = True
+    batches: int = 0
+    count: int = 0  # of samples
+    loss_sum: float = 0.0
+    correct: int = 0
+    labelled: bool = True
+    seconds: float = 0.0
 
     @property
     def loss(self) -> float:
         """The mean over the samples so far."""
-        return self._loss_sum / self.count
+        return self.loss_sum / self.count
 
     @property
     def accuracy(self) -> float | None:
         """The share of the samples that got the right label; None without class labels."""
-        return self._correct / self.count if self._labelled else None
+        return self.correct / self.count if self.labelled else None
 
     def add(self, loss: float, outputs: Tensor, targets: Any) -> None:
         """Add a batch with its mean loss."""
         labels = targets.data if isinstance(targets, Tensor) else np.asarray(targets)
         scores = outputs.data
         count = len(scores) if scores.ndim else 1
+        self.batches += 1
         self.count += count
-        self._loss_sum += loss * count
+        self.loss_sum += loss * count
         if scores.ndim == 2 and labels.ndim == 1 and labels.dtype.kind in "iu":
-            self._correct += int(np.count_nonzero(scores.argmax(axis=1) == labels))
+            self.correct += int(np.count_nonzero(scores.argmax(axis=1) == labels))
         else:
-            self._labelled = False
+            self.labelled = False
 
     def figures(self) -> dict[str, float]:
         """Return "loss", and with class labels "accuracy"."""

@@ -21,7 +21,7 @@ from pynn.tape import no_grad
 from pynn.tensor import Tensor
 from pynn.train.best import BestWeights, default_score
 from pynn.train.callbacks import Callback, EarlyStopping, listeners
-from pynn.train.checkpoint import CheckpointFolder, load_checkpoint
+from pynn.train.checkpoint import CheckpointFolder, Training, load_checkpoint
 from pynn.train.diagnose import explain_non_finite
 from pynn.train.history import History
 from pynn.train.progress import Progress, format_figures
@@ -119,6 +119,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         restore_best: bool | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
         resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train for a number of epochs.
@@ -143,16 +144,21 @@ class Trainer:
             Folder in which each epoch leaves ``last.safetensors``, and with `val` or an `EarlyStopping` the best one so
             far ``best.safetensors``: model, optimizer, scheduler, random numbers, positions of the loaders that have
             `state_dict`, and history. A file is whole or not there, whenever the process dies. Needs safetensors.
+        checkpoint_every : int, optional
+            Write ``last.safetensors`` also within epochs, after each so many steps of one.
         resume : path, optional
             Such a file, or a folder with ``last.safetensors``: go on from it, up to `epochs` epochs in all. With the
-            same model, optimizer, scheduler, data and machine, all bits are those of a training in one go.
+            same model, optimizer, scheduler, data and machine, all bits are those of a training in one go. Within an
+            epoch, `loader` must cut the data as it did; unless it is a `DataLoader`, the batches that are done are
+            made once more, and left out.
 
         Raises
         ------
         ValueError
-            If ``epochs < 1``, a loader has no batches, or `restore_best` is asked for without `val`.
+            If ``epochs < 1`` or ``checkpoint_every < 1``, a loader has no batches, `restore_best` is asked for without
+            `val`, or `checkpoint_every` without `checkpoint`.
         TypeError
-            If `epochs` is no integer or a batch is not a pair.
+            If `epochs` or `checkpoint_every` is no integer or a batch is not a pair.
         FloatingPointError
             If the loss is NaN or infinite; the message names the first layer with a non-finite output. The optimizer
             has not stepped on it.
@@ -161,12 +167,11 @@ class Trainer:
         OSError
             If a checkpoint cannot be written; the one before is intact.
         """
-        try:
-            epochs = operator.index(epochs)
-        except TypeError:
-            raise TypeError(f"fit: epochs is {type(epochs).__name__}, expected int") from None
-        if epochs < 1:
-            raise ValueError(f"fit: epochs is {epochs}, needs at least 1")
+        epochs = _at_least_one("epochs", epochs)
+        if checkpoint_every is not None:
+            checkpoint_every = _at_least_one("checkpoint_every", checkpoint_every)
+            if checkpoint is None:
+                raise ValueError("fit: checkpoint_every needs a folder for the checkpoints (checkpoint=...)")
         listening = listeners(callbacks)
         choosing = next((callback for callback in callbacks if isinstance(callback, EarlyStopping)), None)
         can_choose = val is not None or choosing is not None
@@ -177,20 +182,23 @@ class Trainer:
         keeps_best = can_choose and (restore_best is not False or checkpoint is not None)
         best = BestWeights(self.model, choosing.score if choosing else default_score) if keeps_best else None
         loaders = {"training": loader} | ({} if val is None else {"validation": val})
-        folder = None if checkpoint is None else CheckpointFolder(checkpoint)
-        history = History() if resume is None else load_checkpoint(resume, self, loaders, best)
+        folder = None if checkpoint is None else CheckpointFolder(checkpoint, checkpoint_every)
+        training = Training(self, loaders, callbacks, best, folder)
+        history = History() if resume is None else load_checkpoint(resume, training)
         self.history, self.should_stop = history, False
         with ExitStack() as stack:
             for callback in callbacks:
                 callback.on_train_begin(self)
                 stack.callback(callback.on_train_end, self)
+            if training.epoch is None:
+                training.restore()
             try:
                 for epoch in range(len(history) + 1, epochs + 1):
                     if self.should_stop:
                         break
                     for callback in callbacks:
                         callback.on_epoch_begin(self, epoch)
-                    row = self._train_epoch(loader, epoch, epochs, listening)
+                    row = self._train_epoch(training, epoch, epochs, listening)
                     if val is not None:
                         row.update({f"val_{name}": figure for name, figure in self.evaluate(val).items()})
                     history.epochs.append(row)
@@ -201,7 +209,7 @@ class Trainer:
                         best.offer(row)
                     self._schedule_epoch(row)
                     if folder is not None:
-                        folder.write(self, loaders, best)
+                        folder.write(training)
             except KeyboardInterrupt:
                 history.interrupted = True
                 if self.verbose:
@@ -263,16 +271,20 @@ class Trainer:
             raise ValueError("predict: there are no samples")
         return np.concatenate(outputs)
 
-    def _train_epoch(self, loader: Batches, epoch: int, epochs: int, listening: Sequence[Callback]) -> dict[str, float]:
+    def _train_epoch(
+        self, training: Training, epoch: int, epochs: int, listening: Sequence[Callback]
+    ) -> dict[str, float]:
         scheduler = self.scheduler if self.scheduler is not None and self.scheduler.interval == "step" else None
+        folder, loader = training.folder, training.loaders["training"]
         batches = len(loader) if isinstance(loader, Sized) else None
         label = f"{self.prefix}epoch {epoch}/{epochs}"
-        progress = Progress(label, batches, (batches or 0) * (epochs - epoch), enabled=self.verbose)
-        totals = Totals()
         self.model.train()
-        start = time.perf_counter()
+        running = training.begin_epoch()
+        totals, after = running.totals, (batches or 0) * (epochs - epoch)
+        progress = Progress(label, batches, after, elapsed=totals.seconds, enabled=self.verbose)
+        start = time.perf_counter() - totals.seconds
         try:
-            for step, batch in enumerate(loader, 1):
+            for step, batch in enumerate(running.batches, totals.batches + 1):
                 inputs, targets = as_pair("fit", batch)
                 try:
                     loss, outputs = self._run(self._train_step, self.model, self.loss, self.optimizer, inputs, targets)
@@ -286,17 +298,22 @@ class Trainer:
                 progress.update(step, totals.count, totals.loss, totals.accuracy)
                 for callback in listening:
                     callback.on_batch_end(self, epoch, step, value)
+                if folder is not None and folder.due(step):
+                    totals.seconds = time.perf_counter() - start
+                    folder.write(training)
+                    start = time.perf_counter() - totals.seconds
         finally:
             progress.close()
-        seconds = time.perf_counter() - start
+        training.epoch = None
+        totals.seconds = time.perf_counter() - start
         if totals.count == 0:
             raise ValueError(f"fit: the loader has no batches in epoch {epoch}")
         return {
             "epoch": epoch,
             **totals.figures(),
             "lr": self.optimizer.param_groups[0]["lr"],
-            "seconds": seconds,
-            "images_per_s": totals.count / seconds,
+            "seconds": totals.seconds,
+            "images_per_s": totals.count / totals.seconds,
         }
 
     def _run(self, captured: Captured, *args: Any) -> Any:
@@ -324,6 +341,16 @@ class Trainer:
         if "val_loss" in row:
             text += f"  {format_figures(row['val_loss'], row.get('val_accuracy'), 'val ')}"
         self.log(f"{self.prefix}{text}  {row['images_per_s']:,.0f} images/s  {row['seconds']:.1f} s")
+
+
+def _at_least_one(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"fit: {name} is {type(value).__name__}, expected int") from None
+    if number < 1:
+        raise ValueError(f"fit: {name} is {number}, needs at least 1")
+    return number
 
 
 def _train_step(
