@@ -13,7 +13,6 @@ import argparse
 import http.client
 import importlib.util
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,23 +21,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+from demo_page import CHROMIUM, LAUNCH, STROKES, WATCH, positions
 
 import pynn
 from pynn.data import synthetic_digits
 from pynn.demo import Recognizer
 from pynn.models import MODELS, Classifier, build
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PACE_S = 0.02
-THREE = [(0.3, 0.2), (0.5, 0.13), (0.68, 0.22), (0.66, 0.4), (0.45, 0.48), (0.68, 0.56), (0.7, 0.76), (0.5, 0.87)]
-WATCH = """() => {
-  window.latencies = [];
-  const latency = document.querySelector("#latency");
-  new MutationObserver(() => {
-    const found = /([0-9.]+) ms/.exec(latency.textContent);
-    if (found) latencies.push(Number(found[1]));
-  }).observe(latency, { childList: true });
-}"""
 
 
 def drawings() -> list[bytes]:
@@ -71,21 +61,18 @@ def times_over_http(port: int, repeats: int) -> list[float]:
 def times_in_browser(url: str, repeats: int) -> list[float]:
     from playwright.sync_api import sync_playwright
 
-    options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}  # the sandbox needs privileges
-    with sync_playwright() as playwright, playwright.chromium.launch(**options) as browser:
+    with sync_playwright() as playwright, playwright.chromium.launch(**LAUNCH) as browser:
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(url)
         page.wait_for_selector("#layers figure")
         page.evaluate(WATCH)
-        box = page.locator("#pad").bounding_box()
-        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in THREE]
+        first, *others = positions(page, STROKES[3][0])
         for _ in range(repeats):
-            page.mouse.move(*points[0])
+            page.mouse.move(*first)
             page.mouse.down()
-            for i in range(1, len(points)):
-                for share in np.linspace(0, 1, 9)[1:]:
-                    time.sleep(PACE_S)
-                    page.mouse.move(*(a + (b - a) * share for a, b in zip(points[i - 1], points[i], strict=True)))
+            for position in others:
+                time.sleep(PACE_S)
+                page.mouse.move(*position)
             page.mouse.up()
             page.get_by_role("button", name="Clear").click()
         times: list[float] = page.evaluate("latencies")

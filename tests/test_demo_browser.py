@@ -5,11 +5,11 @@ PYNN_SCREENSHOTS=FOLDER keeps pictures of the page.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-import shutil
+import sys
 import threading
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,27 +23,14 @@ from pynn.train import Trainer
 
 api = pytest.importorskip("playwright.sync_api", reason="needs playwright and Chromium to open the page")
 api.expect.set_options(timeout=30_000)  # ms until a test fails; a busy machine may take long to draw
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium to open the page")
+BENCHMARKS = str(Path(__file__).parents[1] / "benchmarks")
+sys.path.insert(0, BENCHMARKS)
+demo_page = importlib.import_module("demo_page")
+sys.path.remove(BENCHMARKS)
+pytestmark = pytest.mark.skipif(demo_page.CHROMIUM is None, reason="needs Chromium to open the page")
 
 DESKTOP = {"viewport": {"width": 1280, "height": 900}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
-# Strokes, in shares of the paper.
-STROKES = {
-    1: [[(0.5, 0.15), (0.5, 0.85)]],
-    3: [[(0.3, 0.2), (0.5, 0.13), (0.68, 0.22), (0.66, 0.4), (0.45, 0.48), (0.68, 0.56), (0.7, 0.76), (0.5, 0.87),
-         (0.28, 0.78)]],
-    4: [[(0.4, 0.15), (0.3, 0.55), (0.72, 0.55)], [(0.62, 0.3), (0.62, 0.9)]],
-    7: [[(0.25, 0.2), (0.75, 0.2), (0.45, 0.85)]],
-}  # fmt: skip
-WATCH = """() => {
-  window.latencies = [];
-  const latency = document.querySelector("#latency");
-  new MutationObserver(() => {
-    const found = /([0-9.]+) ms/.exec(latency.textContent);
-    if (found) latencies.push(Number(found[1]));
-  }).observe(latency, { childList: true });
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +52,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def browser():
-    # Chromium's sandbox needs privileges that containers lack; the only page it opens is ours.
-    options = {"executable_path": CHROMIUM, "args": ["--no-sandbox"]}
-    with api.sync_playwright() as playwright, playwright.chromium.launch(**options) as browser:
+    with api.sync_playwright() as playwright, playwright.chromium.launch(**demo_page.LAUNCH) as browser:
         yield browser
 
 
@@ -86,7 +71,7 @@ def open_page(browser, server):
         page.on("pageerror", lambda error: messages.append(str(error)))
         page.goto(server.url)
         api.expect(page.locator("#layers figure")).to_have_count(8)
-        page.evaluate(WATCH)
+        page.evaluate(demo_page.WATCH)
         return page
 
     yield open_page
@@ -95,18 +80,9 @@ def open_page(browser, server):
     assert [text for text in messages if not text.startswith(tuple(expected))] == []
 
 
-def path(page, stroke, steps=8):
-    """Yield the points of a stroke, in pixels of the window."""
-    box = page.locator("#pad").bounding_box()
-    points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
-    yield points[0]
-    for (x0, y0), (x1, y1) in pairwise(points):
-        yield from ((x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps) for i in range(1, steps + 1))
-
-
 def draw(page, digit):
-    for stroke in STROKES[digit]:
-        for i, point in enumerate(path(page, stroke)):
+    for stroke in demo_page.STROKES[digit]:
+        for i, point in enumerate(demo_page.positions(page, stroke)):
             page.mouse.move(*point)
             if i == 0:
                 page.mouse.down()
@@ -116,7 +92,7 @@ def draw(page, digit):
 def swipe(page, stroke):
     """Move a finger, by the protocol of Chromium's own tools: playwright only taps."""
     session = page.context.new_cdp_session(page)
-    for i, (x, y) in enumerate(path(page, stroke)):
+    for i, (x, y) in enumerate(demo_page.positions(page, stroke)):
         kind = "touchMove" if i else "touchStart"
         session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
     session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
@@ -159,7 +135,7 @@ def test_digits_drawn_by_mouse(open_page, scheme):
     api.expect(page.locator("#digit")).to_have_text("\u2013")
     keep(page, f"desktop-{scheme}-empty")
     blank = layers(page)
-    for digit in STROKES:
+    for digit in demo_page.STROKES:
         draw(page, digit)
         expect_digit(page, digit)
         assert abs(sum(shares(page)) - 100) <= 5  # ten rounded shares
@@ -182,7 +158,7 @@ def test_the_answer_follows_the_pen(open_page):
     """While a 4 is not finished, it is already answered."""
     page = open_page(**DESKTOP)
     answers = page.locator("#latency")
-    points = list(path(page, STROKES[4][0]))
+    points = list(demo_page.positions(page, demo_page.STROKES[4][0]))
     page.mouse.move(*points[0])
     page.mouse.down()
     api.expect(answers).to_contain_text("ms after the stroke")
@@ -221,7 +197,7 @@ def test_a_finger_on_a_phone_draws_and_does_not_scroll(open_page, scheme, size):
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     pad = page.locator("#pad").bounding_box()
     assert pad["y"] + pad["height"] <= size[1] or size[0] > size[1]  # all of the paper is on the screen
-    swipe(page, STROKES[7][0])
+    swipe(page, demo_page.STROKES[7][0])
     expect_digit(page, 7)
     assert page.evaluate("scrollY") == 0
     keep(page, f"phone-{size[0]}-{scheme}")
