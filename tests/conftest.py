@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tape_nodes import live_nodes
 
 
 @pytest.fixture
@@ -25,3 +27,11 @@ def mnist_dir() -> Path:
     if not folder:
         pytest.skip("needs the real MNIST: set PYNN_DATA_DIR to its folder")
     return Path(folder)
+
+
+@pytest.fixture
+def no_node_survives() -> Iterator[None]:
+    """Fail if the test leaves nodes of the tape behind."""
+    before = live_nodes()
+    yield
+    assert live_nodes() <= before

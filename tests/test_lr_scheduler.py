@@ -1,0 +1,164 @@
+"""Schedules of learning rates against their formulas and PyTorch's."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pynn import nn, optim
+
+try:
+    import torch
+except ImportError:
+    torch = None
+needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+
+
+def two_groups(kind=optim.SGD):
+    return kind([{"params": [nn.Parameter([1.0])]}, {"params": [nn.Parameter([1.0])], "lr": 0.02}], lr=0.1)
+
+
+def rates(scheduler, steps):
+    """Return the rates before the first step and after each of the others."""
+    result = [scheduler.get_last_lr()]
+    for _ in range(steps - 1):
+        scheduler.step()
+        result.append(scheduler.get_last_lr())
+    return result
+
+
+def warm_cosine(t):
+    return (t + 1) / 4 if t < 3 else 0.5 * (1 + math.cos(math.pi * min((t - 3) / 7, 1)))
+
+
+@pytest.mark.parametrize(
+    ("make", "factor", "interval"),
+    [
+        (lambda o: optim.StepLR(o, 3, 0.5), lambda t: 0.5 ** (t // 3), "epoch"),
+        (lambda o: optim.ExponentialLR(o, 0.9), lambda t: 0.9**t, "epoch"),
+        (lambda o: optim.CosineWarmupLR(o, 10, 3), warm_cosine, "step"),
+        (lambda o: optim.LambdaLR(o, lambda t: 1 / (t + 1)), lambda t: 1 / (t + 1), "epoch"),
+        (lambda o: optim.MultiStepLR(o, [7, 3, 3], 0.5), lambda t: 0.5 ** (2 * (t >= 3) + (t >= 7)), "epoch"),
+        (lambda o: optim.LinearLR(o, 0.25, 0.5, 4), lambda t: 0.25 + min(t, 4) / 16, "epoch"),
+        (lambda o: optim.CosineAnnealingLR(o, 6), lambda t: 0.5 * (1 + math.cos(math.pi * t / 6)), "epoch"),
+    ],
+)
+def test_schedules_follow_the_formula(make, factor, interval):
+    scheduler = make(two_groups())
+    assert (scheduler.interval, scheduler.needs_metric) == (interval, False)
+    expected = [[0.1 * factor(t), 0.02 * factor(t)] for t in range(15)]
+    np.testing.assert_allclose(rates(scheduler, 15), expected, rtol=1e-12, atol=1e-17)
+
+
+def test_cosine_ends_at_min_lr():
+    scheduler = optim.CosineWarmupLR(two_groups(), 4, min_lr=0.01)
+    assert rates(scheduler, 7)[4:] == [[0.01, 0.01]] * 3
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("name", "theirs", "options"),
+    [
+        ("StepLR", "StepLR", {"step_size": 4, "gamma": 0.3}),
+        ("ExponentialLR", "ExponentialLR", {"gamma": 0.8}),
+        ("LambdaLR", "LambdaLR", {"lr_lambda": [lambda t: 0.9**t, lambda t: 1 + t]}),
+        ("MultiStepLR", "MultiStepLR", {"milestones": [3, 8, 15], "gamma": 0.3}),
+        ("LinearLR", "LinearLR", {}),
+        ("LinearLR", "LinearLR", {"start_factor": 0.9, "end_factor": 0.2, "total_iters": 12}),
+        ("CosineAnnealingLR", "CosineAnnealingLR", {"T_max": 7, "eta_min": 0.005}),
+        ("CosineWarmupLR", "CosineAnnealingLR", {"total_steps": 20}),
+        ("CosineWarmupLR", "CosineAnnealingLR", {"total_steps": 30, "min_lr": 0.005}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 23, "pct_start": 0.45, "div_factor": 10.0,
+                                      "final_div_factor": 100.0, "base_momentum": 0.7, "max_momentum": 0.9}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "cycle_momentum": False}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")  # PyTorch's: we take no optimiser steps
+def test_schedules_equal_pytorchs(kind, name, theirs, options):
+    names = {"total_steps": "T_max", "min_lr": "eta_min"} if name == "CosineWarmupLR" else {}
+    ours = getattr(optim, name)(two_groups(kind), **options)
+    p, q = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = getattr(torch.optim, kind.__name__)([{"params": [p]}, {"params": [q], "lr": 0.02}], lr=0.1)
+    reference = getattr(torch.optim.lr_scheduler, theirs)(
+        optimizer, **{names.get(key, key): value for key, value in options.items()}
+    )
+    for t in range(20):
+        np.testing.assert_allclose(ours.get_last_lr(), reference.get_last_lr(), rtol=1e-9, atol=1e-15, err_msg=str(t))
+        for mine, other in zip(ours.optimizer.param_groups, optimizer.param_groups, strict=True):
+            key = "momentum" if kind is optim.SGD else "betas"
+            np.testing.assert_allclose(mine[key], other[key], rtol=1e-12, err_msg=str(t))
+        ours.step()
+        if t < 19:
+            reference.step()
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"patience": 2},
+        {"patience": 1, "factor": 0.5, "cooldown": 2, "threshold": 0.1},
+        {"patience": 0, "mode": "max", "threshold": 0.05, "threshold_mode": "abs", "min_lr": 0.003},
+    ],
+)
+def test_plateau_equals_pytorchs(options):
+    ours = optim.ReduceLROnPlateau(two_groups(), **options)
+    p, q = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([{"params": [p]}, {"params": [q], "lr": 0.02}], lr=0.1)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, eps=0, **options)
+    rng = np.random.default_rng(6)
+    for t in range(40):
+        metric = math.nan if t == 20 else float(rng.uniform(0.5, 1.5))
+        ours.step(metric)
+        reference.step(metric)
+        np.testing.assert_allclose(
+            ours.get_last_lr(), [g["lr"] for g in optimizer.param_groups], rtol=1e-12, err_msg=str(t)
+        )
+    assert ours.get_last_lr()[0] < 0.1
+    assert (ours.interval, ours.needs_metric) == ("epoch", True)
+
+
+def test_one_cycle_peaks_ends_and_refuses_more():
+    scheduler = optim.OneCycleLR(two_groups(), max_lr=1.0, total_steps=10, pct_start=0.4)
+    lrs = [lr for lr, _ in rates(scheduler, 10)]
+    assert lrs[0] == pytest.approx(1 / 25)
+    assert lrs[3] == max(lrs) == 1.0
+    assert lrs[9] == pytest.approx(1 / 25 / 1e4)
+    scheduler.step()  # after the last batch
+    assert scheduler.get_last_lr()[0] == pytest.approx(1 / 25 / 1e4)
+    with pytest.raises(ValueError, match="OneCycleLR: step 11 of a schedule of 10"):
+        scheduler.step()
+
+
+SCHEDULERS = {
+    "StepLR": lambda o: optim.StepLR(o, 2),
+    "ExponentialLR": lambda o: optim.ExponentialLR(o, 0.9),
+    "CosineWarmupLR": lambda o: optim.CosineWarmupLR(o, 12, 3),
+    "LambdaLR": lambda o: optim.LambdaLR(o, lambda t: 0.9**t),
+    "MultiStepLR": lambda o: optim.MultiStepLR(o, [2, 5]),
+    "LinearLR": optim.LinearLR,
+    "CosineAnnealingLR": lambda o: optim.CosineAnnealingLR(o, 12),
+    "OneCycleLR": lambda o: optim.OneCycleLR(o, 1.0, 12),
+    "ReduceLROnPlateau": lambda o: optim.ReduceLROnPlateau(o, patience=1),
+}
+
+
+@pytest.mark.parametrize("make", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_schedules_go_on_from_a_checkpoint(make):
+    scheduler = make(two_groups())
+    metric = (1.0,) if scheduler.needs_metric else ()
+    for _ in range(4):
+        scheduler.step(*metric)
+    other = make(two_groups(optim.AdamW))
+    other.load_state_dict(scheduler.state_dict())
+    for _ in range(4):
+        assert other.get_last_lr() == scheduler.get_last_lr()
+        scheduler.step(*metric)
+        other.step(*metric)
+    before = other.state_dict()
+    for state in ({}, {**before, "more": 1}, {**before, "base_lrs": [0.1]}):
+        with pytest.raises(ValueError, match="state has"):
+            other.load_state_dict(state)
+    assert other.state_dict() == before
