@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import operator
+import threading
 import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
@@ -33,6 +34,8 @@ Gradients: TypeAlias = Sequence[Array | None]  # one for each parent; None where
 _clock = itertools.count(1)  # orders nodes by age, and writes in place by when they happened
 _new = object.__new__
 _age = operator.attrgetter("order")
+_latest_write = 0  # no node that is younger than this needs a look at the versions of what it saved
+_writing = threading.Lock()
 
 # The gradients that `loss.backward()` starts with: the same arrays every time, so that a loss can see that there is
 # nothing to multiply its gradient by (`is_one`).
@@ -132,6 +135,14 @@ def record(
     return out
 
 
+def write_in_place() -> int:
+    """Return when a write in place happened, on the clock of the nodes: now."""
+    global _latest_write
+    with _writing:  # else the earlier of two writes could be taken for the latest
+        _latest_write = next(_clock)
+        return _latest_write
+
+
 def is_one(dy: Array) -> bool:
     """Whether `dy` is known to be 1 without a look at its value: the gradient that `loss.backward()` starts with."""
     return dy is _one32 or dy is _one64
@@ -218,6 +229,7 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
     start = y._node or y
     grads: dict[Node | Tensor, Array] = {start: dy}
     given: set[int] = set()  # which arrays went to leaves
+    recorder = mode.recorder
     for node in _history(start):
         dy = grads.pop(node, None)  # type: ignore[arg-type]
         if dy is not None:
@@ -232,8 +244,8 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
                 if parent in grads:
                     dx = _core.add(grads[parent], dx)  # not in place: the sum so far may be someone's dy
                 elif type(parent) is not Node:
-                    if mode.recorder is not None:
-                        dx = mode.recorder.own(dx, given)
+                    if recorder is not None:
+                        dx = recorder.own(dx, given)
                     elif dx is dy or isinstance(dx.base, np.ndarray) or id(dx) in given:
                         dx = dx.copy()  # a leaf's gradient will be its own
                     given.add(id(dx))
@@ -249,7 +261,8 @@ def _history(start: Node | Tensor) -> list[Node]:
     nodes = [start] if isinstance(start, Node) else []
     seen = set(nodes)
     for node in nodes:  # grows while we walk it
-        node.check()
+        if node.order < _latest_write or node.backward is None:
+            node.check()
         for parent in node.parents:
             if type(parent) is Node and parent not in seen:
                 seen.add(parent)

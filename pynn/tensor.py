@@ -255,7 +255,7 @@ class Tensor:
     # -- in place: only what needs no tape -----------------------------------------------------------------------------
     def _bump_version(self) -> None:
         """Note that `data` was written in place, so that a backward that needs the old values is refused."""
-        self._version[0] = next(tape._clock)
+        self._version[0] = tape.write_in_place()
 
     def __setitem__(self, key: Any, value: object) -> None:
         if is_grad_enabled() and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
@@ -450,7 +450,7 @@ class Tensor:
 
 def bump_versions(tensors: Iterable[Tensor]) -> None:
     """Note that the data of all of them was written in place."""
-    now = next(tape._clock)
+    now = tape.write_in_place()
     for tensor in tensors:
         tensor._version[0] = now
 
