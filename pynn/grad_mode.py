@@ -37,15 +37,14 @@ class no_grad:  # noqa: N801 - a name that users know
     False
     """
 
-    def __init__(self) -> None:
-        self._previous: list[bool] = []
+    _before: tuple[bool, Any] | None = None  # whether it was on, and what was here: one object may be entered again
 
     def __enter__(self) -> None:
-        self._previous.append(mode.enabled)
+        self._before = mode.enabled, self._before
         mode.enabled = False
 
     def __exit__(self, *exc: object) -> None:
-        mode.enabled = self._previous.pop()
+        mode.enabled, self._before = self._before  # type: ignore[misc]  # __enter__ came first
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)

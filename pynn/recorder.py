@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import itertools
 import operator
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pynn import _core
+from pynn._snapshot import pairs
 from pynn._surroundings import surroundings
 from pynn.grad_mode import mode
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
@@ -438,11 +438,6 @@ def _interceptors(originals: tuple[Any, ...]) -> dict[str, Any]:
     """What stands in the core's place while a function is recorded."""
     pairs = zip(OPERATIONS, originals, strict=True)
     return {name: functools.partial(_intercepted, name, original) for name, original in pairs}
-
-
-def pairs(entries: dict[Any, Any]) -> tuple[Any, ...]:
-    """Return key, value, key, value, ... of a dict."""
-    return tuple(itertools.chain.from_iterable(entries.items()))
 
 
 def are(attributes: dict[str, Any], wanted: tuple[Any, ...]) -> bool:

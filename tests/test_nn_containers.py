@@ -1,5 +1,7 @@
 """Sequential and ModuleList, and which layers Sequential fuses."""
 
+import copy
+
 import numpy as np
 import pytest
 from small_models import mlp
@@ -120,6 +122,44 @@ def test_a_forward_that_was_replaced_is_called(rng, replaced):
     layer.forward = lambda x: seen.append(x) or forward(x)
     model(x)
     assert len(seen) == 1
+
+
+def _hooked(model):
+    model[1].register_forward_hook(lambda module, args, y: np.negative(y.data, out=y.data))
+
+
+CHANGES = {
+    "a layer": lambda m: m.__setitem__(4, nn.Linear(2, 4)),
+    "another activation": lambda m: m.__setitem__(5, nn.Tanh()),
+    "a slope": lambda m: setattr(m[7], "negative_slope", 0.5),
+    "a weight": lambda m: setattr(m[6], "weight", nn.Parameter(np.ones((4, 4), np.float32))),
+    "no bias": lambda m: setattr(m[0], "bias", None),
+    "a stride": lambda m: setattr(m[0], "stride", (2, 2)),
+    "a window": lambda m: setattr(m[2], "padding", (1, 1)),
+    "one more": lambda m: m.append(nn.Linear(4, 2)),
+    "one less": lambda m: delattr(m, "7"),
+    "a forward": lambda m: setattr(m[5], "forward", lambda x: x * 3),
+    "a hook": _hooked,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_sequential_notices_what_changes(rng, change, copied):
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.GlobalAvgPool2d(), nn.Linear(2, 4), nn.ReLU()),
+        *(nn.Linear(4, 4), nn.LeakyReLU()),
+    )
+    x = rng.normal(size=(3, 1, 6, 6)).astype(np.float32)
+    before = model(x).numpy().copy()
+    changed = copy.deepcopy(model) if copied else model
+    change(changed)
+    expected = x
+    for layer in changed:
+        expected = layer(expected)
+    np.testing.assert_array_equal(changed(x).numpy(), expected.numpy())
+    if copied:
+        np.testing.assert_array_equal(model(x).numpy(), before)
 
 
 POOLS = [

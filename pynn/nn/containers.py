@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Any, Self, overload
 
 from pynn import functional as F
+from pynn._snapshot import Snapshot
 from pynn.nn.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from pynn.nn.layers import Conv2d, Linear, MaxPool2d
 from pynn.nn.module import Module
@@ -79,6 +80,8 @@ class Sequential(_List):
     )
     """
 
+    __slots__ = ("_plan",)  # beside the attributes, which are the state of the module
+
     def __init__(self, *modules: Module | dict[str, Module]) -> None:
         for module in modules:
             if isinstance(module, dict) and len(modules) == 1:
@@ -89,31 +92,60 @@ class Sequential(_List):
 
     def forward(self, x: Any) -> Any:
         """Return the output of the last module, or `x` if there is none."""
-        layers: list[Any] = [layer for layer in vars(self).values() if isinstance(layer, Module)]
+        plan: _Plan | None = getattr(self, "_plan", None)
+        if plan is None or not plan.snapshot.holds():
+            plan = self._plan = _Plan(self)
+        for step in plan.steps:
+            x = step(x)
+        return x
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self)  # a copy has other layers, and makes a plan of its own
+
+
+class _Plan:
+    """The functions that compute the layers of a Sequential one after another, and what was relied on to choose them.
+
+    To choose takes longer than to look whether anything has changed, half of the time of a forward of small layers.
+    """
+
+    def __init__(self, container: Sequential) -> None:
+        layers: list[Any] = list(container.children())
+        self.snapshot = Snapshot([container, *(layer for layer in layers if type(layer) in _FUSED)])
+        self.steps: list[Callable[[Any], Any]] = []
         # What one kernel may stand for, by exact type, since a subclass may define its own forward; and None where
         # somebody would notice that a module is not called: a hook wants its output, a forward of its own counts.
-        kinds = [None if m._forward_hooks or m._backward_hooks or "forward" in m.__dict__ else type(m) for m in layers]
+        kinds = [None if m._forward_hooks or m._backward_hooks or "forward" in vars(m) else type(m) for m in layers]
         kinds += (None, None)  # what follows the last
         i = 0
         while i < len(layers):
-            layer, kind = layers[i], kinds[i]
-            if (kind is not Linear and kind is not Conv2d) or not isinstance(x, Tensor):
-                x = layer(x)
-                i += 1
-            elif kind is Linear:
+            layer = layers[i]
+            if kinds[i] is Linear:
                 activation = _ACTIVATIONS.get(kinds[i + 1], "none")
                 if activation == "leaky_relu" and layers[i + 1].negative_slope != 0.01:  # the slope of the kernel
                     activation = "none"
-                x = F.linear(x, layer.weight, layer.bias, activation)
+                self.steps.append(_linear(layer, activation))
                 i += 1 if activation == "none" else 2
-            else:
+            elif kinds[i] is Conv2d:
                 relu = kinds[i + 1] is ReLU
                 pool = kinds[i + 1 + relu] is MaxPool2d and _is_halving(layers[i + 1 + relu])
-                op = F.conv2d_max_pool2d if pool else F.conv2d
-                how = layer.stride, layer.padding, layer.dilation, layer.groups, "relu" if relu else "none"
-                x = op(x, layer.weight, layer.bias, *how)
+                self.steps.append(_conv2d(layer, "relu" if relu else "none", pool))
                 i += 1 + relu + pool
-        return x
+            else:
+                self.steps.append(layer)
+                i += 1
+
+
+def _linear(layer: Linear, activation: str) -> Callable[[Any], Tensor]:
+    weight, bias = layer.weight, layer.bias
+    return lambda x: F.linear(x, weight, bias, activation)
+
+
+def _conv2d(layer: Conv2d, activation: str, pool: bool) -> Callable[[Any], Tensor]:
+    op = F.conv2d_max_pool2d if pool else F.conv2d
+    weight, bias = layer.weight, layer.bias
+    how = layer.stride, layer.padding, layer.dilation, layer.groups, activation
+    return lambda x: op(x, weight, bias, *how)
 
 
 _ACTIVATIONS: dict[type[Module] | None, str] = {
@@ -122,6 +154,7 @@ _ACTIVATIONS: dict[type[Module] | None, str] = {
     Sigmoid: "sigmoid",
     Tanh: "tanh",
 }
+_FUSED = {Linear, Conv2d, MaxPool2d, *_ACTIVATIONS}
 
 
 def _is_halving(module: MaxPool2d) -> bool:
