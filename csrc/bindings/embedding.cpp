@@ -51,7 +51,7 @@ py::array embedding_backward(const py::array& dy_array, const py::array& indices
     launch([=, dy = dy.data, indices = indices.data, n = indices.size] {
       const std::vector<int64_t> checked = copy_of(indices, n);
       require_indices(op, checked, num_embeddings);
-      ops::embedding_backward(dweight_data, dy, checked.data(), n, num_embeddings, dim);
+      ops::embedding_backward(dweight_data, dy, dim, checked.data(), n, num_embeddings, dim);
     });
     return dweight;
   });

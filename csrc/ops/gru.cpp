@@ -5,28 +5,32 @@ namespace pynn::ops {
 template <class T>
 void gru(T* y, T* h_n, T* gates, T* hn, const RecurrentInputs<T>& in, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden, width = 3 * hidden;
-  recurrent_input(gates, in, width, 2 * hidden, s);
-  const RecurrentWeights<T> weights(in.weight_hh, 3, hidden, s.steps * s.batch, false);
+  const RecurrentSums<T> sums(gates, in, 3, 2 * hidden, s);
+  const RecurrentWeights<T> weights(in.weight_hh, 3, hidden, hidden, s.steps * s.batch, false);
   const arena::Buffer<T> zeros(in.h0 != nullptr ? 0 : state);
   if (in.h0 == nullptr) copy_state<T>(zeros.get(), nullptr, state);
   const T* h_start = in.h0 != nullptr ? in.h0 : zeros.get();
-  run_recurrent<T>(s, 3, weights.blocks(), [&](int64_t step, RecurrentRange rows, RecurrentRange blocks) {
-    const RecurrentTime t = recurrent_time(step, s);
-    const int64_t first = rows.begin * hidden;
-    const T* h_prev = t.first ? h_start : y + t.before * state;
-    const RecurrentRows<T> h = weights.rows(h_prev + first, hidden, rows.size(), hidden);
-    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-      const int64_t j = block * weights.unit(), units = std::min(weights.unit(), hidden - j);
-      const int64_t at = t.now * state + first + j;
-      T* z = gates + (t.now * s.batch + rows.begin) * width + j;
-      const T* bias_n = in.bias_hh != nullptr ? in.bias_hh + 2 * hidden + j : nullptr;
-      for (int64_t gate = 0; gate < 2; ++gate) {
-        weights.forward(z + gate * hidden, width, h, gate, block, nullptr, true, rows.size());
-      }
-      weights.forward(hn + at, hidden, h, 2, block, bias_n, false, rows.size());
-      kernels<T>().recurrent.gru(y + at, z, hn + at, h_prev + first + j, {hidden, rows.size(), units});
-    }
-  });
+  run_recurrent(
+      recurrent_cut<T>(s, 3), s, weights.blocks(), [&](int64_t step, RecurrentRange rows, RecurrentRange blocks) {
+        const RecurrentTime t = recurrent_time(step, s);
+        const RecurrentRange units = weights.columns(blocks);
+        const int64_t first = rows.begin * hidden, row = t.now * s.batch + rows.begin;
+        T* z = sums.at(t.now, rows, units);
+        const T* h_prev = t.first ? h_start : y + t.before * state;
+        const RecurrentRows<T> h = weights.rows(h_prev + first, hidden, rows.size(), hidden);
+        for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+          const int64_t j = block * weights.unit();
+          const T* bias_n = in.bias_hh != nullptr ? in.bias_hh + 2 * hidden + j : nullptr;
+          for (int64_t gate = 0; gate < 3; ++gate) sums.add_input(z, t.now, rows, gate, block);
+          for (int64_t gate = 0; gate < 2; ++gate) {
+            weights.forward(z + gate * hidden + j, sums.ld(), h, gate, block, nullptr, true, rows.size());
+          }
+          weights.forward(hn + row * hidden + j, hidden, h, 2, block, bias_n, false, rows.size());
+        }
+        const int64_t at = row * hidden + units.begin;
+        kernels<T>().recurrent.gru(y + at, gates + row * width + units.begin, z + units.begin, hn + at,
+                                   h_prev + first + units.begin, {hidden, sums.ld(), rows.size(), units.size()});
+      });
   copy_state(h_n, s.steps > 0 ? y + recurrent_time(s.steps - 1, s).now * state : in.h0, state);
 }
 
@@ -34,10 +38,12 @@ template <class T>
 void gru_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, const T* gates, const T* hn, const T* y,
                   const RecurrentInputs<T>& in, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden, width = 3 * hidden;
-  const RecurrentWeights<T> weights(in.weight_hh, 3, hidden, s.steps * s.batch, true);
-  // The gradients of n's sums differ by a factor r between the input's part, in dz, and the hidden state's, dhn.
-  const arena::Buffer<T> dz_buffer(s.steps * s.batch * width), dhn_buffer(s.steps * state), states(2 * state);
-  T *dz = dz_buffer.get(), *dhn = dhn_buffer.get();
+  const int64_t ldz = recurrent_ldz<T>(width + hidden);
+  const RecurrentWeights<T> weights(in.weight_hh, 3, hidden, hidden, s.steps * s.batch, true);
+  // The gradients of n's sums differ by a factor r between the input's part, in dz, and the hidden state's, which
+  // stands behind it in each row.
+  const arena::Buffer<T> dz_buffer(s.steps * s.batch * ldz), states(2 * state);
+  T *dz = dz_buffer.get(), *dhn = dz + width;
   T* dh = out.dh0 != nullptr ? out.dh0 : states.get();
   T* zeros = states.get() + state;
   copy_state(dh, dh_n, state);
@@ -46,38 +52,42 @@ void gru_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
   // One step more for the gradient of h0.
   RecurrentSizes walk = s;
   walk.steps += out.dh0 != nullptr;
-  run_recurrent<T>(walk, 3, weights.blocks(), [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
+  const RecurrentCut cut = recurrent_cut<T>(walk, 3);
+  const RecurrentDx<T> dx(out.dx, in, 3, s, cut);
+  run_recurrent(cut, walk, weights.blocks(), [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
     const int64_t step = s.steps - 1 - back, first = rows.begin * hidden;
     if (back > 0) {
       const int64_t later = recurrent_time(step + 1, s).now * s.batch + rows.begin;
-      const auto add = [&](const T* gradients, int64_t ld, int64_t gate, int64_t gates_of_them) {
-        const int64_t k = gates_of_them * hidden;
-        const RecurrentRows<T> part = weights.rows(gradients + later * ld, ld, rows.size(), k);
+      const auto add = [&](const T* gradients, int64_t gate, int64_t gates_of_them) {
+        const RecurrentRows<T> part{gradients + later * ldz, ldz, false};
         for (int64_t block = blocks.begin; block < blocks.end; ++block) {
           weights.backward(dh + first + block * weights.unit(), hidden, part, gate, gates_of_them, block, true,
                            rows.size());
         }
       };
-      add(dz, width, 0, 2);
-      add(dhn, hidden, 2, 1);
+      add(dz, 0, 2);
+      add(dhn, 2, 1);
     }
     if (step < 0) return;
     const RecurrentTime t = recurrent_time(step, s);
-    const int64_t j = blocks.begin * weights.unit(), units = std::min(blocks.end * weights.unit(), hidden) - j;
-    const int64_t here = first + j, at = t.now * state + here, gate = (t.now * s.batch + rows.begin) * width + j;
+    const RecurrentRange units = weights.columns(blocks);
+    const int64_t row = t.now * s.batch + rows.begin, here = first + units.begin, at = row * hidden + units.begin;
+    const int64_t sums = row * ldz + units.begin;
     const T* h_prev = t.first ? h_start : y + t.before * state;
-    kernels<T>().recurrent.gru_backward(dz + gate, dhn + at, dh + here, dy != nullptr ? dy + at : nullptr, gates + gate,
-                                        hn + at, h_prev + here, {hidden, rows.size(), units});
+    kernels<T>().recurrent.gru_backward(dz + sums, dhn + sums, dh + here, dy != nullptr ? dy + at : nullptr,
+                                        gates + row * width + units.begin, hn + at, h_prev + here,
+                                        {hidden, ldz, rows.size(), units.size()});
+    dx.step(dz + row * ldz, ldz, t.now, rows);
   });
-  recurrent_input_backward(out, dz, in, width, s);
+  dx.finish(dz, ldz);
+  recurrent_dweight_ih(out, dz, ldz, in, width, s);
   if (out.dweight_hh != nullptr) {
-    recurrent_dweight_hh(out.dweight_hh, dz, width, 2 * hidden, y, in.h0, s);
-    recurrent_dweight_hh(out.dweight_hh + 2 * hidden * hidden, dhn, hidden, hidden, y, in.h0, s);
+    recurrent_dweight_hh(out.dweight_hh, dz, ldz, 2 * hidden, y, in.h0, s);
+    recurrent_dweight_hh(out.dweight_hh + 2 * hidden * hidden, dhn, ldz, hidden, y, in.h0, s);
   }
   if (out.dbias_hh != nullptr) {
     copy_state(out.dbias_hh, out.dbias_ih, 2 * hidden);
-    linear_backward<T>(nullptr, nullptr, out.dbias_hh + 2 * hidden, dhn, nullptr, nullptr, nullptr, Activation::none,
-                       s.steps * s.batch, hidden, hidden);
+    linear_dbias(out.dbias_hh + 2 * hidden, dhn, ldz, s.steps * s.batch, hidden);
   }
 }
 

@@ -16,6 +16,15 @@ constexpr int64_t kMostRows = 64;     // what a task keeps in cache
 constexpr int64_t kUnpackedRows = 6;  // of all steps, below which packing takes longer than it saves
 constexpr int64_t kPageFloats = 1024;
 constexpr int64_t kCachedBytes = int64_t(768) << 10;
+constexpr int64_t kStepRows = 16;  // with which the product of x by steps is as quick as that of all steps
+
+// Whether weight_ih stays in the second cache beside weight_hh. By the shape alone: products of few columns may add in
+// another order.
+template <class T>
+bool input_stays_cached(int64_t gates, RecurrentSizes s) {
+  const int64_t bytes = gates * s.hidden * (s.hidden + s.input) * int64_t(sizeof(T));
+  return s.batch >= kStepRows && s.input % kPageFloats != 0 && bytes <= kCachedBytes;
+}
 
 }  // namespace
 
@@ -33,27 +42,29 @@ RecurrentCut recurrent_cut(RecurrentSizes s, int64_t gates) {
 }
 
 template <class T>
-RecurrentWeights<T>::RecurrentWeights(const T* weight, int64_t gates, int64_t hidden, int64_t rows_of_all_steps,
-                                      bool backward)
+RecurrentWeights<T>::RecurrentWeights(const T* weight, int64_t gates, int64_t hidden, int64_t depth,
+                                      int64_t rows_of_all_steps, bool backward)
     : weight_(weight),
       gates_(gates),
       hidden_(hidden),
-      packs_(rows_of_all_steps >= kUnpackedRows || (backward && hidden % kPageFloats == 0)),
-      packed_(packs_ ? blocks() * unit() * gates * hidden : 0) {
+      depth_(depth),
+      columns_(backward ? depth : hidden),
+      packs_(rows_of_all_steps >= kUnpackedRows || (backward && depth % kPageFloats == 0)),
+      packed_(packs_ ? blocks() * unit() * gates * (backward ? hidden : depth) : 0) {
   if (!packs_) return;
-  const int64_t panel = unit() * hidden;
   const auto pack = [&](int64_t block) {
-    T* to = packed_.get() + block * gates_ * panel;
-    const int64_t j = block * unit(), n = std::min(unit(), hidden_ - j);
+    const int64_t j = block * unit(), n = std::min(unit(), columns_ - j);
     if (backward) {
-      kernel_.pack_panel(to, weight_ + j, hidden_, false, gates_ * hidden_, n);
-    } else {
-      for (int64_t gate = 0; gate < gates_; ++gate) {
-        kernel_.pack_panel(to + gate * panel, weight_ + (gate * hidden_ + j) * hidden_, hidden_, true, hidden_, n);
-      }
+      const int64_t outputs = gates_ * hidden_;
+      kernel_.pack_panel(packed_.get() + j * outputs, weight_ + j, depth_, false, outputs, n);
+      return;
+    }
+    for (int64_t gate = 0; gate < gates_; ++gate) {
+      T* to = packed_.get() + (block * gates_ + gate) * unit() * depth_;
+      kernel_.pack_panel(to, weight_ + (gate * hidden_ + j) * depth_, depth_, true, depth_, n);
     }
   };
-  if (gates * hidden * hidden < kSerialWork) {
+  if (gates * hidden * depth < kSerialWork) {
     for (int64_t block = 0; block < blocks(); ++block) pack(block);
   } else {
     parallel_for(blocks(), pack);
@@ -76,62 +87,129 @@ void RecurrentWeights<T>::forward(T* c, int64_t ldc, RecurrentRows<T> h, int64_t
   epilogue.bias = bias;
   epilogue.accumulate = accumulate;
   if (packs_) {
-    const T* panel = packed_.get() + (block * gates_ + gate) * unit() * hidden_;
-    kernel_.block(c, ldc, h.data, h.stride, h.transposed, {panel, unit(), 0}, epilogue, rows, n, hidden_);
+    const T* panel = packed_.get() + (block * gates_ + gate) * unit() * depth_;
+    kernel_.block(c, ldc, h.data, h.stride, h.transposed, {panel, unit(), 0}, epilogue, rows, n, depth_);
   } else {
-    kernel_.dot(c, ldc, h.data, h.stride, weight_ + (gate * hidden_ + j) * hidden_, hidden_, epilogue, rows, n,
-                hidden_);
+    kernel_.dot(c, ldc, h.data, h.stride, weight_ + (gate * hidden_ + j) * depth_, depth_, epilogue, rows, n, depth_);
   }
 }
 
 template <class T>
 void RecurrentWeights<T>::backward(T* c, int64_t ldc, RecurrentRows<T> dz, int64_t gate, int64_t gates, int64_t block,
                                    bool accumulate, int64_t rows) const {
-  const int64_t j = block * unit(), n = std::min(unit(), hidden_ - j), first = gate * hidden_;
+  const int64_t j = block * unit(), n = std::min(unit(), columns_ - j), first = gate * hidden_;
   GemmEpilogue<T> epilogue;
   epilogue.accumulate = accumulate;
-  GemmPanels<T> panel{weight_ + first * hidden_ + j, hidden_, 0};
+  GemmPanels<T> panel{weight_ + first * depth_ + j, depth_, 0};
   if (packs_) panel = {packed_.get() + (block * gates_ * hidden_ + first) * unit(), unit(), 0};
   kernel_.block(c, ldc, dz.data, dz.stride, dz.transposed, panel, epilogue, rows, n, gates * hidden_);
 }
 
 template <class T>
-void recurrent_input(T* sums, const RecurrentInputs<T>& in, int64_t outputs, int64_t shared, RecurrentSizes s) {
-  const arena::Buffer<T> bias_buffer(in.bias_ih != nullptr ? outputs : 0);
-  T* bias = in.bias_ih != nullptr ? bias_buffer.get() : nullptr;
+RecurrentSums<T>::RecurrentSums(T* all, const RecurrentInputs<T>& in, int64_t gates, int64_t shared, RecurrentSizes s)
+    : all_(all),
+      in_(in),
+      gates_(gates),
+      sizes_(s),
+      by_steps_(in.indices != nullptr || input_stays_cached<T>(gates, s)),
+      ld_(by_steps_ ? recurrent_ldz<T>(gates * s.hidden) : gates * s.hidden),
+      bias_(in.bias_ih != nullptr ? gates * s.hidden : 0),
+      table_(in.indices != nullptr ? s.input * gates * s.hidden : 0) {
+  const int64_t outputs = gates * s.hidden, rows = s.steps * s.batch;
+  const T* bias = in.bias_ih != nullptr ? bias_.get() : nullptr;
   for (int64_t j = 0; bias != nullptr && j < outputs; ++j) {
-    bias[j] = in.bias_ih[j] + (j < shared ? in.bias_hh[j] : T(0));
+    bias_.get()[j] = in.bias_ih[j] + (j < shared ? in.bias_hh[j] : T(0));
   }
-  const int64_t rows = s.steps * s.batch;
-  if (in.indices == nullptr) {
-    linear<T>(sums, in.x, in.weight_ih, bias, Activation::none, rows, s.input, outputs);
-    return;
+  if (in.indices != nullptr) {
+    // Every product is a column of weight_ih: look them up as rows of its transpose, to which the bias is added once.
+    strided_copy(table_.get(), in.weight_ih, {{s.input, outputs, 1}, {outputs, 1, s.input}});
+    for (int64_t i = 0; bias != nullptr && i < s.input; ++i) {
+      kernels<T>().layout.accumulate(table_.get() + i * outputs, bias, outputs);
+    }
+  } else if (by_steps_) {
+    weights_.emplace(in.weight_ih, gates, s.hidden, s.input, rows, false);
+  } else {
+    linear<T>(all, in.x, in.weight_ih, bias, Activation::none, rows, s.input, outputs);
   }
-  // Every product is a column of weight_ih: look them up as rows of its transpose, to which the bias is added once.
-  const arena::Buffer<T> table(s.input * outputs);
-  strided_copy(table.get(), in.weight_ih, {{s.input, outputs, 1}, {outputs, 1, s.input}});
-  for (int64_t i = 0; bias != nullptr && i < s.input; ++i) {
-    kernels<T>().layout.accumulate(table.get() + i * outputs, bias, outputs);
-  }
-  take_rows(sums, table.get(), in.indices, rows, outputs * int64_t(sizeof(T)));
 }
 
 template <class T>
-void recurrent_input_backward(const RecurrentGradients<T>& out, const T* dz, const RecurrentInputs<T>& in,
-                              int64_t outputs, RecurrentSizes s) {
+T* RecurrentSums<T>::at(int64_t now, RecurrentRange rows, RecurrentRange units) const {
+  const int64_t first = now * sizes_.batch + rows.begin, outputs = gates_ * sizes_.hidden;
+  if (!by_steps_) return all_ + first * outputs;
+  T* z = arena::scratch<T>(arena::Slot::tile, rows.size() * ld_);
+  if (in_.indices == nullptr) return z;
+  const auto bytes = static_cast<size_t>(units.size()) * sizeof(T);
+  for (int64_t r = 0; r < rows.size(); ++r) {
+    const T* sums = table_.get() + in_.indices[first + r] * outputs;
+    for (int64_t j = units.begin; j < outputs; j += sizes_.hidden) std::memcpy(z + r * ld_ + j, sums + j, bytes);
+  }
+  return z;
+}
+
+template <class T>
+void RecurrentSums<T>::add_input(T* z, int64_t now, RecurrentRange rows, int64_t gate, int64_t block) const {
+  if (!weights_) return;
+  const int64_t j = gate * sizes_.hidden + block * weights_->unit();
+  const T* x = in_.x + (now * sizes_.batch + rows.begin) * sizes_.input;
+  weights_->forward(z + j, ld_, {x, sizes_.input, false}, gate, block,
+                    in_.bias_ih != nullptr ? bias_.get() + j : nullptr, false, rows.size());
+}
+
+// A multiple of 512 bytes would make its rows fall on few sets of the first cache when the gradients of the weights
+// read columns.
+template <class T>
+int64_t recurrent_ldz(int64_t outputs) {
+  return outputs % int64_t(512 / sizeof(T)) == 0 ? outputs + int64_t(64 / sizeof(T)) : outputs;
+}
+
+template <class T>
+RecurrentDx<T>::RecurrentDx(T* dx, const RecurrentInputs<T>& in, int64_t gates, RecurrentSizes s, RecurrentCut cut)
+    : dx_(dx), in_(in), gates_(gates), sizes_(s) {
+  if (dx != nullptr && cut.unit_parts == 1 && input_stays_cached<T>(gates, s)) {
+    weights_.emplace(in.weight_ih, gates, s.hidden, s.input, s.steps * s.batch, true);
+  }
+}
+
+template <class T>
+void RecurrentDx<T>::step(const T* dz, int64_t ldz, int64_t now, RecurrentRange rows) const {
+  if (!weights_) return;
+  T* to = dx_ + (now * sizes_.batch + rows.begin) * sizes_.input;
+  for (int64_t block = 0; block < weights_->blocks(); ++block) {
+    weights_->backward(to + block * weights_->unit(), sizes_.input, {dz, ldz, false}, 0, gates_, block, false,
+                       rows.size());
+  }
+}
+
+template <class T>
+void RecurrentDx<T>::finish(const T* dz, int64_t ldz) const {
+  if (dx_ == nullptr || weights_) return;
+  const int64_t input = sizes_.input, rows = sizes_.steps * sizes_.batch;
+  gemm<T>({dx_, input, dz, ldz, false, in_.weight_ih, input, false, rows, input, gates_ * sizes_.hidden});
+}
+
+template <class T>
+void recurrent_dweight_ih(const RecurrentGradients<T>& out, const T* dz, int64_t ldz, const RecurrentInputs<T>& in,
+                          int64_t outputs, RecurrentSizes s) {
   const int64_t rows = s.steps * s.batch;
-  if (in.indices == nullptr) {
-    linear_backward<T>(out.dx, out.dweight_ih, out.dbias_ih, dz, nullptr, in.x, in.weight_ih, Activation::none, rows,
-                       s.input, outputs);
+  if (out.dweight_ih == nullptr) {
+    if (out.dbias_ih != nullptr) linear_dbias(out.dbias_ih, dz, ldz, rows, outputs);
     return;
   }
-  if (out.dweight_ih != nullptr) {
-    const arena::Buffer<T> table(s.input * outputs);
-    embedding_backward(table.get(), dz, in.indices, rows, s.input, outputs);
-    strided_copy<T>(out.dweight_ih, table.get(), {{outputs, s.input, 1}, {s.input, 1, outputs}});
+  if (in.indices == nullptr) {
+    linear_dweight(out.dweight_ih, out.dbias_ih, dz, ldz, in.x, rows, s.input, outputs);
+    return;
   }
-  linear_backward<T>(nullptr, nullptr, out.dbias_ih, dz, nullptr, nullptr, nullptr, Activation::none, rows, s.input,
-                     outputs);
+  const arena::Buffer<T> table(s.input * outputs);
+  embedding_backward(table.get(), dz, ldz, in.indices, rows, s.input, outputs);
+  strided_copy<T>(out.dweight_ih, table.get(), {{outputs, s.input, 1}, {s.input, 1, outputs}});
+  if (out.dbias_ih == nullptr) return;
+  // Every row of dz is part of one sum in the table.
+  if (s.input < rows) {
+    linear_dbias(out.dbias_ih, table.get(), outputs, s.input, outputs);
+  } else {
+    linear_dbias(out.dbias_ih, dz, ldz, rows, outputs);
+  }
 }
 
 template <class T>
@@ -147,12 +225,14 @@ void recurrent_dweight_hh(T* dweight, const T* dz, int64_t ld, int64_t columns, 
            Activation::none, true});
 }
 
-#define PYNN_INSTANTIATE(T)                                                                                          \
-  template class RecurrentWeights<T>;                                                                                \
-  template RecurrentCut recurrent_cut<T>(RecurrentSizes, int64_t);                                                   \
-  template void recurrent_input(T*, const RecurrentInputs<T>&, int64_t, int64_t, RecurrentSizes);                    \
-  template void recurrent_input_backward(const RecurrentGradients<T>&, const T*, const RecurrentInputs<T>&, int64_t, \
-                                         RecurrentSizes);                                                            \
+#define PYNN_INSTANTIATE(T)                                                                                      \
+  template class RecurrentWeights<T>;                                                                            \
+  template class RecurrentSums<T>;                                                                               \
+  template class RecurrentDx<T>;                                                                                 \
+  template RecurrentCut recurrent_cut<T>(RecurrentSizes, int64_t);                                               \
+  template int64_t recurrent_ldz<T>(int64_t);                                                                    \
+  template void recurrent_dweight_ih(const RecurrentGradients<T>&, const T*, int64_t, const RecurrentInputs<T>&, \
+                                     int64_t, RecurrentSizes);                                                   \
   template void recurrent_dweight_hh(T*, const T*, int64_t, int64_t, const T*, const T*, RecurrentSizes);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 
 #include "kernels/gemm.h"
 #include "ops/ceil_div.h"
@@ -29,13 +30,12 @@ template <class T>
 RecurrentCut recurrent_cut(RecurrentSizes s, int64_t gates);
 
 // Calls step(i, rows, blocks of units) for i = 0..steps-1, in this order for each part.
-template <class T, class Step>
-void run_recurrent(RecurrentSizes s, int64_t gates, int64_t blocks, const Step& step) {
+template <class Step>
+void run_recurrent(RecurrentCut cut, RecurrentSizes s, int64_t blocks, const Step& step) {
   if (s.batch == 0 || s.hidden == 0) return;  // of nothing, there can be more steps than can be counted through
   const auto part_of = [](int64_t size, int64_t part, int64_t parts) {
     return RecurrentRange{size * part / parts, size * (part + 1) / parts};
   };
-  const RecurrentCut cut = recurrent_cut<T>(s, gates);
   if (cut.unit_parts == 1) {
     parallel_for(cut.row_parts, [&](int64_t part) {
       const RecurrentRange rows = part_of(s.batch, part, cut.row_parts);
@@ -57,43 +57,91 @@ struct RecurrentRows {
   bool transposed;
 };
 
-// weight_hh[outputs, hidden] as the right operand of every step's product, packed once if that pays. Its columns come
-// in blocks of `unit`: of the hidden units within a gate (forward, times weight^T), or of `hidden` (backward).
+// weight[gates * hidden, depth] as the right operand of every step's product, packed once if that pays: weight_hh with
+// depth = hidden, or weight_ih. Its columns come in blocks of `unit`: of the hidden units within a gate (forward, times
+// weight^T), or of `depth` (backward).
 template <class T>
 class RecurrentWeights {
  public:
-  RecurrentWeights(const T* weight, int64_t gates, int64_t hidden, int64_t rows_of_all_steps, bool backward);
+  RecurrentWeights(const T* weight, int64_t gates, int64_t hidden, int64_t depth, int64_t rows_of_all_steps,
+                   bool backward);
 
   int64_t unit() const { return kernel_.nr; }
-  int64_t blocks() const { return ceil_div(hidden_, kernel_.nr); }
+  int64_t blocks() const { return ceil_div(columns_, kernel_.nr); }
+  RecurrentRange columns(RecurrentRange blocks) const {
+    return {blocks.begin * unit(), std::min(blocks.end * unit(), columns_)};
+  }
 
   // Rows [rows, k] with the stride ld, moved where that stride makes them fall on one set of the first cache.
   RecurrentRows<T> rows(const T* data, int64_t ld, int64_t rows, int64_t k) const;
 
-  // c[rows, units of the block] = bias, or c, + h * weight^T of one gate
+  // c[rows, units of the block] = bias, 0 or c, + h * weight^T of one gate
   void forward(T* c, int64_t ldc, RecurrentRows<T> h, int64_t gate, int64_t block, const T* bias, bool accumulate,
                int64_t rows) const;
-  // c[rows, units of the block] (+)= dz * weight with dz[rows, outputs] the gradients of `gates` gates from `gate` on
+  // c[rows, columns of the block] (+)= dz * weight with dz[rows, ...] the gradients of `gates` gates from `gate` on
   void backward(T* c, int64_t ldc, RecurrentRows<T> dz, int64_t gate, int64_t gates, int64_t block, bool accumulate,
                 int64_t rows) const;
 
  private:
   const GemmKernels<T>& kernel_ = kernels<T>().gemm;
   const T* weight_;
-  int64_t gates_, hidden_;
+  int64_t gates_, hidden_, depth_, columns_;
   bool packs_;
-  arena::Buffer<T> packed_;  // [block][gate][hidden][unit], or [block][outputs][unit]
+  arena::Buffer<T> packed_;  // [block][gate][depth][unit], or [block][gates * hidden][unit]
 };
 
-// The part of the gates' sums that does not depend on the steps before: x weight_ih^T + bias_ih, + the first `shared`
-// of bias_hh. sums[steps, batch, outputs]
+// The sums that the gates are made of. What does not depend on the steps before, x weight_ih^T + bias_ih + the first
+// `shared` of bias_hh, is made step by step, in scratch of the thread, while its weights stay in the second cache
+// beside weight_hh, or if it is only looked up; else for all steps at once.
 template <class T>
-void recurrent_input(T* sums, const RecurrentInputs<T>& in, int64_t outputs, int64_t shared, RecurrentSizes s);
+class RecurrentSums {
+ public:
+  // all[steps, batch, gates * hidden]: for the sums of all steps
+  RecurrentSums(T* all, const RecurrentInputs<T>& in, int64_t gates, int64_t shared, RecurrentSizes s);
 
-// Its gradients, and with them those of weight_ih, bias_ih and x, from dz, the gradients of the sums.
+  int64_t ld() const { return ld_; }
+  // z[rows, gates * hidden] of the step `now`. It may lack x's part, which add_input then makes.
+  T* at(int64_t now, RecurrentRange rows, RecurrentRange units) const;
+  void add_input(T* z, int64_t now, RecurrentRange rows, int64_t gate, int64_t block) const;
+
+ private:
+  T* all_;
+  const RecurrentInputs<T>& in_;
+  int64_t gates_;
+  RecurrentSizes sizes_;
+  bool by_steps_;
+  int64_t ld_;
+  arena::Buffer<T> bias_, table_;  // table: the sums for each index
+  std::optional<RecurrentWeights<T>> weights_;
+};
+
+// The row stride of dz, the gradients of the sums.
 template <class T>
-void recurrent_input_backward(const RecurrentGradients<T>& out, const T* dz, const RecurrentInputs<T>& in,
-                              int64_t outputs, RecurrentSizes s);
+int64_t recurrent_ldz(int64_t outputs);
+
+// The gradient of x, made step by step under the same condition, where threads do not share rows.
+template <class T>
+class RecurrentDx {
+ public:
+  RecurrentDx(T* dx, const RecurrentInputs<T>& in, int64_t gates, RecurrentSizes s, RecurrentCut cut);
+
+  // from dz[rows, gates * hidden] of the step `now`
+  void step(const T* dz, int64_t ldz, int64_t now, RecurrentRange rows) const;
+  // what is left to do behind the steps
+  void finish(const T* dz, int64_t ldz) const;
+
+ private:
+  T* dx_;
+  const RecurrentInputs<T>& in_;
+  int64_t gates_;
+  RecurrentSizes sizes_;
+  std::optional<RecurrentWeights<T>> weights_;
+};
+
+// The gradients of weight_ih and bias_ih, from dz[steps * batch, outputs].
+template <class T>
+void recurrent_dweight_ih(const RecurrentGradients<T>& out, const T* dz, int64_t ldz, const RecurrentInputs<T>& in,
+                          int64_t outputs, RecurrentSizes s);
 
 // dweight_hh, as the product of dz and the state before each step. dz has `columns` columns, `ld` apart, of which the
 // result are as many rows.

@@ -5,21 +5,24 @@ namespace pynn::ops {
 template <class T>
 void rnn(T* y, T* h_n, const RecurrentInputs<T>& in, bool relu, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden;
-  recurrent_input(y, in, hidden, hidden, s);
-  const RecurrentWeights<T> weights(in.weight_hh, 1, hidden, s.steps * s.batch, false);
-  run_recurrent<T>(s, 1, weights.blocks(), [&](int64_t step, RecurrentRange rows, RecurrentRange blocks) {
-    const RecurrentTime t = recurrent_time(step, s);
-    const int64_t first = rows.begin * hidden;
-    const T* h_prev = t.first ? in.h0 : y + t.before * state;
-    RecurrentRows<T> h{};
-    if (h_prev != nullptr) h = weights.rows(h_prev + first, hidden, rows.size(), hidden);
-    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-      const int64_t j = block * weights.unit(), units = std::min(weights.unit(), hidden - j);
-      T* z = y + t.now * state + first + j;
-      if (h_prev != nullptr) weights.forward(z, hidden, h, 0, block, nullptr, true, rows.size());
-      kernels<T>().recurrent.rnn(z, relu, {hidden, rows.size(), units});
-    }
-  });
+  const RecurrentSums<T> sums(y, in, 1, hidden, s);
+  const RecurrentWeights<T> weights(in.weight_hh, 1, hidden, hidden, s.steps * s.batch, false);
+  run_recurrent(
+      recurrent_cut<T>(s, 1), s, weights.blocks(), [&](int64_t step, RecurrentRange rows, RecurrentRange blocks) {
+        const RecurrentTime t = recurrent_time(step, s);
+        const RecurrentRange units = weights.columns(blocks);
+        const int64_t first = rows.begin * hidden, at = t.now * state + first + units.begin;
+        T* z = sums.at(t.now, rows, units);
+        const T* h_prev = t.first ? in.h0 : y + t.before * state;
+        RecurrentRows<T> h{};
+        if (h_prev != nullptr) h = weights.rows(h_prev + first, hidden, rows.size(), hidden);
+        for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+          sums.add_input(z, t.now, rows, 0, block);
+          if (h_prev == nullptr) continue;
+          weights.forward(z + block * weights.unit(), sums.ld(), h, 0, block, nullptr, true, rows.size());
+        }
+        kernels<T>().recurrent.rnn(y + at, z + units.begin, relu, {hidden, sums.ld(), rows.size(), units.size()});
+      });
   copy_state(h_n, s.steps > 0 ? y + recurrent_time(s.steps - 1, s).now * state : in.h0, state);
 }
 
@@ -27,31 +30,37 @@ template <class T>
 void rnn_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, const T* y,
                   const RecurrentInputs<T>& in, bool relu, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden;
-  const RecurrentWeights<T> weights(in.weight_hh, 1, hidden, s.steps * s.batch, true);
-  const arena::Buffer<T> dz_buffer(s.steps * state), dh_buffer(state);
+  const int64_t ldz = recurrent_ldz<T>(hidden);
+  const RecurrentWeights<T> weights(in.weight_hh, 1, hidden, hidden, s.steps * s.batch, true);
+  const arena::Buffer<T> dz_buffer(s.steps * s.batch * ldz), dh_buffer(state);
   T* dz = dz_buffer.get();
   T* dh = out.dh0 != nullptr ? out.dh0 : dh_buffer.get();
   copy_state(dh, dh_n, state);
   // One step more for the gradient of h0.
   RecurrentSizes walk = s;
   walk.steps += out.dh0 != nullptr;
-  run_recurrent<T>(walk, 1, weights.blocks(), [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
+  const RecurrentCut cut = recurrent_cut<T>(walk, 1);
+  const RecurrentDx<T> dx(out.dx, in, 1, s, cut);
+  run_recurrent(cut, walk, weights.blocks(), [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
     const int64_t step = s.steps - 1 - back, first = rows.begin * hidden;
-    RecurrentRows<T> later{};
     if (back > 0) {
-      later = weights.rows(dz + recurrent_time(step + 1, s).now * state + first, hidden, rows.size(), hidden);
+      const int64_t row = recurrent_time(step + 1, s).now * s.batch + rows.begin;
+      const RecurrentRows<T> later{dz + row * ldz, ldz, false};
+      for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+        weights.backward(dh + first + block * weights.unit(), hidden, later, 0, 1, block, false, rows.size());
+      }
     }
-    for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-      const int64_t j = block * weights.unit(), units = std::min(weights.unit(), hidden - j), here = first + j;
-      if (back > 0) weights.backward(dh + here, hidden, later, 0, 1, block, false, rows.size());
-      if (step < 0) continue;
-      const int64_t at = recurrent_time(step, s).now * state + here;
-      kernels<T>().recurrent.rnn_backward(dz + at, dh + here, dy != nullptr ? dy + at : nullptr, y + at, relu,
-                                          {hidden, rows.size(), units});
-    }
+    if (step < 0) return;
+    const RecurrentRange units = weights.columns(blocks);
+    const int64_t now = recurrent_time(step, s).now, here = first + units.begin, at = now * state + here;
+    T* dz_now = dz + (now * s.batch + rows.begin) * ldz;
+    kernels<T>().recurrent.rnn_backward(dz_now + units.begin, dh + here, dy != nullptr ? dy + at : nullptr, y + at,
+                                        relu, {hidden, ldz, rows.size(), units.size()});
+    dx.step(dz_now, ldz, now, rows);
   });
-  recurrent_input_backward(out, dz, in, hidden, s);
-  if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, dz, hidden, hidden, y, in.h0, s);
+  dx.finish(dz, ldz);
+  recurrent_dweight_ih(out, dz, ldz, in, hidden, s);
+  if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, dz, ldz, hidden, y, in.h0, s);
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                         \

@@ -224,3 +224,60 @@ TEST_CASE_TEMPLATE("indices stand for ones in x", T, float, double) {
     check_close(b.dh0, b_dense.dh0, 20 * tolerance<T>(a.sizes), "dh0");
   }
 }
+
+// Sequences [first, first + count) of an array [steps, batch, width].
+template <class T>
+Guarded<T> sequences(const Guarded<T>& values, int64_t steps, int64_t batch, int64_t first, int64_t count) {
+  const int64_t width = values.size() / (steps * batch);
+  Guarded<T> array(steps * count * width);
+  for (int64_t t = 0; t < steps; ++t) {
+    const T* from = values.data() + (t * batch + first) * width;
+    std::copy(from, from + count * width, array.data() + t * count * width);
+  }
+  return array;
+}
+
+// Of 24 sequences the inputs' part of the sums is made step by step, of 6 for all steps at once.
+TEST_CASE_TEMPLATE("a batch of sequences equals its quarters", T, float, double) {
+  constexpr int64_t steps = 60, batch = 24, part = 6, input = 20, hidden = 40;
+  for (const Cell cell : kCells) {
+    for (const bool reverse : {false, true}) {
+      const Sample<T> a(cell, steps, batch, input, hidden);
+      ops::RecurrentSizes sizes = a.sizes;
+      sizes.reverse = reverse;
+      const Guarded<T> dy = random_array<T>(a.states()), dh = random_array<T>(batch * hidden),
+                       dc = random_array<T>(batch * hidden);
+      const Forward<T> f(a, a.inputs(), sizes);
+      const Backward<T> b(a, f, a.inputs(), dy, dh, dc, sizes);
+      Guarded<double> dweight_ih(a.weight_ih.size()), dweight_hh(a.weight_hh.size()), dbias_ih(a.bias_ih.size()),
+          dbias_hh(a.bias_hh.size());
+      for (int64_t first = 0; first < batch; first += part) {
+        const auto states = [&](const Guarded<T>& values) { return sequences(values, 1, batch, first, part); };
+        Sample<T> c = a;
+        c.x = sequences(a.x, steps, batch, first, part);
+        c.h0 = states(a.h0);
+        c.c0 = states(a.c0);
+        c.sizes = sizes;
+        c.sizes.batch = part;
+        const Forward<T> f_part(c, c.inputs(), c.sizes);
+        check_close(f_part.y, sequences(f.y, steps, batch, first, part), 0, "y");
+        const Backward<T> b_part(c, f_part, c.inputs(), sequences(dy, steps, batch, first, part), states(dh),
+                                 states(dc), c.sizes);
+        check_close(b_part.dx, sequences(b.dx, steps, batch, first, part), 0, "dx");
+        check_close(b_part.dh0, states(b.dh0), 0, "dh0");
+        const auto add = [](Guarded<double>& sums, const Guarded<T>& values) {
+          for (int64_t i = 0; i < sums.size(); ++i) sums[i] += static_cast<double>(values[i]);
+        };
+        add(dweight_ih, b_part.dweight_ih);
+        add(dweight_hh, b_part.dweight_hh);
+        add(dbias_ih, b_part.dbias_ih);
+        if (cell == Cell::gru) add(dbias_hh, b_part.dbias_hh);
+      }
+      const double sums = rounding<T>(double(steps * batch + 4), 4);
+      check_close(b.dweight_ih, dweight_ih, sums, "dweight_ih");
+      check_close(b.dweight_hh, dweight_hh, sums, "dweight_hh");
+      check_close(b.dbias_ih, dbias_ih, sums, "dbias_ih");
+      if (cell == Cell::gru) check_close(b.dbias_hh, dbias_hh, sums, "dbias_hh");
+    }
+  }
+}
