@@ -51,7 +51,8 @@ py::array embedding_backward(const py::array& dy_array, const py::array& indices
     launch([=, dy = dy.data, indices = indices.data, n = indices.size] {
       const std::vector<int64_t> checked = copy_of(indices, n);
       require_indices(op, checked, num_embeddings);
-      ops::embedding_backward(dweight_data, dy, dim, checked.data(), n, num_embeddings, dim);
+      ops::fill(dweight_data, T(0), num_embeddings * dim);
+      ops::embedding_backward(dweight_data, dy, dim, checked.data(), n, dim);
     });
     return dweight;
   });

@@ -92,25 +92,30 @@ void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const
   if (dbias != nullptr && !sums_with_dweight) {
     const arena::Buffer<T> dz_buffer(activation == Activation::none ? 0 : rows * out);
     if (activation != Activation::none) activation_backward(activation, dz_buffer.get(), dy, y, rows * out);
-    linear_dbias(dbias, activation == Activation::none ? dy : dz_buffer.get(), out, rows, out);
+    linear_dbias(dbias, activation == Activation::none ? dy : dz_buffer.get(), out, rows, out, false);
   }
 }
 
 template <class T>
-void linear_dweight(T* dweight, T* dbias, const T* dz, int64_t ldz, const T* x, int64_t rows, int64_t in, int64_t out) {
+void linear_dweight(T* dweight, T* dbias, const T* dz, int64_t ldz, const T* x, int64_t rows, int64_t in, int64_t out,
+                    bool accumulate) {
+  GemmArguments<T> g{dweight, in, dz, ldz, true, x, in, false, out, in, rows};
+  g.accumulate = accumulate;
   GemmSource<T> source;
   if (in > 0) source.row_sums = dbias;
-  const Product<T> product({dweight, in, dz, ldz, true, x, in, false, out, in, rows}, source,
-                           threads_for(rows, in, out));
+  const Product<T> product(g, source, threads_for(rows, in, out));
   parallel_for(product.tasks(), [&](int64_t task) { product.run(task); });
-  if (dbias != nullptr && in == 0) linear_dbias(dbias, dz, ldz, rows, out);
+  if (dbias != nullptr && in == 0) linear_dbias(dbias, dz, ldz, rows, out, accumulate);
 }
 
 template <class T>
-void linear_dbias(T* dbias, const T* dz, int64_t ldz, int64_t rows, int64_t out) {
+void linear_dbias(T* dbias, const T* dz, int64_t ldz, int64_t rows, int64_t out, bool accumulate) {
   const int64_t grain = rows * out < 65536 ? out : 64;
   parallel_ranges(out, grain, [&](int64_t begin, int64_t end) {
-    kernels<T>().gemm.column_sums(dbias + begin, dz + begin, ldz, rows, end - begin);
+    const int64_t n = end - begin;
+    T* sums = accumulate ? arena::scratch<T>(arena::Slot::columns, n) : dbias + begin;
+    kernels<T>().gemm.column_sums(sums, dz + begin, ldz, rows, n);
+    if (accumulate) kernels<T>().layout.accumulate(dbias + begin, sums, n);
   });
 }
 
@@ -120,8 +125,8 @@ void linear_dbias(T* dbias, const T* dz, int64_t ldz, int64_t rows, int64_t out)
   template void linear(T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t);                  \
   template void linear_backward(T*, T*, T*, const T*, const T*, const T*, const T*, Activation, int64_t, int64_t, \
                                 int64_t);                                                                         \
-  template void linear_dweight(T*, T*, const T*, int64_t, const T*, int64_t, int64_t, int64_t);                   \
-  template void linear_dbias(T*, const T*, int64_t, int64_t, int64_t);
+  template void linear_dweight(T*, T*, const T*, int64_t, const T*, int64_t, int64_t, int64_t, bool);             \
+  template void linear_dbias(T*, const T*, int64_t, int64_t, int64_t, bool);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)
 

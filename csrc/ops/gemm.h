@@ -47,10 +47,12 @@ template <class T>
 void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const T* x, const T* weight,
                      Activation activation, int64_t rows, int64_t in, int64_t out);
 
-// The last two for a dz whose rows are ldz apart. dweight must not be null, dbias may be.
+// The last two for a dz whose rows are ldz apart, added to what is there if accumulate. dweight must not be null, dbias
+// may be.
 template <class T>
-void linear_dweight(T* dweight, T* dbias, const T* dz, int64_t ldz, const T* x, int64_t rows, int64_t in, int64_t out);
+void linear_dweight(T* dweight, T* dbias, const T* dz, int64_t ldz, const T* x, int64_t rows, int64_t in, int64_t out,
+                    bool accumulate);
 template <class T>
-void linear_dbias(T* dbias, const T* dz, int64_t ldz, int64_t rows, int64_t out);
+void linear_dbias(T* dbias, const T* dz, int64_t ldz, int64_t rows, int64_t out, bool accumulate);
 
 }  // namespace pynn::ops

@@ -252,7 +252,7 @@ template <class T>
 void Product<T>::add_row_sums(Rows a, Range rows, Range depth) const {
   const KernelTable<T>& table = kernels<T>();
   T* sums = source_.row_sums + rows.begin;
-  if (depth.begin == 0) {
+  if (depth.begin == 0 && !g_.accumulate) {
     table.gemm.column_sums(sums, a.data, a.stride, depth.size, rows.size);
     return;
   }

@@ -13,7 +13,7 @@ template <class T>
 void activation_backward(Activation activation, T* dz, const T* dy, const T* y, int64_t n);
 
 // What else happens to A on the way: A stands for A * activation'(y), with y laid out as A is, and row_sums[m] become
-// the sums of op(A) over k.
+// the sums of op(A) over k, or have them added if C has.
 template <class T>
 struct GemmSource {
   Activation activation = Activation::none;

@@ -38,57 +38,54 @@ template <class T>
 void gru_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, const T* gates, const T* hn, const T* y,
                   const RecurrentInputs<T>& in, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden, width = 3 * hidden;
-  const int64_t ldz = recurrent_ldz<T>(width + hidden);
   const RecurrentWeights<T> weights(in.weight_hh, 3, hidden, hidden, s.steps * s.batch, true);
   // The gradients of n's sums differ by a factor r between the input's part, in dz, and the hidden state's, which
   // stands behind it in each row.
-  const arena::Buffer<T> dz_buffer(s.steps * s.batch * ldz), states(2 * state);
-  T *dz = dz_buffer.get(), *dhn = dz + width;
+  const RecurrentDz<T> dz(width + hidden, s);
+  const arena::Buffer<T> states(2 * state);
   T* dh = out.dh0 != nullptr ? out.dh0 : states.get();
   T* zeros = states.get() + state;
   copy_state(dh, dh_n, state);
   if (in.h0 == nullptr) copy_state<T>(zeros, nullptr, state);
   const T* h_start = in.h0 != nullptr ? in.h0 : zeros;
-  // One step more for the gradient of h0.
-  RecurrentSizes walk = s;
-  walk.steps += out.dh0 != nullptr;
-  const RecurrentCut cut = recurrent_cut<T>(walk, 3);
+  const RecurrentCut cut = recurrent_cut<T>(s, 3);
   const RecurrentDx<T> dx(out.dx, in, 3, s, cut);
-  run_recurrent(cut, walk, weights.blocks(), [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
+  const RecurrentDweightIh<T> dweight_ih(out, in, width, s);
+  const auto walk = [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
     const int64_t step = s.steps - 1 - back, first = rows.begin * hidden;
     if (back > 0) {
-      const int64_t later = recurrent_time(step + 1, s).now * s.batch + rows.begin;
-      const auto add = [&](const T* gradients, int64_t gate, int64_t gates_of_them) {
-        const RecurrentRows<T> part{gradients + later * ldz, ldz, false};
-        for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-          weights.backward(dh + first + block * weights.unit(), hidden, part, gate, gates_of_them, block, true,
-                           rows.size());
-        }
-      };
-      add(dz, 0, 2);
-      add(dhn, 2, 1);
+      const T* later = dz.at(back - 1, rows.begin);
+      for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+        T* to = dh + first + block * weights.unit();
+        weights.backward(to, hidden, {later, dz.ld(), false}, 0, 2, block, true, rows.size());
+        weights.backward(to, hidden, {later + width, dz.ld(), false}, 2, 1, block, true, rows.size());
+      }
     }
     if (step < 0) return;
     const RecurrentTime t = recurrent_time(step, s);
     const RecurrentRange units = weights.columns(blocks);
     const int64_t row = t.now * s.batch + rows.begin, here = first + units.begin, at = row * hidden + units.begin;
-    const int64_t sums = row * ldz + units.begin;
     const T* h_prev = t.first ? h_start : y + t.before * state;
-    kernels<T>().recurrent.gru_backward(dz + sums, dhn + sums, dh + here, dy != nullptr ? dy + at : nullptr,
-                                        gates + row * width + units.begin, hn + at, h_prev + here,
-                                        {hidden, ldz, rows.size(), units.size()});
-    dx.step(dz + row * ldz, ldz, t.now, rows);
+    T* dz_now = dz.at(back, rows.begin);
+    kernels<T>().recurrent.gru_backward(dz_now + units.begin, dz_now + width + units.begin, dh + here,
+                                        dy != nullptr ? dy + at : nullptr, gates + row * width + units.begin, hn + at,
+                                        h_prev + here, {hidden, dz.ld(), rows.size(), units.size()});
+    dx.step(dz_now, dz.ld(), t.now, rows);
+  };
+  dz.run(cut, weights.blocks(), out.dh0 != nullptr, walk, [&](RecurrentChunk<T> chunk) {
+    dx.finish(chunk);
+    dweight_ih.add(chunk);
+    if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, chunk, 2 * hidden, y, in.h0, s);
+    chunk.dz += width;
+    if (out.dweight_hh != nullptr) {
+      recurrent_dweight_hh(out.dweight_hh + 2 * hidden * hidden, chunk, hidden, y, in.h0, s);
+    }
+    if (out.dbias_hh != nullptr) {
+      linear_dbias(out.dbias_hh + 2 * hidden, chunk.dz, chunk.ldz, chunk.steps * s.batch, hidden, chunk.accumulate);
+    }
   });
-  dx.finish(dz, ldz);
-  recurrent_dweight_ih(out, dz, ldz, in, width, s);
-  if (out.dweight_hh != nullptr) {
-    recurrent_dweight_hh(out.dweight_hh, dz, ldz, 2 * hidden, y, in.h0, s);
-    recurrent_dweight_hh(out.dweight_hh + 2 * hidden * hidden, dhn, ldz, hidden, y, in.h0, s);
-  }
-  if (out.dbias_hh != nullptr) {
-    copy_state(out.dbias_hh, out.dbias_ih, 2 * hidden);
-    linear_dbias(out.dbias_hh + 2 * hidden, dhn, ldz, s.steps * s.batch, hidden);
-  }
+  dweight_ih.finish();
+  if (out.dbias_hh != nullptr) copy_state(out.dbias_hh, out.dbias_ih, 2 * hidden);
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                  \

@@ -120,9 +120,7 @@ void take_rows(void* y, const void* x, const int64_t* rows, int64_t count, int64
 }
 
 template <class T>
-void embedding_backward(T* dweight, const T* dy, int64_t ldy, const int64_t* indices, int64_t count, int64_t rows,
-                        int64_t dim) {
-  fill(dweight, T(0), rows * dim);
+void embedding_backward(T* dweight, const T* dy, int64_t ldy, const int64_t* indices, int64_t count, int64_t dim) {
   // Split by columns: a row that is named twice is added to in the order of the indices.
   const int64_t grain = count * dim < kElementsPerTask ? dim : 64;
   parallel_ranges(dim, grain, [&](int64_t begin, int64_t end) {
@@ -135,7 +133,7 @@ void embedding_backward(T* dweight, const T* dy, int64_t ldy, const int64_t* ind
 #define PYNN_INSTANTIATE(T)                                        \
   template void strided_copy(T*, const T*, std::vector<CopyAxis>); \
   template void fill(T*, T, int64_t);                              \
-  template void embedding_backward(T*, const T*, int64_t, const int64_t*, int64_t, int64_t, int64_t);
+  template void embedding_backward(T*, const T*, int64_t, const int64_t*, int64_t, int64_t);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)
 

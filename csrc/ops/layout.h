@@ -23,9 +23,8 @@ void fill(T* y, T value, int64_t n);
 // y[i] = x[rows[i]] for rows of so many bytes: y [count, row_bytes]
 void take_rows(void* y, const void* x, const int64_t* rows, int64_t count, int64_t row_bytes);
 
-// dweight[indices[i]] = sum of such dy[i], in the order of i: dweight [rows, dim], dy [count, dim], its rows ldy apart
+// dweight[indices[i]] += dy[i], in the order of i: dweight [rows, dim], dy [count, dim], its rows ldy apart
 template <class T>
-void embedding_backward(T* dweight, const T* dy, int64_t ldy, const int64_t* indices, int64_t count, int64_t rows,
-                        int64_t dim);
+void embedding_backward(T* dweight, const T* dy, int64_t ldy, const int64_t* indices, int64_t count, int64_t dim);
 
 }  // namespace pynn::ops

@@ -41,10 +41,9 @@ template <class T>
 void lstm_backward(const RecurrentGradients<T>& out, T* dc0, const T* dy, const T* dh_n, const T* dc_n, const T* gates,
                    const T* cells, const T* y, const RecurrentInputs<T>& in, const T* c0, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden, width = 4 * hidden;
-  const int64_t ldz = recurrent_ldz<T>(width);
   const RecurrentWeights<T> weights(in.weight_hh, 4, hidden, hidden, s.steps * s.batch, true);
-  const arena::Buffer<T> dz_buffer(s.steps * s.batch * ldz), states(3 * state);
-  T* dz = dz_buffer.get();
+  const RecurrentDz<T> dz(width, s);
+  const arena::Buffer<T> states(3 * state);
   T* dh = out.dh0 != nullptr ? out.dh0 : states.get();
   T* dc = dc0 != nullptr ? dc0 : states.get() + state;
   T* zeros = states.get() + 2 * state;
@@ -52,16 +51,13 @@ void lstm_backward(const RecurrentGradients<T>& out, T* dc0, const T* dy, const 
   copy_state(dc, dc_n, state);
   if (c0 == nullptr) copy_state<T>(zeros, nullptr, state);
   const T* c_start = c0 != nullptr ? c0 : zeros;
-  // One step more for the gradient of h0.
-  RecurrentSizes walk = s;
-  walk.steps += out.dh0 != nullptr;
-  const RecurrentCut cut = recurrent_cut<T>(walk, 4);
+  const RecurrentCut cut = recurrent_cut<T>(s, 4);
   const RecurrentDx<T> dx(out.dx, in, 4, s, cut);
-  run_recurrent(cut, walk, weights.blocks(), [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
+  const RecurrentDweightIh<T> dweight_ih(out, in, width, s);
+  const auto walk = [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
     const int64_t step = s.steps - 1 - back, first = rows.begin * hidden;
     if (back > 0) {
-      const int64_t row = recurrent_time(step + 1, s).now * s.batch + rows.begin;
-      const RecurrentRows<T> later{dz + row * ldz, ldz, false};
+      const RecurrentRows<T> later{dz.at(back - 1, rows.begin), dz.ld(), false};
       for (int64_t block = blocks.begin; block < blocks.end; ++block) {
         weights.backward(dh + first + block * weights.unit(), hidden, later, 0, 4, block, false, rows.size());
       }
@@ -71,14 +67,18 @@ void lstm_backward(const RecurrentGradients<T>& out, T* dc0, const T* dy, const 
     const RecurrentRange units = weights.columns(blocks);
     const T* c_prev = t.first ? c_start : cells + t.before * state;
     const int64_t row = t.now * s.batch + rows.begin, here = first + units.begin, at = row * hidden + units.begin;
-    kernels<T>().recurrent.lstm_backward(dz + row * ldz + units.begin, dc + here, dh + here,
-                                         dy != nullptr ? dy + at : nullptr, gates + row * width + units.begin,
-                                         cells + at, c_prev + here, {hidden, ldz, rows.size(), units.size()});
-    dx.step(dz + row * ldz, ldz, t.now, rows);
+    T* dz_now = dz.at(back, rows.begin);
+    kernels<T>().recurrent.lstm_backward(dz_now + units.begin, dc + here, dh + here, dy != nullptr ? dy + at : nullptr,
+                                         gates + row * width + units.begin, cells + at, c_prev + here,
+                                         {hidden, dz.ld(), rows.size(), units.size()});
+    dx.step(dz_now, dz.ld(), t.now, rows);
+  };
+  dz.run(cut, weights.blocks(), out.dh0 != nullptr, walk, [&](const RecurrentChunk<T>& chunk) {
+    dx.finish(chunk);
+    dweight_ih.add(chunk);
+    if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, chunk, width, y, in.h0, s);
   });
-  dx.finish(dz, ldz);
-  recurrent_dweight_ih(out, dz, ldz, in, width, s);
-  if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, dz, ldz, width, y, in.h0, s);
+  dweight_ih.finish();
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                       \

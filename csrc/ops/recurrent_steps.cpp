@@ -16,7 +16,8 @@ constexpr int64_t kMostRows = 64;     // what a task keeps in cache
 constexpr int64_t kUnpackedRows = 6;  // of all steps, below which packing takes longer than it saves
 constexpr int64_t kPageFloats = 1024;
 constexpr int64_t kCachedBytes = int64_t(768) << 10;
-constexpr int64_t kStepRows = 16;  // with which the product of x by steps is as quick as that of all steps
+constexpr int64_t kChunkRows = 512;  // of dz, whose sums the gradients of the weights are made of at a time
+constexpr int64_t kStepRows = 16;    // with which the product of x by steps is as quick as that of all steps
 
 // Whether weight_ih stays in the second cache beside weight_hh. By the shape alone: products of few columns may add in
 // another order.
@@ -156,11 +157,21 @@ void RecurrentSums<T>::add_input(T* z, int64_t now, RecurrentRange rows, int64_t
                     in_.bias_ih != nullptr ? bias_.get() + j : nullptr, false, rows.size());
 }
 
-// A multiple of 512 bytes would make its rows fall on few sets of the first cache when the gradients of the weights
-// read columns.
+// Chunks are of nearly equal length.
 template <class T>
-int64_t recurrent_ldz(int64_t outputs) {
-  return outputs % int64_t(512 / sizeof(T)) == 0 ? outputs + int64_t(64 / sizeof(T)) : outputs;
+RecurrentDz<T>::RecurrentDz(int64_t outputs, RecurrentSizes s)
+    : sizes_(s),
+      ld_(recurrent_ldz<T>(outputs)),
+      chunks_(s.batch == 0 || outputs == 0 ? 1
+                                           : std::max<int64_t>(1, ceil_div(s.steps, ceil_div(kChunkRows, s.batch)))),
+      length_(ceil_div(s.steps, chunks_)),
+      buffer_(std::min<int64_t>(chunks_, 2) * length_ * s.batch * ld_) {}
+
+template <class T>
+T* RecurrentDz<T>::at(int64_t back, int64_t row) const {
+  const int64_t i = back / length_;
+  const int64_t now = recurrent_time(sizes_.steps - 1 - back, sizes_).now - first_of(chunk_of(i));
+  return buffer(i) + (now * sizes_.batch + row) * ld_;
 }
 
 template <class T>
@@ -182,58 +193,74 @@ void RecurrentDx<T>::step(const T* dz, int64_t ldz, int64_t now, RecurrentRange 
 }
 
 template <class T>
-void RecurrentDx<T>::finish(const T* dz, int64_t ldz) const {
+void RecurrentDx<T>::finish(const RecurrentChunk<T>& chunk) const {
   if (dx_ == nullptr || weights_) return;
-  const int64_t input = sizes_.input, rows = sizes_.steps * sizes_.batch;
-  gemm<T>({dx_, input, dz, ldz, false, in_.weight_ih, input, false, rows, input, gates_ * sizes_.hidden});
+  const int64_t input = sizes_.input, rows = chunk.steps * sizes_.batch;
+  T* to = dx_ + chunk.first * sizes_.batch * input;
+  gemm<T>({to, input, chunk.dz, chunk.ldz, false, in_.weight_ih, input, false, rows, input, gates_ * sizes_.hidden});
 }
 
 template <class T>
-void recurrent_dweight_ih(const RecurrentGradients<T>& out, const T* dz, int64_t ldz, const RecurrentInputs<T>& in,
-                          int64_t outputs, RecurrentSizes s) {
-  const int64_t rows = s.steps * s.batch;
-  if (out.dweight_ih == nullptr) {
-    if (out.dbias_ih != nullptr) linear_dbias(out.dbias_ih, dz, ldz, rows, outputs);
-    return;
-  }
-  if (in.indices == nullptr) {
-    linear_dweight(out.dweight_ih, out.dbias_ih, dz, ldz, in.x, rows, s.input, outputs);
-    return;
-  }
-  const arena::Buffer<T> table(s.input * outputs);
-  embedding_backward(table.get(), dz, ldz, in.indices, rows, s.input, outputs);
-  strided_copy<T>(out.dweight_ih, table.get(), {{outputs, s.input, 1}, {s.input, 1, outputs}});
-  if (out.dbias_ih == nullptr) return;
-  // Every row of dz is part of one sum in the table.
-  if (s.input < rows) {
-    linear_dbias(out.dbias_ih, table.get(), outputs, s.input, outputs);
+RecurrentDweightIh<T>::RecurrentDweightIh(const RecurrentGradients<T>& out, const RecurrentInputs<T>& in,
+                                          int64_t outputs, RecurrentSizes s)
+    : out_(out),
+      in_(in),
+      outputs_(outputs),
+      sizes_(s),
+      table_(in.indices != nullptr && out.dweight_ih != nullptr ? s.input * outputs : 0) {
+  if (in.indices != nullptr && out.dweight_ih != nullptr) fill(table_.get(), T(0), s.input * outputs);
+}
+
+template <class T>
+void RecurrentDweightIh<T>::add(const RecurrentChunk<T>& chunk) const {
+  const int64_t first = chunk.first * sizes_.batch, rows = chunk.steps * sizes_.batch;
+  if (out_.dweight_ih == nullptr) {
+    if (out_.dbias_ih != nullptr) linear_dbias(out_.dbias_ih, chunk.dz, chunk.ldz, rows, outputs_, chunk.accumulate);
+  } else if (in_.indices == nullptr) {
+    linear_dweight(out_.dweight_ih, out_.dbias_ih, chunk.dz, chunk.ldz, in_.x + first * sizes_.input, rows,
+                   sizes_.input, outputs_, chunk.accumulate);
   } else {
-    linear_dbias(out.dbias_ih, dz, ldz, rows, outputs);
+    embedding_backward(table_.get(), chunk.dz, chunk.ldz, in_.indices + first, rows, outputs_);
   }
 }
 
 template <class T>
-void recurrent_dweight_hh(T* dweight, const T* dz, int64_t ld, int64_t columns, const T* y, const T* h0,
-                          RecurrentSizes s) {
-  const int64_t state = s.batch * s.hidden, pairs = std::max<int64_t>(0, s.steps - 1) * s.batch;
-  const T* later = s.reverse ? dz : dz + s.batch * ld;
-  const T* before = s.reverse ? y + state : y;
-  gemm<T>({dweight, s.hidden, later, ld, true, before, s.hidden, false, columns, s.hidden, pairs});
-  if (h0 == nullptr || s.steps == 0) return;
-  const T* first = s.reverse ? dz + pairs * ld : dz;
-  gemm<T>({dweight, s.hidden, first, ld, true, h0, s.hidden, false, columns, s.hidden, s.batch, nullptr,
-           Activation::none, true});
+void RecurrentDweightIh<T>::finish() const {
+  if (in_.indices == nullptr || out_.dweight_ih == nullptr) return;
+  strided_copy<T>(out_.dweight_ih, table_.get(), {{outputs_, sizes_.input, 1}, {sizes_.input, 1, outputs_}});
+  // Every row of dz is part of one sum in the table.
+  if (out_.dbias_ih != nullptr) linear_dbias(out_.dbias_ih, table_.get(), outputs_, sizes_.input, outputs_, false);
 }
 
-#define PYNN_INSTANTIATE(T)                                                                                      \
-  template class RecurrentWeights<T>;                                                                            \
-  template class RecurrentSums<T>;                                                                               \
-  template class RecurrentDx<T>;                                                                                 \
-  template RecurrentCut recurrent_cut<T>(RecurrentSizes, int64_t);                                               \
-  template int64_t recurrent_ldz<T>(int64_t);                                                                    \
-  template void recurrent_dweight_ih(const RecurrentGradients<T>&, const T*, int64_t, const RecurrentInputs<T>&, \
-                                     int64_t, RecurrentSizes);                                                   \
-  template void recurrent_dweight_hh(T*, const T*, int64_t, int64_t, const T*, const T*, RecurrentSizes);
+template <class T>
+void recurrent_dweight_hh(T* dweight, const RecurrentChunk<T>& chunk, int64_t columns, const T* y, const T* h0,
+                          RecurrentSizes s) {
+  const int64_t state = s.batch * s.hidden, step = s.batch * chunk.ldz, end = chunk.first + chunk.steps;
+  // The first step taken, whose state before is not in y, is the first or the last of the last chunk.
+  const bool whole = s.reverse ? end < s.steps : chunk.first > 0;
+  const int64_t pairs = whole ? chunk.steps : std::max<int64_t>(0, chunk.steps - 1);
+  const T* later = whole || s.reverse ? chunk.dz : chunk.dz + step;
+  const T* before = s.reverse ? y + (chunk.first + 1) * state : y + (whole ? chunk.first - 1 : 0) * state;
+  GemmArguments<T> g{dweight,  s.hidden, later,   chunk.ldz, true,           before,
+                     s.hidden, false,    columns, s.hidden,  pairs * s.batch};
+  g.accumulate = chunk.accumulate;
+  gemm<T>(g);
+  if (h0 == nullptr || whole || chunk.steps == 0) return;
+  g.a = s.reverse ? chunk.dz + (chunk.steps - 1) * step : chunk.dz;
+  g.b = h0;
+  g.k = s.batch;
+  g.accumulate = true;
+  gemm<T>(g);
+}
+
+#define PYNN_INSTANTIATE(T)                                        \
+  template class RecurrentWeights<T>;                              \
+  template class RecurrentSums<T>;                                 \
+  template class RecurrentDz<T>;                                   \
+  template class RecurrentDx<T>;                                   \
+  template class RecurrentDweightIh<T>;                            \
+  template RecurrentCut recurrent_cut<T>(RecurrentSizes, int64_t); \
+  template void recurrent_dweight_hh(T*, const RecurrentChunk<T>&, int64_t, const T*, const T*, RecurrentSizes);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)
 

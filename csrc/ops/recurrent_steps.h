@@ -115,9 +115,58 @@ class RecurrentSums {
   std::optional<RecurrentWeights<T>> weights_;
 };
 
-// The row stride of dz, the gradients of the sums.
+// The row stride of the sums and of their gradients. Rows that are a multiple of 512 bytes apart would fall on few sets
+// of the first cache when the gradients of the weights read columns.
 template <class T>
-int64_t recurrent_ldz(int64_t outputs);
+int64_t recurrent_ldz(int64_t outputs) {
+  return outputs % int64_t(512 / sizeof(T)) == 0 ? outputs + int64_t(64 / sizeof(T)) : outputs;
+}
+
+// The gradients of the sums of some time steps, from `first` on in memory, which the gradients of the weights are made
+// of. Chunks come from the last step taken to the first.
+template <class T>
+struct RecurrentChunk {
+  const T* dz;  // [steps, batch, outputs], its rows ldz apart
+  int64_t ldz, first, steps;
+  bool accumulate;  // not the first chunk
+};
+
+// dz of as many time steps as stay in cache until the gradients of the weights are made, and of as many before them.
+template <class T>
+class RecurrentDz {
+ public:
+  RecurrentDz(int64_t outputs, RecurrentSizes s);
+
+  int64_t ld() const { return ld_; }
+  // of the step that is `back` before the last
+  T* at(int64_t back, int64_t row) const;
+
+  // Calls step(back, rows, blocks) as run_recurrent does, for one step more if `with_h0`, and finish(chunk) after the
+  // steps of each chunk.
+  template <class Step, class Finish>
+  void run(RecurrentCut cut, int64_t blocks, bool with_h0, const Step& step, const Finish& finish) const {
+    for (int64_t i = 0; i < chunks_; ++i) {
+      const RecurrentRange chunk = chunk_of(i);
+      RecurrentSizes some = sizes_;
+      some.steps = chunk.size() + (with_h0 && i + 1 == chunks_ ? 1 : 0);
+      run_recurrent(cut, some, blocks, [&](int64_t back, RecurrentRange rows, RecurrentRange of_blocks) {
+        step(chunk.begin + back, rows, of_blocks);
+      });
+      finish(RecurrentChunk<T>{buffer(i), ld_, first_of(chunk), chunk.size(), i > 0});
+    }
+  }
+
+ private:
+  RecurrentRange chunk_of(int64_t i) const {
+    return {std::min(i * length_, sizes_.steps), std::min((i + 1) * length_, sizes_.steps)};
+  }
+  int64_t first_of(RecurrentRange chunk) const { return sizes_.reverse ? chunk.begin : sizes_.steps - chunk.end; }
+  T* buffer(int64_t chunk) const { return buffer_.get() + chunk % 2 * length_ * sizes_.batch * ld_; }
+
+  RecurrentSizes sizes_;
+  int64_t ld_, chunks_, length_;
+  arena::Buffer<T> buffer_;  // [2][length][batch][ld]
+};
 
 // The gradient of x, made step by step under the same condition, where threads do not share rows.
 template <class T>
@@ -127,8 +176,8 @@ class RecurrentDx {
 
   // from dz[rows, gates * hidden] of the step `now`
   void step(const T* dz, int64_t ldz, int64_t now, RecurrentRange rows) const;
-  // what is left to do behind the steps
-  void finish(const T* dz, int64_t ldz) const;
+  // what is left to do behind the steps of a chunk
+  void finish(const RecurrentChunk<T>& chunk) const;
 
  private:
   T* dx_;
@@ -138,15 +187,27 @@ class RecurrentDx {
   std::optional<RecurrentWeights<T>> weights_;
 };
 
-// The gradients of weight_ih and bias_ih, from dz[steps * batch, outputs].
+// The gradients of weight_ih and bias_ih.
 template <class T>
-void recurrent_dweight_ih(const RecurrentGradients<T>& out, const T* dz, int64_t ldz, const RecurrentInputs<T>& in,
-                          int64_t outputs, RecurrentSizes s);
+class RecurrentDweightIh {
+ public:
+  RecurrentDweightIh(const RecurrentGradients<T>& out, const RecurrentInputs<T>& in, int64_t outputs, RecurrentSizes s);
 
-// dweight_hh, as the product of dz and the state before each step. dz has `columns` columns, `ld` apart, of which the
-// result are as many rows.
+  void add(const RecurrentChunk<T>& chunk) const;
+  void finish() const;
+
+ private:
+  const RecurrentGradients<T>& out_;
+  const RecurrentInputs<T>& in_;
+  int64_t outputs_;
+  RecurrentSizes sizes_;
+  arena::Buffer<T> table_;  // [input, outputs]: the sums of dz for each index
+};
+
+// A chunk's part of dweight_hh, as the product of dz and the state before each step. The result has as many rows as dz
+// here has columns.
 template <class T>
-void recurrent_dweight_hh(T* dweight, const T* dz, int64_t ld, int64_t columns, const T* y, const T* h0,
+void recurrent_dweight_hh(T* dweight, const RecurrentChunk<T>& chunk, int64_t columns, const T* y, const T* h0,
                           RecurrentSizes s);
 
 // to[size] = state, or zeros if that is null

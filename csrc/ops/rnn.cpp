@@ -30,22 +30,18 @@ template <class T>
 void rnn_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, const T* y,
                   const RecurrentInputs<T>& in, bool relu, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden;
-  const int64_t ldz = recurrent_ldz<T>(hidden);
   const RecurrentWeights<T> weights(in.weight_hh, 1, hidden, hidden, s.steps * s.batch, true);
-  const arena::Buffer<T> dz_buffer(s.steps * s.batch * ldz), dh_buffer(state);
-  T* dz = dz_buffer.get();
+  const RecurrentDz<T> dz(hidden, s);
+  const arena::Buffer<T> dh_buffer(state);
   T* dh = out.dh0 != nullptr ? out.dh0 : dh_buffer.get();
   copy_state(dh, dh_n, state);
-  // One step more for the gradient of h0.
-  RecurrentSizes walk = s;
-  walk.steps += out.dh0 != nullptr;
-  const RecurrentCut cut = recurrent_cut<T>(walk, 1);
+  const RecurrentCut cut = recurrent_cut<T>(s, 1);
   const RecurrentDx<T> dx(out.dx, in, 1, s, cut);
-  run_recurrent(cut, walk, weights.blocks(), [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
+  const RecurrentDweightIh<T> dweight_ih(out, in, hidden, s);
+  const auto walk = [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
     const int64_t step = s.steps - 1 - back, first = rows.begin * hidden;
     if (back > 0) {
-      const int64_t row = recurrent_time(step + 1, s).now * s.batch + rows.begin;
-      const RecurrentRows<T> later{dz + row * ldz, ldz, false};
+      const RecurrentRows<T> later{dz.at(back - 1, rows.begin), dz.ld(), false};
       for (int64_t block = blocks.begin; block < blocks.end; ++block) {
         weights.backward(dh + first + block * weights.unit(), hidden, later, 0, 1, block, false, rows.size());
       }
@@ -53,14 +49,17 @@ void rnn_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
     if (step < 0) return;
     const RecurrentRange units = weights.columns(blocks);
     const int64_t now = recurrent_time(step, s).now, here = first + units.begin, at = now * state + here;
-    T* dz_now = dz + (now * s.batch + rows.begin) * ldz;
+    T* dz_now = dz.at(back, rows.begin);
     kernels<T>().recurrent.rnn_backward(dz_now + units.begin, dh + here, dy != nullptr ? dy + at : nullptr, y + at,
-                                        relu, {hidden, ldz, rows.size(), units.size()});
-    dx.step(dz_now, ldz, now, rows);
+                                        relu, {hidden, dz.ld(), rows.size(), units.size()});
+    dx.step(dz_now, dz.ld(), now, rows);
+  };
+  dz.run(cut, weights.blocks(), out.dh0 != nullptr, walk, [&](const RecurrentChunk<T>& chunk) {
+    dx.finish(chunk);
+    dweight_ih.add(chunk);
+    if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, chunk, hidden, y, in.h0, s);
   });
-  dx.finish(dz, ldz);
-  recurrent_dweight_ih(out, dz, ldz, in, hidden, s);
-  if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, dz, ldz, hidden, y, in.h0, s);
+  dweight_ih.finish();
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                         \

@@ -86,7 +86,8 @@ TEST_CASE_TEMPLATE("fill, take_rows and the backward of embedding equal the naiv
     Guarded<T> y(count * dim), dweight(rows * dim, T(9)), filled(dim);
     Guarded<double> want(rows * dim);
     ops::take_rows(y.data(), weight.data(), indices.data(), count, dim * int64_t(sizeof(T)));
-    ops::embedding_backward(dweight.data(), dy.data(), dim, indices.data(), count, rows, dim);
+    ops::fill(dweight.data(), T(0), rows * dim);
+    ops::embedding_backward(dweight.data(), dy.data(), dim, indices.data(), count, dim);
     ops::fill(filled.data(), T(3), dim);
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t d = 0; d < dim; ++d) {
