@@ -14,10 +14,10 @@ from typing import Any
 import attention
 import numpy as np
 import numpy.typing as npt
-from workloads import ATTENTION, SEQUENCES, Sequences, Transformer, lecun1989, makemore, mlp, two_convs
+from workloads import ATTENTION, SEQUENCES, Sequences, Transformer, makemore, mlp, two_convs
 
 Array = npt.NDArray[Any]
-Library = Any  # `nn`, `optim`, `F`, `no_grad`, `ones`, `zeros` and `clip` of pynn or PyTorch; see example_steps.py
+Library = Any  # `nn`, `optim`, `F` and a few functions, of pynn or PyTorch: see example_steps.py
 Model = Any
 Step = Callable[..., Any]  # takes a batch's arrays or tensors, returns the loss
 
@@ -134,6 +134,28 @@ def beautiful_mnist(nn: Any) -> Model:
         layers += [nn.Conv2d(before, after, kernel), nn.ReLU(), nn.Conv2d(after, after, kernel), nn.ReLU()]
         layers += [nn.BatchNorm2d(after), nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(576, 10))
+
+
+def lecun1989(library: Library) -> tuple[Model, Step]:
+    """Return the network of 1989; the units of the second layer see 8 of the first's 12 maps."""
+    nn, functional = library.nn, library.F
+
+    class Network(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (nn.Conv2d(maps, 12, 5, stride=2, bias=False) for maps in (1, 8))
+            self.first_bias, self.second_bias = (nn.Parameter(library.zeros(12, size, size)) for size in (8, 4))
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(192, 30), nn.Tanh(), nn.Linear(30, 10), nn.Tanh())
+
+        def forward(self, x: Any) -> Any:
+            x = (self.first(functional.pad(x, (2, 2, 2, 2), value=-1.0)) + self.first_bias).tanh()
+            x = functional.pad(x, (2, 2, 2, 2), value=-1.0)
+            seen = x[:, 0:8], x[:, 4:12], library.concatenate((x[:, 0:4], x[:, 8:12]), 1)
+            weights = (self.second.weight[i : i + 4] for i in (0, 4, 8))
+            maps = [functional.conv2d(part, weight, stride=2) for part, weight in zip(seen, weights, strict=True)]
+            return self.head((library.concatenate(maps, 1) + self.second_bias).tanh())
+
+    return supervised(lambda nn: Network(), "SGD", squared_error, lr=0.03)(library)
 
 
 def signs(rng: np.random.Generator) -> tuple[Array, ...]:
@@ -318,7 +340,7 @@ EXAMPLES: list[Program | Sequences] = [
         *(supervised(beautiful_mnist, "Adam"), images(512, 1, 28, 28)),
         tolerance=2e-2,  # the loss of PyTorch's third step in float32 is 7e-3 beside that in float64
     ),
-    Program("lecun1989", "10 LeCun 1989, B 1, SGD", supervised(lecun1989, "SGD", squared_error, lr=0.03), signs),
+    Program("lecun1989", "10 LeCun 1989, B 1, SGD", lecun1989, signs),
     Program(
         *("bigram", "11 bigrams, all 228,146 pairs, SGD"),
         *(supervised(lambda nn: nn.Embedding(27, 27), "SGD", bigram_loss, lr=50.0), letters(228_146)),

@@ -89,15 +89,15 @@ def pynn_library() -> Library:
     from pynn import functional, nn, no_grad, ones, optim, zeros
 
     names = {"nn": nn, "optim": optim, "F": functional, "no_grad": no_grad, "ones": ones, "zeros": zeros}
-    return SimpleNamespace(**names, amax=functional.max, clip=optim.clip_grad_norm_)
+    return SimpleNamespace(**names, amax=functional.max, concatenate=functional.concatenate, clip=optim.clip_grad_norm_)
 
 
 def torch_library() -> Library:
     """Return the same of PyTorch."""
-    from torch import amax, nn, no_grad, ones, optim, zeros
+    from torch import amax, concatenate, nn, no_grad, ones, optim, zeros
 
     names = {"nn": nn, "optim": optim, "F": nn.functional, "no_grad": no_grad, "ones": ones, "zeros": zeros}
-    return SimpleNamespace(**names, amax=amax, clip=nn.utils.clip_grad_norm_)
+    return SimpleNamespace(**names, amax=amax, concatenate=concatenate, clip=nn.utils.clip_grad_norm_)
 
 
 # -- char-rnn, whose state is carried from step to step ----------------------------------------------------------------
