@@ -50,6 +50,16 @@ def cases():
         "linear_backward": [
             (normal(1001, 129), normal(1001, 129), normal(1001, 785), normal(129, 785), "tanh", True, True, True),
             (normal(20_011, 10), normal(20_011, 10), normal(20_011, 64), normal(10, 64), "none", True, True, True),
+            (
+                normal(127, 300),
+                normal(127, 300),
+                normal(127, 402),
+                normal(300, 402),
+                "relu",
+                True,
+                True,
+                True,
+            ),  # large weight
         ],
         "conv2d": [
             (image, normal(32, 16, 3, 3), normal(32), (1, 1), (1,) * 4, (1, 1), 1, "relu"),

@@ -14,6 +14,9 @@ namespace {
 constexpr int64_t kSerialWork = int64_t(1) << 17;
 constexpr int64_t kWakingWork = int64_t(1) << 19;
 
+// Elements from which a weight in the caches of both threads makes the update after it slower than another cut of dx.
+constexpr int64_t kLargeWeight = int64_t(1) << 16;
+
 // Few rows take as long as three: they wait for the other operand's memory.
 int64_t threads_for(int64_t m, int64_t n, int64_t k) {
   const int64_t work = std::max<int64_t>(m, 3) * n * k;
@@ -82,7 +85,9 @@ void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const
   const int64_t threads = threads_for(rows * ((dx != nullptr) + (dweight != nullptr)), in, out);
   Product<T> dx_product, dweight_product;
   if (dx != nullptr) {
-    dx_product = Product<T>({dx, in, dy, out, false, weight, in, false, rows, in, out}, {activation, y}, threads);
+    GemmArguments<T> g{dx, in, dy, out, false, weight, in, false, rows, in, out};
+    g.b_is_weight = in * out >= kLargeWeight;
+    dx_product = Product<T>(g, {activation, y}, threads);
   }
   if (dweight != nullptr) {
     dweight_product = Product<T>({dweight, in, dy, out, true, x, in, false, out, in, rows},

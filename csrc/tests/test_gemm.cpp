@@ -113,6 +113,23 @@ TEST_CASE_TEMPLATE("linear_backward makes dz and sums it for every activation an
   }
 }
 
+TEST_CASE_TEMPLATE("linear_backward is right for a weight that the threads do not share", T, float, double) {
+  const int64_t in = 403, out = 290;
+  const Guarded<T> weight = random_array<T>(out * in);
+  for (const int64_t rows : {3, 70}) {
+    const Guarded<T> x = random_array<T>(rows * in), dy = random_array<T>(rows * out);
+    Guarded<T> dx(rows * in), dweight(out * in), dbias(out);
+    ops::linear_backward(dx.data(), dweight.data(), dbias.data(), dy.data(), static_cast<const T*>(nullptr), x.data(),
+                         weight.data(), ops::Activation::none, rows, in, out);
+    Guarded<double> want_dx(rows * in), want_dweight(out * in), want_dbias(out);
+    reference::linear_backward(want_dx.data(), want_dweight.data(), want_dbias.data(), dy.data(), x.data(),
+                               weight.data(), rows, in, out);
+    check_close(dx, want_dx, rounding<T>(double(out)), "dx");
+    check_close(dweight, want_dweight, rounding<T>(double(rows)), "dweight");
+    check_close(dbias, want_dbias, rounding<T>(double(rows)), "dbias");
+  }
+}
+
 TEST_CASE_TEMPLATE("linear and its backward equal the naive ones", T, float, double) {
   for (const int64_t rows : {1, 2, 5, 33}) {
     for (const int64_t in : {1, 9, 50}) {
