@@ -17,3 +17,8 @@ class Tied(nn.Module):
 
     def forward(self, x):
         return self.second(self.first(x))
+
+
+def network(n_features, n_classes, width=32, p=0.0):
+    layers = [nn.Linear(n_features, width), nn.ReLU(), nn.Dropout(p), nn.Linear(width, n_classes)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,119 @@
+"""NeuralNetClassifier: modules of all kinds as estimators, and what it refuses."""
+
+import numpy as np
+import pytest
+from small_models import network
+
+from pynn import functional as F
+from pynn import nn, optim
+
+pytest.importorskip("sklearn", reason="needs scikit-learn")
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+
+from pynn.sklearn import NeuralNetClassifier
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*max_iter:sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X, y = load_digits(return_X_y=True)
+    return X / 16, y
+
+
+class Images(nn.Module):
+    def __init__(self, channels, n_classes):
+        self.conv = nn.Conv2d(1, channels, 3)
+        self.out = nn.Linear(channels * 9, n_classes)
+
+    def forward(self, x):
+        return self.out(F.max_pool2d(F.relu(self.conv(x)), 2).flatten(1))
+
+
+def test_images_and_module_parameters(digits):
+    X, y = digits
+    images = X.reshape(-1, 1, 8, 8).astype(np.float32)
+    model = NeuralNetClassifier(
+        Images,
+        module__channels=4,
+        optimizer=optim.SGD,
+        optimizer__momentum=0.9,
+        criterion__label_smoothing=0.1,
+        lr=0.05,
+        random_state=0,
+    )
+    assert clone(model).get_params()["module__channels"] == 4
+    model.set_params(module__channels=8).fit(images, y)
+    assert model.module_.conv.weight.shape == (8, 1, 3, 3)
+    assert model._network.optimizer.param_groups[0]["momentum"] == 0.9
+    assert model.score(images, y) > 0.9
+
+
+def test_integers_for_an_embedding():
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 20, (300, 5))
+    y = (words == 3).any(axis=1)
+
+    def model(n_classes):
+        return nn.Sequential(nn.Embedding(20, 8), nn.Flatten(), nn.Linear(40, 16), nn.ReLU(), nn.Linear(16, n_classes))
+
+    net = NeuralNetClassifier(model, dtype="int64", lr=0.02, max_epochs=40, random_state=0).fit(words, y)
+    assert net.score(words, y) > 0.95
+
+
+def test_a_made_module_is_copied(digits):
+    X, y = digits
+    given = network(64, 10)
+    before = given.state_dict()
+    NeuralNetClassifier(given, max_epochs=1).fit(X.astype(np.float32), y)
+    assert all(np.array_equal(array, given.state_dict()[name]) for name, array in before.items())
+    with pytest.raises(TypeError, match="module is made already, it takes no parameters"):
+        NeuralNetClassifier(given, module__width=3).fit(X, y)
+
+
+def test_log_probabilities_as_outputs(digits):
+    X, y = digits
+
+    def module(n_features, n_classes):
+        return nn.Sequential(nn.Linear(n_features, n_classes), nn.LogSoftmax())
+
+    net = NeuralNetClassifier(module, criterion=F.nll_loss, lr=0.01, random_state=0).fit(X, y)
+    assert np.allclose(net.predict_proba(X).sum(axis=1), 1)
+    weighted = NeuralNetClassifier(module, criterion=F.nll_loss, lr=0.01, random_state=0)
+    assert np.allclose(weighted.fit(X, y, np.full(len(y), 3.0)).loss_curve_, net.loss_curve_)
+
+
+def test_dropout_follows_from_the_seed(digits):
+    X, y = digits
+    curves = [
+        NeuralNetClassifier(network, module__p=0.5, random_state=seed, max_epochs=2).fit(X, y).loss_curve_
+        for seed in (0, 0, 1)
+    ]
+    assert curves[0] == curves[1] != curves[2]
+
+
+def test_refusals_of_the_neural_net():
+    X, y = [[0.0], [1.0]], [0, 1]
+    with pytest.raises(ValueError, match="NeuralNetClassifier: lr is -1, needs a number above 0"):
+        NeuralNetClassifier(network, lr=-1).fit(X, y)
+    with pytest.raises(TypeError, match="unknown parameter 'learning_rate'"):
+        NeuralNetClassifier(network, learning_rate=1).fit(X, y)
+    with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
+        NeuralNetClassifier(network).set_params(epochs=3)
+    with pytest.raises(TypeError, match="module gave a list, needs a Module"):
+        NeuralNetClassifier(lambda: []).fit(X, y)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
+        NeuralNetClassifier(network, module__depth=3).fit(X, y)
+
+
+def test_outputs_that_are_not_one_for_each_class():
+    X, y = np.eye(3, dtype=np.float32), [0, 1, 2]
+    for n in (1, 2, 5):
+        net = NeuralNetClassifier(nn.Linear(3, n))
+        with pytest.raises(ValueError, match=rf"module gives \[1, {n}\] for one sample, needs \[1, 3\]"):
+            net.fit(X, y)
+        assert not hasattr(net, "module_")
