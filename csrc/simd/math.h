@@ -35,9 +35,7 @@ PYNN_INLINE Vec<float> exp(Vec<float> x) {
   const Vec<float> r = fma(n, Vec<float>(-kLn2Low), fma(n, Vec<float>(-kLn2High), x));
   const Vec<float> p = polynomial(r, {0.5f, 0.16666666f, 0.041666295f, 0.008333498f, 0.0013944758f, 0.00019790244f});
   const Vec<float> y = fma(r * r, p, r) + Vec<float>(1.0f);
-  // 2^n in two factors: n reaches 128, and -150 where the result is denormal.
-  const Vec<float> half = round(n * Vec<float>(0.5f));
-  return y * exp2i(half) * exp2i(n - half);
+  return times_exp2i(y, n);  // n reaches 128, and -150 where the result is denormal
 }
 
 // log x = e ln 2 + log(1 + f) with sqrt(1/2) <= 1 + f < sqrt(2).

@@ -11,6 +11,7 @@
 //   sqrt, abs, round                   round to nearest even
 //   exponent(a), mantissa(a)           float, a normal and positive: a = mantissa * 2^exponent with 1 <= mantissa < 2
 //   exp2i(n)                           2^n for integral n; float: -126..127, double: -1022..1023
+//   times_exp2i(a, n)                  float, a * 2^n for integral n in -252..254 and 1/2 < |a| < 2, rounded once
 //   reduce_add, reduce_max             over the lanes, in a fixed order
 //   compress_store(p, m, a)            the lanes in m, one after the other; writes a whole vector, returns how many
 //   in_register(a)                     a, loaded once: GCC repeats the load in every operation that can read memory
@@ -54,6 +55,14 @@ PYNN_INLINE Vec<T> in_register(Vec<T> a) {
 #endif
   return a;
 }
+
+#if !defined(__AVX512F__)  // which has an instruction for it
+// In two factors: 2^n itself may be out of range.
+PYNN_INLINE Vec<float> times_exp2i(Vec<float> a, Vec<float> n) {
+  const Vec<float> half = round(n * Vec<float>(0.5f));
+  return a * exp2i(half) * exp2i(n - half);
+}
+#endif
 
 // A lane-wise call of a scalar function: for float64, whose accuracy matters more than its speed.
 template <class T, class Function>

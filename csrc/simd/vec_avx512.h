@@ -81,6 +81,7 @@ PYNN_INLINE F exp2i(F n) {
   const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
   return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
 }
+PYNN_INLINE F times_exp2i(F a, F n) { return _mm512_scalef_ps(a.v, n.v); }
 PYNN_INLINE F exponent(F a) { return _mm512_getexp_ps(a.v); }
 PYNN_INLINE F mantissa(F a) { return _mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_zero); }
 PYNN_INLINE float reduce_add(F a) { return _mm512_reduce_add_ps(a.v); }
