@@ -15,7 +15,12 @@ import numpy as np
 from pynn import _core
 
 kernel_counts = _core.kernel_counts  # itself, while the functions of the core are replaced
-WRITTEN = {"sgd_": ("params", "momentum_buffers"), "adam_": ("params", "exp_avgs", "exp_avg_sqs")}
+WRITTEN = {
+    "sgd_": ("params", "momentum_buffers"),
+    "adam_": ("params", "exp_avgs", "exp_avg_sqs"),
+    "rmsprop_": ("params", "square_avgs", "grad_avgs", "momentum_buffers"),
+}
+RECURRENT = {"rnn", "lstm", "gru"}
 NO_PRODUCTS = {"embedding", "batch_norm", "batch_norm_backward", "layer_norm", "layer_norm_backward"}  # have a weight
 
 
@@ -68,9 +73,11 @@ def multiply_adds(name: str, arguments: dict[str, Any], result: Any, winograd: b
     Behind a max-pool the gradient is zero but for one element of a window, and with ReLU only where that one was
     positive: the backward of the pooled convolution is counted with the elements that were so in this step.
     """
+    base, backward, _ = name.partition("_backward")
+    if base in RECURRENT:
+        return recurrent_multiply_adds(arguments, bool(backward))
     if "weight" not in arguments or name in NO_PRODUCTS:
         return 0
-    base, backward, _ = name.partition("_backward")
     per_output = int(np.prod(arguments["weight"].shape[1:]))
     of_data = 4 / 9 if winograd else 1.0
     products = of_data * int(arguments["need_dx"]) + int(arguments["need_dweight"]) if backward else of_data
@@ -83,6 +90,19 @@ def multiply_adds(name: str, arguments: dict[str, Any], result: Any, winograd: b
             live = np.count_nonzero(arguments["y"]) if arguments["activation"] == "relu" else output.size
         return round(products * int(live) * per_output)
     raise SystemExit(f"core_calls.py does not know the multiply-adds of {name}")
+
+
+def recurrent_multiply_adds(arguments: dict[str, Any], backward: bool) -> int:
+    """Return those of a recurrent layer: integers look their part of the gates up, and dh0 takes one step more."""
+    x = arguments["x"]
+    steps, batch = x.shape[:2]
+    of_x = 0 if x.dtype.kind in "iu" else steps * batch * arguments["weight_ih"].size
+    of_h = steps * batch * arguments["weight_hh"].size
+    if not backward:
+        return int(of_x + of_h)
+    through_time = of_h if arguments["need_dh0"] else max(0, steps - 1) * batch * arguments["weight_hh"].size
+    weights = of_x + of_h if arguments["need_dweights"] else 0
+    return int(of_x * int(arguments["need_dx"]) + through_time + weights)
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """How near training and inference of the networks of compare.py are to what this machine can do.
 
-    python benchmarks/roofline.py [--mode inference] [--filter NAMES] [--threads 2] [--detail]
+    python benchmarks/roofline.py [--mode inference | sequences] [--filter NAMES] [--threads 2] [--detail]
 
 A call of the core needs at least the time of its multiply-adds at the measured peak, and of the bytes that it moves at
 the measured rate of copying, as if all of its arrays were in the nearest cache that holds as many bytes; its floor is
 the larger of the two. Bytes are moved when they are read, and twice when an array is written: a cache fetches a line
 before it writes it back. A copy moves three bytes for two that it copies. Behind a max-pool only the live elements of
 the gradient count: that is what the result needs, not what vectors of sparse numbers can reach. A convolution by
-Winograd's filtering counts 4 multiply-adds in place of 9, and nothing for its transforms.
+Winograd's filtering counts 4 multiply-adds in place of 9, nothing for its transforms, and sigmoid or tanh none.
 
 The floor of a step is the sum over its calls; Python, the tape and the gaps between the calls are not in it. PyTorch,
 and for inference ONNX Runtime, are timed in the same run, if installed: their time / the floor is a ratio that no
@@ -23,11 +23,12 @@ from typing import Any
 
 import inference
 import report
+import sequences
 from core_calls import Call, record, time_calls
 from report import Table, duration
 from sides import TorchSide, make_data, pynn_side, row_batches
 from timing import alternate, summarize
-from workloads import APPLICATIONS, MAIN, NEIGHBOURS, Application, Workload, choose
+from workloads import APPLICATIONS, MAIN, NEIGHBOURS, SEQUENCES, Application, Sequences, Workload, choose
 
 import pynn
 
@@ -60,7 +61,7 @@ class Limits:
 
 
 def measure(
-    case: Workload | Application, limits: Limits, others: list[str], args: argparse.Namespace
+    case: Workload | Application | Sequences, limits: Limits, others: list[str], args: argparse.Namespace
 ) -> dict[str, Any]:
     """Count and time one workload or application; return its figures."""
     repeats, seconds = (2, 0.02) if args.quick else (7, 0.15)
@@ -69,6 +70,10 @@ def measure(
     if isinstance(case, Application):
         steps = {**inference.make_steps(case, others, 0, args.threads)}
         targets, batches = case.targets, itertools.cycle(range(inference.BATCHES))
+    elif isinstance(case, Sequences):
+        steps = {name: side.step for name, side in sequences.make_sides(case, others, 0).items()}
+        targets = {} if case.target is None else {"torch": case.target}
+        batches = itertools.cycle(range(sequences.BATCHES))
     else:
         images, labels = make_data(case, seed=0)
         pynn.seed(0)
@@ -125,15 +130,18 @@ def print_detail(result: dict[str, Any]) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mode", choices=("train", "inference"), default="train")
-    parser.add_argument("--filter", metavar="A,B", help="names of compare.py's cases (default: the six)")
+    parser.add_argument("--mode", choices=("train", "inference", "sequences"), default="train")
+    parser.add_argument(
+        "--filter", metavar="A,B", help="names of compare.py's cases (default: the six; or all of the mode)"
+    )
     parser.add_argument("--threads", type=int, default=pynn.info()["max_threads"], help="of all sides (%(default)s)")
     parser.add_argument("--detail", action="store_true", help="every call of a step with its floor and its time")
     parser.add_argument("--quick", action="store_true", help="few short blocks: shows that it runs, not how fast")
     parser.add_argument("--json", metavar="FILE", type=report.output_file, help="write the figures")
     args = parser.parse_args(argv)
-    known: list[Any] = APPLICATIONS if args.mode == "inference" else [*MAIN, *NEIGHBOURS]
-    chosen = known[: len(MAIN)] if args.filter is None else choose(known, args.filter)
+    main_cases: list[Any] = {"train": MAIN, "inference": APPLICATIONS, "sequences": SEQUENCES}[args.mode]
+    known = [*main_cases, *NEIGHBOURS] if args.mode == "train" else main_cases
+    chosen = main_cases if args.filter is None else choose(known, args.filter)
     if not chosen:
         parser.error(f"--filter {args.filter}: no case has this in its name")
     if args.threads < 1:

@@ -95,16 +95,23 @@ def check_agreement(ours: Side, theirs: Side) -> float:
     return worst
 
 
-def measure(case: Sequences, others: list[str], repeats: int, seconds: float, seed: int) -> dict[str, Any]:
-    """Check and time one network; return its figures."""
+def make_sides(case: Sequences, others: list[str], seed: int) -> dict[str, Side]:
+    """Return the sides, with the same batches and initial weights."""
     rng = np.random.default_rng(seed)
     text = rng.integers(0, case.vocabulary, (BATCHES, case.steps + 1, case.batch))
     batches = [(np.ascontiguousarray(t[:-1]), t[1:].reshape(-1)) for t in text]
     pynn.seed(seed)
     sides = {"pynn": pynn_side(case, batches)}
-    difference = {}
     if "torch" in others:
         sides["torch"] = torch_side(case, batches, sides["pynn"])
+    return sides
+
+
+def measure(case: Sequences, others: list[str], repeats: int, seconds: float, seed: int) -> dict[str, Any]:
+    """Check and time one network; return its figures."""
+    sides = make_sides(case, others, seed)
+    difference = {}
+    if "torch" in others:
         difference["loss_difference"] = check_agreement(sides["pynn"], sides["torch"])
     blocks = alternate({n: side.step for n, side in sides.items()}, itertools.cycle(range(BATCHES)), repeats, seconds)
     return {**summarize(blocks), **difference}

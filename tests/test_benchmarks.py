@@ -376,6 +376,18 @@ def test_roofline_counts_what_inference_does(bench, tmp_path):
     assert cnn["multiply_adds"] == 256 * (26 * 26 * 32 * 9 + 24 * 24 * 64 * 32 * 4 + 9216 * 128 + 128 * 10)
 
 
+def test_roofline_counts_what_recurrent_layers_do(bench, tmp_path):
+    module = importlib.import_module("roofline")
+    path = tmp_path / "figures.json"
+    cases = "char-lstm,names-gru"
+    module.main(["--mode", "sequences", "--quick", "--threads", "1", "--filter", cases, "--json", str(path)])
+    lstm, gru = json.loads(path.read_text())["results"]
+    # Indices cost no product; the first state is a constant.
+    layer, first = 50 * 50 * 512 * 128, 50 * 512 * 128
+    assert lstm["multiply_adds"] == (3 * layer - first) + (6 * layer - first) + 3 * 50 * 50 * 128 * 65
+    assert gru["multiply_adds"] == 3 * 16 * 32 * 192 * 64 - 32 * 192 * 64 + 3 * 16 * 32 * 64 * 27
+
+
 def test_two_versions_take_turns(bench, capsys):
     module = importlib.import_module("against_base")
     tree = Path(pynn.__path__[0]).parent
