@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pynn import _core
 from pynn.grad_mode import mode
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -44,6 +45,14 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
     if mode.recorder is not None:
         array = mode.recorder.view(array)
     return array if array.flags.aligned else array.copy()
+
+
+def empty(*shape: int) -> Array:
+    """Return a float32 array in the core's memory, contents undefined.
+
+    It begins with a cache line, where NumPy's may begin within one: a vector that lies across two takes two loads.
+    """
+    return _core.empty(shape, np.float32)
 
 
 def is_supported(dtype: np.dtype[Any]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from pynn import functional as F
+from pynn._array import empty
 from pynn.functional._args import Array, number, one_of
 from pynn.functional.shape import by_numpy
 from pynn.grad_mode import is_grad_enabled
@@ -124,7 +125,7 @@ class MultiheadAttention(Module):
         self.num_heads = num_heads
         self.dropout = dropout
         self.batch_first = batch_first
-        self.in_proj_weight = Parameter(np.empty((3 * embed_dim, embed_dim), np.float32))
+        self.in_proj_weight = Parameter(empty(3 * embed_dim, embed_dim))
         self.in_proj_bias = Parameter(np.zeros(3 * embed_dim, np.float32)) if bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias)
         self.reset_parameters()

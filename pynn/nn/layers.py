@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pynn import functional as F
+from pynn._array import empty
 from pynn.functional._args import integer, number, pair
 from pynn.nn import init
 from pynn.nn.module import Module, Parameter
@@ -58,8 +59,8 @@ class Linear(Module):
         check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = Parameter(np.empty((out_features, in_features), np.float32))
-        self.bias = Parameter(np.empty(out_features, np.float32)) if bias else None
+        self.weight = Parameter(empty(out_features, in_features))
+        self.bias = Parameter(empty(out_features)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -93,8 +94,8 @@ class _Convolution(Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
-        self.weight = Parameter(np.empty((out_channels, in_channels // groups, *kernel), np.float32))
-        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        self.weight = Parameter(empty(out_channels, in_channels // groups, *kernel))
+        self.bias = Parameter(empty(out_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -222,7 +223,7 @@ class Embedding(Module):
         check_sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        self.weight = Parameter(np.empty((num_embeddings, embedding_dim), np.float32))
+        self.weight = Parameter(empty(num_embeddings, embedding_dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

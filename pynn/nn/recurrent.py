@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pynn import functional as F
+from pynn._array import empty
 from pynn.functional._args import Input, number, one_of
 from pynn.functional.recurrent import NONLINEARITIES
 from pynn.nn import init
@@ -112,7 +113,7 @@ _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 def _add_weights(module: Module, outputs: int, inputs: int, hidden: int, bias: bool, suffix: str = "") -> None:
     shapes = ((outputs, inputs), (outputs, hidden), (outputs,), (outputs,))
     for kind, shape in zip(_KINDS, shapes[: 4 if bias else 2], strict=False):
-        setattr(module, kind + suffix, Parameter(np.empty(shape, np.float32)))
+        setattr(module, kind + suffix, Parameter(empty(*shape)))
 
 
 def _reset(module: Module, hidden: int) -> None:

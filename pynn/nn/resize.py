@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from pynn import functional as F
+from pynn._array import empty
 from pynn.functional._args import axis_index, integer, pair
 from pynn.nn.layers import IntPair, check_sizes, positive_pair, reset
 from pynn.nn.module import Module, Parameter
@@ -64,8 +63,8 @@ class ConvTranspose2d(Module):
         self.output_padding = pair("ConvTranspose2d", "output_padding", output_padding)
         self.groups = groups
         self.dilation = positive_pair("ConvTranspose2d", "dilation", dilation)
-        self.weight = Parameter(np.empty((in_channels, out_channels // groups, *self.kernel_size), np.float32))
-        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        self.weight = Parameter(empty(in_channels, out_channels // groups, *self.kernel_size))
+        self.bias = Parameter(empty(out_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
