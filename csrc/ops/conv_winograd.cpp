@@ -1,6 +1,7 @@
 #include "ops/conv_winograd.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "ops/conv_source.h"
 #include "runtime/arena.h"
@@ -13,6 +14,7 @@ namespace {
 constexpr int64_t kPositions = 16, kTaps = 9;
 constexpr int64_t kTaskBytes = int64_t(5) << 17;     // of the tiles of a task, which should stay in the second cache
 constexpr int64_t kLeastTiles = 64;                  // of a task all the same: each reads all filters
+constexpr int64_t kOwnFilters = int64_t(1) << 16;    // elements that every thread transforms for itself
 constexpr int64_t kSerialFilters = int64_t(1) << 9;  // filters that one thread transforms as quickly
 
 bool is_plain(const AxisPlan& plan) {
@@ -33,11 +35,12 @@ int64_t choose_band(int64_t all_rows, int64_t columns, int64_t bytes_per_tile, i
   return best;
 }
 
-// u [groups][16, channels, outputs]
+// u [groups][16, channels, outputs] of the channels begin..end-1, counted through all groups; packed [end - begin, 9,
+// outputs] is scratch.
 template <class T>
-void transform_filters(T* u, const T* weight, const Job& job, int64_t threads) {
+void transform_filters(T* u, T* packed, const T* weight, const Job& job, int64_t begin, int64_t end) {
   const KernelTable<T>& table = kernels<T>();
-  const int64_t channels = job.channels, outputs = job.outputs, all_channels = job.groups * channels;
+  const int64_t channels = job.channels, outputs = job.outputs;
   int64_t taps[kTaps], places[kTaps];
   for (int64_t k = 0; k < kTaps; ++k) places[k] = k / 3 * job.weight.row_step + k % 3;
   for (const AxisTap& row : job.rows.outputs[0].taps) {
@@ -45,27 +48,34 @@ void transform_filters(T* u, const T* weight, const Job& job, int64_t threads) {
       taps[3 * row.shift + column.shift] = 3 * row.index + column.index;
     }
   }
-  const int64_t parts = all_channels * outputs < kSerialFilters ? 1 : std::min(all_channels, threads);
-  const arena::Buffer<T> packed(all_channels * kTaps * outputs);
-  parallel_for(parts, [&](int64_t part) {
-    const int64_t end = all_channels * (part + 1) / parts;
-    for (int64_t at = all_channels * part / parts; at < end;) {
-      const int64_t group = at / channels, c = at % channels, count = std::min(end - at, channels - c);
-      const T* from = weight + group * job.weight.group_step + c * job.weight.channel_step;
-      T* to = packed.get() + at * kTaps * outputs;
-      if (job.weight.channel_step == kTaps) {  // the taps of all channels lie one after the other
-        table.gemm.pack_rows(to, from, job.weight.output_step, outputs, kTaps * count);
-      } else {
-        for (int64_t i = 0; i < count; ++i) {
-          table.conv.pack_weight(to + i * kTaps * outputs, from + i * job.weight.channel_step, places,
-                                 job.weight.output_step, outputs, outputs, kTaps);
-        }
+  for (int64_t at = begin; at < end;) {
+    const int64_t group = at / channels, c = at % channels, count = std::min(end - at, channels - c);
+    const T* from = weight + group * job.weight.group_step + c * job.weight.channel_step;
+    T* to = packed + (at - begin) * kTaps * outputs;
+    if (job.weight.channel_step == kTaps) {  // the taps of all channels lie one after the other
+      table.gemm.pack_rows(to, from, job.weight.output_step, outputs, kTaps * count);
+    } else {
+      for (int64_t i = 0; i < count; ++i) {
+        table.conv.pack_weight(to + i * kTaps * outputs, from + i * job.weight.channel_step, places,
+                               job.weight.output_step, outputs, outputs, kTaps);
       }
-      table.winograd.filters(u + (group * kPositions * channels + c) * outputs, channels * outputs, to, taps, count,
-                             outputs);
-      at += count;
     }
-  });
+    table.winograd.filters(u + (group * kPositions * channels + c) * outputs, channels * outputs, to, taps, count,
+                           outputs);
+    at += count;
+  }
+}
+
+// The filters that a thread has transformed last, and in which call of correlate_winograd.
+template <class T>
+struct OwnFilters {
+  uint64_t call = 0;
+  T* filters = nullptr;
+};
+
+uint64_t next_call() {
+  static std::atomic<uint64_t> calls{0};
+  return calls.fetch_add(1, std::memory_order_relaxed) + 1;
 }
 
 }  // namespace
@@ -93,16 +103,14 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
   const KernelTable<T>& table = kernels<T>();
   const int64_t lanes = table.winograd.lanes, channels = job.channels, outputs = job.outputs;
   const int64_t tile_rows = ceil_div(job.y_height, 2), tile_columns = ceil_div(job.y_width, 2);
-  const int64_t all_rows = job.images * tile_rows, filter_size = channels * outputs;
+  const int64_t all_channels = job.groups * channels, all_rows = job.images * tile_rows,
+                filter_size = channels * outputs;
   const int64_t work = job.groups * all_rows * tile_columns * filter_size * kPositions;
   const int64_t threads = work < kConvSerialWork ? 1 : num_threads();
   const int64_t window = out.indices != nullptr ? 2 : 1;  // rows and columns of the convolution in one of y
   const int64_t y_height = job.y_height / window, y_width = job.y_width / window;
   const bool in_place = mask == nullptr && is_source(job.rows, job.height) && is_source(job.columns, job.width) &&
                         job.y_height % 2 == 0 && job.y_width % 2 == 0;
-
-  const arena::Buffer<T> filters(job.groups * kPositions * filter_size);
-  transform_filters(filters.get(), weight, job, threads);
 
   const int64_t bytes_per_tile = kPositions * (channels + outputs) * static_cast<int64_t>(sizeof(T));
   const int64_t band = choose_band(all_rows, tile_columns, bytes_per_tile, lanes, threads);
@@ -112,11 +120,38 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
   const int64_t row = round_up(band * tile_columns, lanes) + lanes;
   const int64_t in_position = channels * row + lanes, out_position = outputs * row + lanes;
   const int64_t plane_columns = 2 * tile_columns + 2;
+
+  // Small filters are transformed by each thread for itself, before its first task: to fetch them from another core's
+  // cache takes several times as long.
+  const bool own_filters = threads > 1 && job.groups * kPositions * filter_size <= kOwnFilters;
+  const uint64_t call = own_filters ? next_call() : 0;
+  const arena::Buffer<T> shared_filters(own_filters ? 0 : job.groups * kPositions * filter_size);
+  if (!own_filters) {
+    const int64_t parts = all_channels * outputs < kSerialFilters ? 1 : std::min(all_channels, threads);
+    const arena::Buffer<T> packed(all_channels * kTaps * outputs);
+    parallel_for(parts, [&](int64_t part) {
+      const int64_t begin = all_channels * part / parts, end = all_channels * (part + 1) / parts;
+      transform_filters(shared_filters.get(), packed.get() + begin * kTaps * outputs, weight, job, begin, end);
+    });
+  }
+  const auto filters_of_this_thread = [&] {
+    static thread_local OwnFilters<T> own;
+    if (own.call != call) {
+      own.filters = arena::scratch<T>(arena::Slot::columns, job.groups * kPositions * filter_size);
+      T* packed = arena::scratch<T>(arena::Slot::partial, all_channels * kTaps * outputs);
+      transform_filters(own.filters, packed, weight, job, int64_t(0), all_channels);
+      own.call = call;
+    }
+    return own.filters;
+  };
+
   const auto task = [&](int64_t t) {
     const int64_t begin = t % bands * band, end = std::min(all_rows, begin + band), group = t / bands;
     T* in = arena::scratch<T>(arena::Slot::pack_a, kPositions * in_position);
     T* sums = arena::scratch<T>(arena::Slot::pack_b, kPositions * out_position);
     T* plane = arena::scratch<T>(arena::Slot::tile, (2 * band + 2) * plane_columns + lanes);
+    const T* filters =
+        (own_filters ? filters_of_this_thread() : shared_filters.get()) + group * kPositions * filter_size;
     // What the task has of each image: fn(image, its first row of tiles, rows, first tile of the task)
     const auto for_images = [&](auto fn) {
       for (int64_t r = begin; r < end;) {
@@ -143,9 +178,9 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
     for (int64_t p = 0; p < kPositions; ++p) {
       GemmEpilogue<T> epilogue;
       if (p == table.winograd.bias_position && out.bias != nullptr) epilogue.row_bias = out.bias + group * outputs;
-      table.gemm.block(sums + p * out_position, row, filters.get() + (group * kPositions + p) * filter_size, outputs,
-                       true, {in + p * in_position, row, table.gemm.nr}, epilogue, outputs,
-                       (end - begin) * tile_columns, channels);
+      table.gemm.block(sums + p * out_position, row, filters + p * filter_size, outputs, true,
+                       {in + p * in_position, row, table.gemm.nr}, epilogue, outputs, (end - begin) * tile_columns,
+                       channels);
     }
     for_images([&](int64_t image, int64_t first, int64_t rows, int64_t tile) {
       const int64_t height = std::min(2 * rows, job.y_height - 2 * first);
