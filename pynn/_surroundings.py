@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 import sys
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -41,7 +42,8 @@ def surroundings(
     return values, [entry for entry in variables if not isinstance(entry[2], ModuleType)], methods
 
 
-def names(code: CodeType, operation: str) -> set[str]:
+@functools.lru_cache(1024)  # functions are captured again, and share others
+def names(code: CodeType, operation: str) -> frozenset[str]:
     """Return the names that a function, or one inside of it, looks up in this way.
 
     They are those of `dis.get_instructions`, which takes as long as a step of a small network.
@@ -57,7 +59,8 @@ def names(code: CodeType, operation: str) -> set[str]:
                 before -= 2
             found.add(code.co_names[arg >> (operation in _FLAGGED)])
         at = instructions.find(wanted, at + 1)
-    return found.union(*(names(constant, operation) for constant in code.co_consts if isinstance(constant, CodeType)))
+    inside = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return frozenset(found).union(*(names(constant, operation) for constant in inside))
 
 
 def _is_set(cell: Any) -> bool:

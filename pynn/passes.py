@@ -126,7 +126,9 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     for at in sorted(sizes, key=sizes.__getitem__, reverse=True):
         (first, last), size, offset = lives[at], sizes[at], 0
         for begin, end, other_first, other_last in placed:
-            if begin < offset + size and offset < end and other_first <= last and first <= other_last:
+            if begin >= offset + size:  # and so do all that follow
+                break
+            if offset < end and other_first <= last and first <= other_last:
                 offset = aligned(end)
         offsets[at] = offset
         bisect.insort(placed, (offset, offset + size, first, last))

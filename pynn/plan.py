@@ -35,9 +35,14 @@ class Call:
     checks: bool = False  # it may raise, which ends a replay
 
     def __post_init__(self) -> None:
-        # The arrays among the arguments, and numbers of their memory and of the results'.
-        self.reads, self.read_memory = _core.Recording.arrays_in(self.args)
-        self.made_memory = _core.Recording.arrays_in(self.outputs)[1]
+        # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made.
+        self.read_memory = _core.Recording.arrays_in(self.args)[1]
+        self.made_memory = [memory(output) for output in self.outputs]
+
+    @property
+    def reads(self) -> list[Array]:
+        """The arrays among the arguments."""
+        return arrays_in(self.args)
 
     def __str__(self) -> str:
         """Name, shapes of the arrays it reads, other arguments, shapes of the results."""
@@ -94,7 +99,6 @@ class Plan:
         for call in self.calls:
             fields = call.args, call.outputs, call.written
             call.args, call.outputs, call.written = _core.Recording.place(fields, self._offsets, block)
-            call.reads = arrays_in(call.args)
 
     def __str__(self) -> str:
         """One line for each call, then what the passes did."""

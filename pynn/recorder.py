@@ -123,9 +123,9 @@ class Recorder:
         _intercept.acquire()
         try:
             functions = vars(_core)
-            self.originals = {name: functions[name] for name in OPERATIONS}
+            self.originals, interceptors = _interceptors(_operations(functions))
             mode.recorder = self
-            functions.update(_interceptors(tuple(self.originals.values())))
+            functions.update(interceptors)
         except BaseException:  # Ctrl-C
             self._restore()
             raise
@@ -433,11 +433,14 @@ def _intercepted(name: str, original: Any, *args: Any) -> Any:
     return original(*args) if recorder is None else recorder.call(name, original, args)  # None in other threads
 
 
+_operations = operator.itemgetter(*OPERATIONS)
+
+
 @functools.lru_cache(1)
-def _interceptors(originals: tuple[Any, ...]) -> dict[str, Any]:
-    """What stands in the core's place while a function is recorded."""
-    pairs = zip(OPERATIONS, originals, strict=True)
-    return {name: functools.partial(_intercepted, name, original) for name, original in pairs}
+def _interceptors(originals: tuple[Any, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The core's functions by name, and what stands in their place while a function is recorded."""
+    functions = dict(zip(OPERATIONS, originals, strict=True))
+    return functions, {name: functools.partial(_intercepted, name, f) for name, f in functions.items()}
 
 
 def are(attributes: dict[str, Any], wanted: tuple[Any, ...]) -> bool:
