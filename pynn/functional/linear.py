@@ -38,7 +38,7 @@ def matmul(a: Input, b: Input, transpose_a: bool = False, transpose_b: bool = Fa
                 da = _fit(da, x.shape)
         if need_b:
             left, right = x, dy
-            if w.ndim == 2 < x.ndim and not transpose_a:  # one product over all rows, not a batch of products to sum
+            if has_batches and w.ndim == 2 and not transpose_a:  # one product over all rows, not a sum of a batch
                 left, right = (
                     x.reshape(-1, x.shape[-1]) if x.size else x,
                     dy.reshape(-1, dy.shape[-1]) if dy.size else dy,
