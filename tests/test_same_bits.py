@@ -20,6 +20,7 @@ def cases():
     digits, digits_dy, pooled_digits = normal(257, 1, 28, 28), normal(257, 8, 24, 24), normal(257, 8, 12, 12)
     heads = normal(1, 3, 701, 40), normal(1, 3, 901, 40), normal(1, 3, 901, 40)
     all_three = True, True, True
+    sparse = normal(201, 785) * (normal(201, 785) > 1)
     # Sequences that are cut into rows, and a wide layer that is cut by hidden units.
     lstm = normal(23, 37, 20), normal(37, 65), normal(37, 65), normal(260, 20) / 5, normal(260, 65) / 8
     lstm_dy, lstm_kept = normal(23, 37, 65), [normal(23, 37, n) for n in (260, 65, 65)]
@@ -38,6 +39,7 @@ def cases():
             (normal(3, 4001), normal(1000, 4001), None),
             (normal(33, 784), normal(500, 784), normal(500), "relu"),  # turned
             (normal(1001, 2100), normal(11, 2100), normal(11), "relu"),  # dot products
+            (sparse, normal(129, 785), normal(129), "tanh"),
         ],
         "rotate_pairs": [(big[:700, :1500], *np.split(np.sin(big[:700, :1500]), 2, axis=1))],
         "scaled_dot_product_attention": [
@@ -48,6 +50,7 @@ def cases():
             (heads[0], heads[0], normal(1, 3, 701), *heads, None, 3, 0.2, 0.1, 3, 4)
         ],
         "linear_backward": [
+            (normal(201, 129), normal(201, 129), sparse, normal(129, 785), "relu", False, True, True),
             (normal(1001, 129), normal(1001, 129), normal(1001, 785), normal(129, 785), "tanh", True, True, True),
             (normal(20_011, 10), normal(20_011, 10), normal(20_011, 64), normal(10, 64), "none", True, True, True),
             (

@@ -1,5 +1,6 @@
 #include "kernels/gemm.h"
 
+#include "kernels/gemm_sparse.h"
 #include "kernels/table.h"
 #include "simd/transpose.h"
 
@@ -121,6 +122,14 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
   }
 }
 
+template <class T>
+void sparse_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
+                  int64_t m, int64_t n, int64_t k) {
+  constexpr int lanes = Vec<T>::lanes;
+  const int tail = static_cast<int>(n % lanes);
+  sparse_rows_of<T>.rows[(n + lanes - 1) / lanes - 1][tail != 0](c, ldc, a, lda, b, ldb, epilogue, tail, m, k);
+}
+
 // C[R, Columns] = epilogue(A[R, k] * B[Columns, k]^T)
 template <class T, int R, int Columns>
 void dot_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
@@ -237,7 +246,10 @@ void column_sums(T* sums, const T* x, int64_t ldx, int64_t rows, int64_t cols) {
 
 template <class T>
 GemmKernels<T> table() {
-  return {mr<T>, nr<T>, block<T>, dot<T>, pack_panel<T>, pack_rows<T>, column_sums<T>};
+  return {mr<T>,           nr<T>,         sparse_vectors * Vec<T>::lanes,
+          sparse_depth<T>, block<T>,      sparse_block<T>,
+          is_finite<T>,    dot<T>,        pack_panel<T>,
+          pack_rows<T>,    column_sums<T>};
 }
 
 }  // namespace

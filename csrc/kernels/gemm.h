@@ -26,13 +26,20 @@ struct GemmPanels {
 
 template <class T>
 struct GemmKernels {
-  int64_t mr, nr;  // the block that stays in registers
+  int64_t mr, nr;                        // the block that stays in registers
+  int64_t sparse_columns, sparse_depth;  // n and k of a sparse block, at most
 
   // C[m, n] = epilogue(op(A)[m, k] * B[k, n]); a_transposed: A is stored [k, m]
   void (*block)(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b,
                 GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k);
 
-  // The same for an A stored [m, k] and a B stored [n, k]: dot products of rows, nothing packed.
+  // The same bits without the terms whose element of A, stored [m, k], is 0, if B is finite: such a term is then 0. B
+  // has rows of whole vectors. No row_bias.
+  void (*sparse_block)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
+                       int64_t m, int64_t n, int64_t k);
+  bool (*is_finite)(const T* b, int64_t size);  // of whole vectors
+
+  // C = epilogue(A * B^T) for an A stored [m, k] and a B stored [n, k]: dot products of rows, nothing packed.
   void (*dot)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue, int64_t m,
               int64_t n, int64_t k);
 

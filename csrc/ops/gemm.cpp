@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/gemm_product.h"
+#include "ops/sparse_linear.h"
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
@@ -71,6 +72,10 @@ void batched_gemm(const GemmArguments<T>& first, int64_t batch, const int64_t* a
 template <class T>
 void linear(T* y, const T* x, const T* weight, const T* bias, Activation activation, int64_t rows, int64_t in,
             int64_t out) {
+  if (zeros_pay(x, rows, in, out)) {
+    sparse_linear(y, x, weight, bias, activation, rows, in, out);
+    return;
+  }
   GemmArguments<T> g{y, out, x, in, false, weight, in, true, rows, out, in, bias, activation};
   g.b_is_weight = true;
   gemm(g);
@@ -79,6 +84,10 @@ void linear(T* y, const T* x, const T* weight, const T* bias, Activation activat
 template <class T>
 void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const T* x, const T* weight,
                      Activation activation, int64_t rows, int64_t in, int64_t out) {
+  if (dweight != nullptr && zeros_pay(x, rows, in, out)) {
+    sparse_dweight(dweight, dbias, dy, y, x, activation, rows, in, out);
+    dweight = dbias = nullptr;
+  }
   // dz is made by the tasks that read it. dbias is the sum of the rows that dweight's tasks read; without such tasks,
   // or without columns of dweight, it is summed on its own.
   const bool sums_with_dweight = dweight != nullptr && in > 0;

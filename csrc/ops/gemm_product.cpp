@@ -31,19 +31,19 @@ int64_t lanes() {
   return kernels<T>().gemm.nr / 2;
 }
 
+}  // namespace
+
 template <class T>
 void activate(Activation activation, T* y, int64_t n) {
   const ElementwiseKernels<T>& elementwise = kernels<T>().elementwise;
   switch (activation) {
     case Activation::none:
-    case Activation::relu: break;  // in the kernels' epilogue
+    case Activation::relu: break;
     case Activation::leaky_relu: elementwise.leaky_relu(y, y, T(kLeakySlope), n); break;
     case Activation::sigmoid: elementwise.sigmoid(y, y, n); break;
     case Activation::tanh: elementwise.tanh(y, y, n); break;
   }
 }
-
-}  // namespace
 
 template <class T>
 void activation_backward(Activation activation, T* dz, const T* dy, const T* y, int64_t n) {
@@ -277,6 +277,8 @@ void Product<T>::finish(Range rows, Range columns) const {
 
 template class Product<float>;
 template class Product<double>;
+template void activate(Activation, float*, int64_t);
+template void activate(Activation, double*, int64_t);
 template void activation_backward(Activation, float*, const float*, const float*, int64_t);
 template void activation_backward(Activation, double*, const double*, const double*, int64_t);
 

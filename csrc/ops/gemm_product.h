@@ -8,6 +8,10 @@
 
 namespace pynn::ops {
 
+// y = activation(y) over n elements, but for none and relu, which the kernels' epilogue does.
+template <class T>
+void activate(Activation activation, T* y, int64_t n);
+
 // dz = dy * activation'(y) over n elements; dz may be dy. Nothing for Activation::none.
 template <class T>
 void activation_backward(Activation activation, T* dz, const T* dy, const T* y, int64_t n);

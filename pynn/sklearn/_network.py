@@ -34,7 +34,7 @@ class Network:
 
     def __init__(self, module: nn.Module, loss: Loss, optimizer: Optimizer, alpha: float = 0.0) -> None:
         self.module, self.loss, self.optimizer, self.alpha = module, loss, optimizer, alpha
-        self._step = Captured(_step)
+        self._step = Captured(self._train_step)
 
     def train_epoch(self, X: Any, y: Array, weights: Array | None, order: Array | None, batch_size: int) -> float:
         """Train on all samples once, in this order; return the mean loss.
@@ -56,7 +56,7 @@ class Network:
                 share = weights[rows] / counted
             if self.alpha:
                 self.optimizer.param_groups[0]["weight_decay"] = self.alpha / counted
-            loss = self._step(self, rows_of(X, rows), rows_of(y, rows), share).item()
+            loss = self._step(rows_of(X, rows), rows_of(y, rows), share).item()
             _check_finite(loss)
             total += loss * (stop - start)
             penalties += (stop - start) / counted
@@ -66,6 +66,13 @@ class Network:
             total += 0.5 * self.alpha * squares * penalties
             _check_finite(total)
         return total / samples
+
+    def _train_step(self, x: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
+        loss: Tensor = self.loss(self.module(x), y, share)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss
 
     def outputs(self, X: Any, then: Callable[[Tensor], Tensor] = lambda z: z) -> Array:
         """Return what the module computes, and `then` of it, for each row."""
@@ -77,14 +84,6 @@ def _check_finite(loss: float) -> None:
         raise ValueError(
             f"fit: the loss is {loss}; scale the data (such as with StandardScaler), or lower the learning rate"
         )
-
-
-def _step(network: Network, x: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
-    loss: Tensor = network.loss(network.module(x), y, share)
-    network.optimizer.zero_grad()
-    loss.backward()
-    network.optimizer.step()
-    return loss
 
 
 def outputs(module: nn.Module, X: Any, then: Callable[[Tensor], Tensor] = lambda z: z) -> Array:

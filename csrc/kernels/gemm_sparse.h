@@ -1,0 +1,109 @@
+// The block of C for an A that is mostly zeros, whose terms are left out. The others are added in the order of the
+// dense blocks, so that C has the same bits.
+#pragma once
+
+#include "kernels/gemm.h"
+#include "kernels/sparse_conv.h"
+#include "simd/vec.h"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+constexpr int sparse_vectors = 8;  // of a row of C, whose sums stay in registers
+
+// Of B, which stay in the first cache beside rows of A and C if they have that many vectors.
+template <class T>
+constexpr int64_t sparse_depth = 24576 / (sparse_vectors * int64_t(sizeof(T)) * Vec<T>::lanes);
+
+// Rows whose elements are listed before they are multiplied: how many there are is then known ahead of the loops over
+// them, and a processor that has mispredicted the end of one has multiplications left to do.
+constexpr int sparse_group = 8;
+
+// Rows of C. The last vector has `tail` lanes if Masked.
+template <class T, int Vectors, bool Masked>
+void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
+                 int tail, int64_t m, int64_t k) {
+  constexpr int lanes = Vec<T>::lanes;
+  const auto load_vector = [tail](const T* p, int v) {
+    return Masked && v == Vectors - 1 ? Vec<T>::load(p + v * lanes, tail) : Vec<T>::load(p + v * lanes);
+  };
+  typename Integers<T>::Lanes first;
+  for (int i = 0; i < lanes; ++i) first[i] = i;
+  typename SparsePosition<T>::Int at[sparse_group][sparse_depth<T> + lanes];  // written in whole vectors
+  int64_t counts[sparse_group];
+  for (int64_t group = 0; group < m; group += sparse_group) {
+    const int64_t rows = m - group < sparse_group ? m - group : sparse_group;
+    for (int64_t r = 0; r < rows; ++r) {
+      const T* row = a + (group + r) * lda;
+      typename Integers<T>::Lanes position = first;
+      int64_t count = 0;
+      for_lanes<T>(k, [&](int64_t p, auto n) {
+        const Mask<T> live = !(load(row + p, n) == Vec<T>::zero());
+        count += compress_store(reinterpret_cast<T*>(at[r]) + count, live, Vec<T>((decltype(Vec<T>::v))position));
+        position += lanes;
+      });
+      counts[r] = count;
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      if (counts[r] == 0 && epilogue.accumulate && !epilogue.relu) continue;
+      const T* row = a + (group + r) * lda;
+      T* to = c + (group + r) * ldc;
+      Vec<T> sum[Vectors];
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) {
+        sum[v] = epilogue.accumulate        ? load_vector(to, v)
+                 : epilogue.bias != nullptr ? load_vector(epilogue.bias, v)
+                                            : Vec<T>::zero();
+      }
+      for (int64_t e = 0; e < counts[r]; ++e) {
+        const Vec<T> factor(row[at[r][e]]);
+        const T* from = b + at[r][e] * ldb;
+#pragma GCC unroll 8
+        for (int v = 0; v < Vectors; ++v) sum[v] = fma(factor, Vec<T>::load(from + v * lanes), sum[v]);
+      }
+#pragma GCC unroll 8
+      for (int v = 0; v < Vectors; ++v) {
+        if (epilogue.relu) sum[v] = select(sum[v] < Vec<T>::zero(), Vec<T>::zero(), sum[v]);
+        if (Masked && v == Vectors - 1) {
+          sum[v].store(to + v * lanes, tail);
+        } else {
+          sum[v].store(to + v * lanes);
+        }
+      }
+    }
+  }
+}
+
+template <class T>
+struct SparseRows {
+  void (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const T*, int64_t, GemmEpilogue<T>, int, int64_t,
+                                  int64_t);  // [vectors - 1][masked]
+  constexpr SparseRows() : rows() { fill<sparse_vectors>(); }
+
+ private:
+  template <int V>
+  constexpr void fill() {
+    rows[V - 1][0] = sparse_rows<T, V, false>;
+    rows[V - 1][1] = sparse_rows<T, V, true>;
+    if constexpr (V > 1) fill<V - 1>();
+  }
+};
+
+template <class T>
+constexpr SparseRows<T> sparse_rows_of;
+
+// Of whole vectors.
+template <class T>
+bool is_finite(const T* b, int64_t size) {
+  Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
+  int64_t i = 0;
+  for (; i + 4 * Vec<T>::lanes <= size; i += 4 * Vec<T>::lanes) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) sum[v] = fma(Vec<T>::load(b + i + v * Vec<T>::lanes), Vec<T>::zero(), sum[v]);
+  }
+  for (; i < size; i += Vec<T>::lanes) sum[0] = fma(Vec<T>::load(b + i), Vec<T>::zero(), sum[0]);
+  return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])) == T(0);
+}
+
+}  // namespace
+}  // namespace pynn::PYNN_ISA

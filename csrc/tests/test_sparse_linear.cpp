@@ -1,0 +1,175 @@
+#include <limits>
+
+#include "harness.h"
+#include "ops/gemm.h"
+#include "ops/sparse_linear.h"
+#include "reference/gemm.h"
+#include "runtime/threads.h"
+
+using namespace pynn;
+using namespace pynn::test;
+
+namespace {
+
+struct Size {
+  int64_t rows, in, out;
+};
+
+// More than one panel of outputs, parts of a vector, of a group of rows, and of a block of the depth.
+const std::vector<Size> kLayers = {{16, 784, 100}, {21, 130, 128}, {200, 785, 50}, {33, 200, 301}, {130, 67, 97}};
+const std::vector<int> kThreads = {1, 2, 3};
+
+// An array of which one element in `every` is not 0, and whole columns are.
+template <class T>
+Guarded<T> mostly_zeros(int64_t rows, int64_t cols, uint64_t every) {
+  Guarded<T> x = random_array<T>(rows * cols);
+  for (int64_t i = 0; i < x.size(); ++i) {
+    if (generator()() % every != 0 || i % cols % 7 == 3) x[i] = T(0);
+  }
+  return x;
+}
+
+// [cols, rows]: of a B that is stored so, gemm multiplies blocks, in the order that the sparse ones keep.
+template <class T>
+Guarded<T> turned(const Guarded<T>& a, int64_t rows, int64_t cols) {
+  Guarded<T> b(rows * cols);
+  for (int64_t i = 0; i < a.size(); ++i) b[i % cols * rows + i / cols] = a[i];
+  return b;
+}
+
+// What stands before a call, and stands again after it.
+struct Threads {
+  int before = num_threads();
+  explicit Threads(int n) { set_num_threads(n); }
+  Threads(const Threads&) = delete;
+  ~Threads() { set_num_threads(before); }
+};
+
+template <class T>
+void check_same(const Guarded<T>& got, const Guarded<T>& want, const std::string& what) {
+  check_close(got, want, 0, what);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("a layer whose input is mostly zeros has the bits of dense blocks, on any threads", T, float,
+                   double) {
+  for (const Size s : kLayers) {
+    const Guarded<T> x = mostly_zeros<T>(s.rows, s.in, 5), weight = random_array<T>(s.out * s.in),
+                     bias = random_array<T>(s.out), columns = turned(weight, s.out, s.in);
+    for (const auto activation : {ops::Activation::none, ops::Activation::relu, ops::Activation::tanh}) {
+      for (const T* b : {bias.data(), static_cast<const T*>(nullptr)}) {
+        Guarded<T> want(s.rows * s.out);
+        ops::gemm<T>({want.data(), s.out, x.data(), s.in, false, columns.data(), s.out, false, s.rows, s.out, s.in, b,
+                      activation});
+        for (const int threads : kThreads) {
+          const Threads scope(threads);
+          Guarded<T> y(s.rows * s.out);
+          ops::sparse_linear(y.data(), x.data(), weight.data(), b, activation, s.rows, s.in, s.out);
+          check_same(y, want, "sparse_linear");
+        }
+      }
+    }
+    Guarded<T> y(s.rows * s.out);
+    Guarded<double> naive(s.rows * s.out);
+    ops::sparse_linear(y.data(), x.data(), weight.data(), bias.data(), ops::Activation::none, s.rows, s.in, s.out);
+    reference::gemm(naive.data(), x.data(), false, weight.data(), true, bias.data(), s.rows, s.out, s.in);
+    check_close(y, naive, rounding<T>(double(s.in) + 1), "sparse_linear beside the naive product");
+  }
+}
+
+TEST_CASE_TEMPLATE("so have the gradients of its weight", T, float, double) {
+  for (const Size s : kLayers) {
+    const Guarded<T> x = mostly_zeros<T>(s.rows, s.in, 5), y = random_array<T>(s.rows * s.out),
+                     dy = random_array<T>(s.rows * s.out);
+    for (const auto activation : {ops::Activation::none, ops::Activation::relu}) {
+      Guarded<T> dz = dy, want(s.out * s.in);
+      for (int64_t i = 0; i < dz.size(); ++i) dz[i] = activation == ops::Activation::relu && y[i] <= 0 ? T(0) : dy[i];
+      ops::gemm<T>({want.data(), s.in, dz.data(), s.out, true, x.data(), s.in, false, s.out, s.in, s.rows});
+      Guarded<double> naive_dx(s.rows * s.in), naive(s.out * s.in), naive_dbias(s.out);
+      reference::linear_backward(naive_dx.data(), naive.data(), naive_dbias.data(), dz.data(), x.data(),
+                                 Guarded<T>(s.out * s.in).data(), s.rows, s.in, s.out);
+      for (const int threads : kThreads) {
+        const Threads scope(threads);
+        Guarded<T> dweight(s.out * s.in), dbias(s.out);
+        ops::sparse_dweight(dweight.data(), dbias.data(), dy.data(), y.data(), x.data(), activation, s.rows, s.in,
+                            s.out);
+        check_same(dweight, want, "sparse_dweight");
+        check_close(dbias, naive_dbias, rounding<T>(double(s.rows)), "dbias");
+        Guarded<T> again(s.out * s.in);
+        ops::sparse_dweight(again.data(), static_cast<T*>(nullptr), dy.data(), y.data(), x.data(), activation, s.rows,
+                            s.in, s.out);
+        check_same(again, want, "sparse_dweight without dbias");
+      }
+      check_close(want, naive, rounding<T>(double(s.rows)), "the dense gradient beside the naive one");
+    }
+  }
+}
+
+TEST_CASE("NaN and infinity in a weight or gradient meet the zeros, and those of the input are no zeros") {
+  const int64_t rows = 20, in = 150, out = 70;
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  for (const float value : {nan, infinity, -infinity}) {
+    Guarded<float> x = mostly_zeros<float>(rows, in, 5), weight = random_array<float>(out * in), y(rows * out);
+    Guarded<float> dy = random_array<float>(rows * out), dweight(out * in), want(rows * out), want_dweight(out * in);
+    const auto compare = [&] {
+      const Guarded<float> columns = turned(weight, out, in);
+      ops::gemm<float>({want.data(), out, x.data(), in, false, columns.data(), out, false, rows, out, in});
+      ops::sparse_linear<float>(y.data(), x.data(), weight.data(), nullptr, ops::Activation::none, rows, in, out);
+      check_same(y, want, "sparse_linear");
+      ops::gemm<float>({want_dweight.data(), in, dy.data(), out, true, x.data(), in, false, out, in, rows});
+      ops::sparse_dweight<float>(dweight.data(), nullptr, dy.data(), y.data(), x.data(), ops::Activation::none, rows,
+                                 in, out);
+      check_same(dweight, want_dweight, "sparse_dweight");
+    };
+    weight[69 * in + 149] = value;  // the last column of outputs alone
+    dy[19 * out + 69] = value;
+    x[19 * in + 3] = 0;
+    compare();
+    CHECK(std::isnan(want_dweight[69 * in + 3]));  // 0 times the value
+    CHECK_FALSE(std::isfinite(want[69]));
+    weight[69 * in + 149] = dy[19 * out + 69] = 1;
+    x[5 * in + 10] = value;
+    compare();
+    CHECK_FALSE(std::isfinite(want[5 * out]));
+  }
+}
+
+TEST_CASE("layers are computed that way if most of a large input is 0") {
+  const int64_t rows = 64, in = 400, out = 128;
+  CHECK(ops::zeros_pay(mostly_zeros<float>(rows, in, 5).data(), rows, in, out));
+  CHECK_FALSE(ops::zeros_pay(mostly_zeros<float>(rows, in, 2).data(), rows, in, out));
+  CHECK_FALSE(ops::zeros_pay(random_array<float>(rows * in).data(), rows, in, out));
+  const Guarded<float> zeros(rows * in);
+  CHECK(ops::zeros_pay(zeros.data(), rows, in, out));
+  CHECK_FALSE(ops::zeros_pay(zeros.data(), 8, in, out));
+  CHECK_FALSE(ops::zeros_pay(zeros.data(), rows, in, 10));
+  CHECK_FALSE(ops::zeros_pay(zeros.data(), rows, 20, out));
+}
+
+TEST_CASE_TEMPLATE("linear and its backward are the naive ones where the input is mostly zeros", T, float, double) {
+  const int64_t rows = 64, in = 300, out = 100;
+  const Guarded<T> x = mostly_zeros<T>(rows, in, 6), weight = random_array<T>(out * in), bias = random_array<T>(out),
+                   dy = random_array<T>(rows * out);
+  REQUIRE(ops::zeros_pay(x.data(), rows, in, out));
+  Guarded<T> y(rows * out), dz(rows * out);
+  Guarded<double> want_y(rows * out), want_dx(rows * in), want_dweight(out * in), want_dbias(out);
+  ops::linear(y.data(), x.data(), weight.data(), bias.data(), ops::Activation::relu, rows, in, out);
+  reference::gemm(want_y.data(), x.data(), false, weight.data(), true, bias.data(), rows, out, in);
+  for (int64_t i = 0; i < y.size(); ++i) {
+    want_y[i] = std::max(want_y[i], 0.0);
+    dz[i] = y[i] > 0 ? dy[i] : T(0);
+  }
+  check_close(y, want_y, rounding<T>(double(in) + 1), "linear");
+  reference::linear_backward(want_dx.data(), want_dweight.data(), want_dbias.data(), dz.data(), x.data(), weight.data(),
+                             rows, in, out);
+  for (int needed = 1; needed < 8; ++needed) {
+    Guarded<T> dx(rows * in), dweight(out * in), dbias(out);
+    ops::linear_backward(needed & 1 ? dx.data() : nullptr, needed & 2 ? dweight.data() : nullptr,
+                         needed & 4 ? dbias.data() : nullptr, dy.data(), y.data(), x.data(), weight.data(),
+                         ops::Activation::relu, rows, in, out);
+    if (needed & 1) check_close(dx, want_dx, rounding<T>(double(out)), "dx");
+    if (needed & 2) check_close(dweight, want_dweight, rounding<T>(double(rows)), "dweight");
+    if (needed & 4) check_close(dbias, want_dbias, rounding<T>(double(rows)), "dbias");
+  }
+}
