@@ -201,10 +201,8 @@ def scaled_dot_product_attention(
     dropout_p: float,
     *at: Length,
 ) -> str:
-    if dropout_p:
-        g.refuse("drops weights at random; switch it off for evaluation")
     lengths = query.shape[2], key.shape[2]
-    return _attention(g, g(query), turned(g, key), g(value), lengths, attn_mask, past, scale, query.dtype)
+    return _attention(g, g(query), turned(g, key), g(value), lengths, attn_mask, past, scale, dropout_p, query.dtype)
 
 
 @rule
@@ -218,8 +216,6 @@ def self_attention(
     dropout_p: float,
     *at: Length,
 ) -> str:
-    if dropout_p:
-        g.refuse("drops weights at random; switch it off for evaluation")
     n, length, width = qkv.shape
     if isinstance(width, Size):
         g.refuse("the features are a dynamic axis")
@@ -228,7 +224,7 @@ def self_attention(
     parts = g.add("Transpose", heads, perm=(2, 0, 3, 1, 4))  # [3, N, H, L, E]
     query, key, value = (g.add("Gather", parts, g.constant(np.array(i)), axis=0) for i in range(3))
     key = g.add("Transpose", key, perm=(0, 1, 3, 2))
-    y = _attention(g, query, key, value, (length, length), attn_mask, past, scale, qkv.dtype)
+    y = _attention(g, query, key, value, (length, length), attn_mask, past, scale, dropout_p, qkv.dtype)
     y = g.add("Transpose", y, perm=(0, 2, 1, 3))
     return g.reshape(y, (n, length, num_heads, head), (n, length, width // 3))
 
@@ -271,9 +267,12 @@ def _attention(
     attn_mask: Ref | None,
     past: Length | None,
     scale: float,
+    dropout_p: float,
     dtype: np.dtype[Any],
 ) -> str:
     """Softmax of query [N, H, L, E] by key [N, H, E, S], by value [N, H, S, Ev]."""
+    if dropout_p:
+        g.refuse("drops weights at random; switch it off for evaluation")
     scores = g.add("MatMul", g.add("Mul", query, g.number(scale, dtype)), key)
     lowest = g.number(-np.inf, dtype)
     if past is not None:
