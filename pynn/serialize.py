@@ -148,7 +148,6 @@ def _import_safetensors(operation: str) -> Any:
 
 def _load_safetensors(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
     _import_safetensors("load")
-    import safetensors
     from safetensors import SafetensorError, safe_open
 
     with open(path, "rb"):  # the operating system's own error for a missing or unreadable file
@@ -163,8 +162,13 @@ def _load_safetensors(path: str | os.PathLike[str]) -> tuple[State, dict[str, st
         # OSError: an empty file cannot be mapped. TypeError, AttributeError: a dtype NumPy lacks, such as float8.
         raise ValueError(f"load: {os.fspath(path)} is not a readable safetensors file: {error}") from error
     if halves:
-        raw = dict(safetensors.deserialize(Path(path).read_bytes()))  # type: ignore[no-untyped-call]
-        state |= {name: _widened(raw[name]["data"], raw[name]["shape"]) for name in halves}
+        with open(path, "rb") as raw:  # whose header was checked above
+            start = 8 + int.from_bytes(raw.read(8), "little")
+            header = json.loads(raw.read(start - 8))
+            for name in halves:
+                begin, end = header[name]["data_offsets"]
+                raw.seek(start + begin)
+                state[name] = _widened(raw.read(end - begin), header[name]["shape"])
     return {name: state[name] for name in dtypes}, metadata
 
 
@@ -220,8 +224,10 @@ def _of_pytorch(what: str, tensor: Any) -> Array:
 
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ValueError(f"{what} is sparse or quantised, needs a dense tensor")
+    if tensor.is_complex():
+        raise ValueError(f"{what} has dtype {tensor.dtype}, needs bool, integer or float")
     try:
-        tensor = tensor.detach().resolve_conj().resolve_neg()  # which only flags may say
+        tensor = tensor.detach().resolve_neg()  # which only a flag may say
         array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     except TypeError as error:  # a dtype NumPy lacks, such as float8
         raise ValueError(f"{what}: {error}") from error

@@ -376,6 +376,7 @@ def test_pt_files_that_are_no_state_dict(tmp_path):
         ({3: torch.ones(2)}, "holds a Tensor under 3, needs a state_dict"),
         (torch.ones(2), "holds a Tensor, needs a state_dict"),
         ({"w": torch.eye(3).to_sparse()}, "w is sparse or quantised"),
+        ({"w": torch.ones(2, dtype=torch.complex64)}, "w has dtype torch.complex64, needs bool, integer or float"),
         (network(torch.nn), "is not a readable file of PyTorch weights: Unsupported global"),
     ):
         torch.save(content, path)
