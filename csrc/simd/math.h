@@ -38,7 +38,16 @@ PYNN_INLINE Vec<float> exp(Vec<float> x) {
   return times_exp2i(y, n);  // n reaches 128, and -150 where the result is denormal
 }
 
-// log x = e ln 2 + log(1 + f) with sqrt(1/2) <= 1 + f < sqrt(2).
+// log(1 + f) + e ln 2 with sqrt(1/2) <= 1 + f < sqrt(2)
+PYNN_INLINE Vec<float> log_of_parts(Vec<float> f, Vec<float> e) {
+  const Vec<float> p = polynomial(f, {0.33333313f, -0.2500001f, 0.20002119f, -0.16667996f, 0.14219552f, -0.124055885f,
+                                      0.11888159f, -0.11675654f, 0.06746651f});
+  const Vec<float> square = f * f;
+  const Vec<float> tail = fma(square * f, p, fma(e, Vec<float>(kLn2Low), square * Vec<float>(-0.5f)));
+  return fma(e, Vec<float>(kLn2High), f + tail);
+}
+
+// x = 2^e (1 + f)
 PYNN_INLINE Vec<float> log(Vec<float> x) {
   const Vec<float> zero = Vec<float>::zero(), one(1.0f);
   const Mask<float> denormal = x < Vec<float>(1.17549435e-38f);
@@ -47,11 +56,7 @@ PYNN_INLINE Vec<float> log(Vec<float> x) {
   const Mask<float> high = Vec<float>(1.41421356f) < m;
   e = e + select(high, one, zero);
   const Vec<float> f = select(high, m * Vec<float>(0.5f), m) - one;
-  const Vec<float> p = polynomial(f, {0.33333313f, -0.2500001f, 0.20002119f, -0.16667996f, 0.14219552f, -0.124055885f,
-                                      0.11888159f, -0.11675654f, 0.06746651f});
-  const Vec<float> square = f * f;
-  const Vec<float> tail = fma(square * f, p, fma(e, Vec<float>(kLn2Low), square * Vec<float>(-0.5f)));
-  Vec<float> y = fma(e, Vec<float>(kLn2High), f + tail);
+  Vec<float> y = log_of_parts(f, e);
   y = select(x == Vec<float>(INFINITY), x, y);
   y = select(x == zero, Vec<float>(-INFINITY), y);
   return select(zero <= x, y, select(x == x, Vec<float>(NAN), x));
@@ -86,12 +91,11 @@ PYNN_INLINE SigmoidPair<T> sigmoid_pair(Vec<T> x) {
   return {select(negative, small, large), select(negative, large, small)};
 }
 
-// log(1 + x), for x >= 0: log(u) x / (u - 1) with u = 1 + x takes back what 1 + x rounded away (Kahan; Goldberg 1991,
-// theorem 4).
-template <class T>
-PYNN_INLINE Vec<T> log1p(Vec<T> x) {
-  const Vec<T> one(T(1)), u = one + x;
-  return select(u == one, x, log(u) * x / (u - one));
+// log(1 + x) for 0 <= x <= 1, where 1 + x lies in the two intervals that log reduces to: exponent 0 or 1, no division.
+PYNN_INLINE Vec<float> log1p(Vec<float> x) {
+  const Vec<float> one(1.0f);
+  const Mask<float> high = Vec<float>(0.41421356f) < x;
+  return log_of_parts(select(high, (x - one) * Vec<float>(0.5f), x), select(high, one, Vec<float>::zero()));
 }
 
 // The normal distribution function Phi(x), and e^(-x^2 / 2), which its density needs as well. The tail Phi(-|x|) is
@@ -116,6 +120,9 @@ PYNN_INLINE Vec<double> exp(Vec<double> x) {
 }
 PYNN_INLINE Vec<double> log(Vec<double> x) {
   return map_lanes(x, [](double v) { return ::log(v); });
+}
+PYNN_INLINE Vec<double> log1p(Vec<double> x) {
+  return map_lanes(x, [](double v) { return ::log1p(v); });
 }
 PYNN_INLINE Vec<double> tanh(Vec<double> x) {
   return map_lanes(x, [](double v) { return ::tanh(v); });

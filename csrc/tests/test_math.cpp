@@ -53,6 +53,14 @@ TEST_CASE("exp, log, tanh and sigmoid are as accurate as simd/math.h says") {
   CHECK(largest_error(kernel.sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }) <= 2.4);
 }
 
+TEST_CASE("softplus, and log1p in it, are accurate to two units in the last place") {
+  const auto kernel = [](float* y, const float* x, int64_t n) {
+    kernels<float>().elementwise.softplus(y, x, 1.0f, 1e30f, n);
+  };
+  const auto softplus = [](double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); };
+  CHECK(largest_error(kernel, [&](double x) { return std::isnan(x) ? x : softplus(x); }) <= 2.0);
+}
+
 TEST_CASE("gelu and its approximation by tanh are accurate to the units of x that kernels/elementwise.cpp says") {
   const ElementwiseKernels<float>& kernel = kernels<float>().elementwise;
   const auto gelu = [](double x) {
