@@ -269,6 +269,18 @@ def by_loop(x: pynn.Tensor) -> pynn.Tensor:
             r"cross_entropy, in '0' \(Head\), at .*test_onnx_export_axes.py:\d+: there is no rule",
         ),
         (lambda x: F.dropout(x), numbers(2, 3), NotImplementedError, "dropout, at .*: drops elements at random"),
+        (
+            lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1),
+            numbers(1, 2, 3, 4),
+            NotImplementedError,
+            "scaled_dot_product_attention, at .*: drops weights at random",
+        ),
+        (
+            lambda x: F.self_attention(x, 2, dropout_p=0.1),
+            numbers(1, 3, 12),
+            NotImplementedError,
+            "self_attention, at .*: drops weights at random",
+        ),
         (lambda x: x[x.numpy() > 0], numbers(2, 3), CaptureError, r"a value \[2, 3\] of a captured step is read"),
         (
             lambda x: x if x.sum() > 0 else -x,
