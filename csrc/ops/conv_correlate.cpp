@@ -62,14 +62,18 @@ std::vector<Correlation> plan_correlations(const Job& job, const Source& source,
     for (const AxisOutputs& column : job.columns.outputs) {
       Correlation correlation{&row, &column, {}, {}, {}, place};
       const size_t taps = row.taps.size() * column.taps.size() * static_cast<size_t>(job.channels);
-      correlation.offsets.reserve(taps);
-      correlation.in_weight.reserve(taps);
+      correlation.offsets.resize(taps);
+      correlation.in_weight.resize(taps);
       correlation.row_taps.reserve(2 * static_cast<size_t>(row.count));
+      size_t k = 0;
       for (const AxisTap& i : row.taps) {
         for (int64_t c = 0; c < job.channels; ++c) {
-          for (const AxisTap& j : column.taps) {
-            correlation.offsets.push_back(source.offset(c, i, j));
-            correlation.in_weight.push_back(c * job.weight.channel_step + i.index * job.weight.row_step + j.index);
+          const int64_t offset = source.offset(c, i, {0, 0, 0});
+          const int64_t in_weight = c * job.weight.channel_step + i.index * job.weight.row_step;
+          for (size_t j = 0; j < column.taps.size(); ++j, ++k) {
+            const AxisTap& tap = column.taps[j];
+            correlation.offsets[k] = offset + tap.plane * source.plane() + tap.shift;
+            correlation.in_weight[k] = in_weight + tap.index;
           }
         }
       }
