@@ -37,6 +37,20 @@ def test_attributes_can_be_replaced_and_removed():
     assert list(layer.parameters()) == []
 
 
+@pytest.mark.parametrize("value", [np.ones((2, 3), np.float32), pynn.ones(2, 3), 0.0, [1.0]], ids=type)
+def test_a_parameter_or_child_is_not_lost_to_an_array(value):
+    model = nn.Sequential(nn.Linear(3, 2))
+    weight, kind = model[0].weight, type(value).__name__
+    message = rf"^Linear: cannot assign {kind} as parameter 'weight', needs nn\.Parameter\(x\) or None; weight\.data"
+    with pytest.raises(TypeError, match=message):
+        model[0].weight = value
+    with pytest.raises(TypeError, match=f"^Sequential: cannot assign {kind} as child '0', needs a Module or None$"):
+        setattr(model, "0", value)
+    assert model[0].weight is weight
+    model[0].weight.data[...] = value  # as the message says
+    assert (model.state_dict()["0.weight"] == np.asarray(value)).all()
+
+
 def test_a_plain_tensor_is_no_parameter():
     module = nn.Module()
     module.constant = pynn.tensor([1.0])

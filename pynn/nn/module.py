@@ -62,6 +62,7 @@ class Module:
 
     There is no registry: the attributes that are a `Parameter` or a `Module` are the parameters and children, in the
     order of assignment. Arrays that belong to the state but are not trained are named with `register_buffer`.
+    To replace a parameter or child by something that is neither, nor None, raises TypeError.
     Keys and layouts of `state_dict` are PyTorch's.
 
     Examples
@@ -94,6 +95,18 @@ class Module:
         for hook in self._forward_hooks:
             hook(self, args, y)
         return y
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; TypeError if a parameter or child would silently be one no longer (None takes it away)."""
+        old = self.__dict__.get(name)
+        if isinstance(old, (Parameter, Module)) and not isinstance(value, (type(None), Parameter, Module)):
+            kind, needs = "child", "a Module or None"
+            if isinstance(old, Parameter):
+                kind = "parameter"
+                needs = f"nn.Parameter(x) or None; {name}.data[...] = x keeps the parameter and changes its values"
+            got = type(value).__name__
+            raise TypeError(f"{type(self).__name__}: cannot assign {got} as {kind} {name!r}, needs {needs}")
+        super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every subclass defines it.
