@@ -8,6 +8,21 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def make_folder(what: str, path: str | os.PathLike[str]) -> Path:
+    """Make a folder, with those above it, unless it is there; NotADirectoryError, which begins with `what`, for a file.
+
+    >>> import tempfile
+    >>> make_folder("save", tempfile.mkdtemp()).is_dir()
+    True
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"{what} {folder} is a file, or would lie in one; it needs a folder") from None
+    return folder
+
+
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when complete.

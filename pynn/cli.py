@@ -63,9 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     mnist.add_argument(
         "--seed", type=_integer(0, 2**64 - 1), metavar="N", help="of weights, order and dropout (default: 0)"
     )
-    mnist.add_argument("--threads", type=_integer(1), metavar="N", help="default: the processors available")
-    mnist.add_argument("--data-dir", metavar="D", help="folder of the IDX files (default: search, then download)")
-    mnist.add_argument("--out", metavar="DIR", help="run folder (default: the next free runs/mnist-MODEL-N)")
+    mnist.add_argument("--threads", type=_integer(1, 256), metavar="N", help="default: the processors available")
+    mnist.add_argument(
+        "--data-dir", type=_folder, metavar="D", help="folder of the IDX files (default: search, then download)"
+    )
+    mnist.add_argument(
+        "--out",
+        type=_folder,
+        metavar="DIR",
+        help="run folder without checkpoints (default: the next free runs/mnist-MODEL-N)",
+    )
     mnist.add_argument(
         "--val",
         type=_integer(0),
@@ -78,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="write a checkpoint after each N steps of an epoch, too (default: after epochs only)",
     )
-    mnist.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, with its settings")
+    mnist.add_argument(
+        "--resume", type=_folder, metavar="RUN", help="go on with the run in this folder, with its settings"
+    )
     mnist.add_argument("--quiet", action="store_true", help="print errors only")
     mnist.set_defaults(run=_train_mnist)
 
@@ -122,6 +131,12 @@ def _integer(least: int, most: int | None = None) -> Callable[[str], int]:
         return value
 
     return parse
+
+
+def _folder(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not the name of a folder")
+    return text
 
 
 def _positive(text: str) -> float:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from tape_nodes import live_nodes
 
+from pynn.data import synthetic_digits, write_idx
+
 
 @pytest.fixture
 def rng() -> np.random.Generator:
@@ -27,6 +29,23 @@ def mnist_dir() -> Path:
     if not folder:
         pytest.skip("needs the real MNIST: set PYNN_DATA_DIR to its folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return images and labels of 400 training and of 100 test digits."""
+    return synthetic_digits(400, seed=3), synthetic_digits(100, seed=4)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, digits: tuple[tuple[np.ndarray, np.ndarray], ...]) -> Path:
+    """Return a folder of IDX files that are not MNIST's own."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for part, (images, labels) in zip(("train", "t10k"), digits, strict=True):
+        write_idx(folder / f"{part}-images-idx3-ubyte", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte", labels.astype(np.uint8))
+    return folder
 
 
 @pytest.fixture

@@ -181,6 +181,13 @@ def test_a_failed_load_changes_nothing(tmp_path):
     refused(last, "a list has no load_state_dict", data=batches)
 
 
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    trainer, loader, _ = make()
+    (tmp_path / "a-file").touch()
+    with pytest.raises(NotADirectoryError, match=r"^fit: checkpoint .*a-file is a file, or .* needs a folder"):
+        trainer.fit(loader, 1, checkpoint=tmp_path / "a-file")
+
+
 def test_without_safetensors_it_says_so_before_training(tmp_path, monkeypatch):
     trainer, loader, val = make()
     before = state_of(trainer, loader, val)

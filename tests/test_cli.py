@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_tools import position_of
+from cli_tools import run
 
 import pynn
 from pynn import cli, nn
@@ -21,22 +21,6 @@ from pynn.train.progress import Progress
 SYNTHETIC = "[synthetic digits] "
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return synthetic_digits(400, seed=3), synthetic_digits(100, seed=4)
-
-
-@pytest.fixture
-def data_dir(tmp_path, digits):
-    """A folder of IDX files that are not MNIST's own."""
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for part, (images, labels) in zip(("train", "t10k"), digits, strict=True):
-        write_idx(folder / f"{part}-images-idx3-ubyte", images)
-        write_idx(folder / f"{part}-labels-idx1-ubyte", labels.astype(np.uint8))
-    return folder
-
-
 @pytest.fixture
 def no_mnist(monkeypatch, digits):
     """Offline and without data, with a small substitute."""
@@ -48,12 +32,6 @@ def no_mnist(monkeypatch, digits):
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def run(capsys, *argv):
-    code = cli.main([str(argument) for argument in argv])
-    out, err = capsys.readouterr()
-    return code, out, err
 
 
 # -- train -------------------------------------------------------------------------------------------------------------
@@ -196,58 +174,6 @@ def test_ctrl_c_saves_and_exits_with_130(capsys, tmp_path, data_dir, monkeypatch
     assert any((tmp_path / "x").glob("weights.*"))
 
 
-@pytest.mark.parametrize("every", [[], ["--checkpoint-every", 1]])
-@pytest.mark.parametrize("model", ["mlp", "cnn"])  # the second one shifts its images at random
-def test_resume_ends_with_the_bits_of_a_run_in_one_go(capsys, tmp_path, data_dir, monkeypatch, model, every):
-    pytest.importorskip("safetensors")
-    argv = ["train", "mnist", "--model", model, "--epochs", 3, "--batch-size", 100, "--val", 50, "--seed", 4, "--quiet"]
-    assert run(capsys, *argv, "--data-dir", data_dir, "--out", "whole") == (0, "", "")
-    with monkeypatch.context() as patched:
-        calls = []
-
-        def interrupted_update(self, *args):
-            calls.append(1)
-            if len(calls) == 6:  # in the second epoch: 350 images are 4 batches
-                raise KeyboardInterrupt
-
-        patched.setattr(Progress, "update", interrupted_update)
-        assert run(capsys, *argv, *every, "--data-dir", data_dir, "--out", "parts")[0] == 130
-    assert position_of(tmp_path / "parts" / "last.safetensors") == (1, 1 if every else 0)
-    code, out, err = run(capsys, "train", "mnist", "--resume", "parts", *every, "--data-dir", data_dir)
-    assert (code, err) == (0, "")
-    assert "epoch 1/3" not in out
-    assert "epoch 2/3" in out
-    whole, parts = (load(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))
-    assert whole[1] == parts[1]
-    for name, array in whole[0].items():
-        np.testing.assert_array_equal(parts[0][name], array, err_msg=name)
-    whole, parts = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts"))
-    assert not parts["interrupted"]
-    for figure in ("loss", "val_loss", "lr"):
-        assert [row[figure] for row in parts["history"]] == [row[figure] for row in whole["history"]]
-
-
-def test_resume_refuses_what_does_not_fit(capsys, tmp_path, data_dir):
-    pytest.importorskip("safetensors")
-    resume = ["train", "mnist", "--data-dir", data_dir, "--resume", "x"]
-    assert run(capsys, *resume)[0] == 2
-    assert not (tmp_path / "x").exists()
-    argv = ["train", "mnist", "--model", "mlp", "--epochs", 1, "--quiet", "--data-dir", data_dir, "--out", "x"]
-    assert run(capsys, *argv)[0] == 0
-    code, _, err = run(capsys, *resume, "--epochs", 3, "--out", "x")
-    assert code == 2
-    assert "--resume takes the settings of the run, leave out --epochs, --out" in err
-    settings = tmp_path / "x" / "settings.json"
-    stored = json.loads(settings.read_text())
-    settings.write_text(json.dumps({**stored, "dataset": "others"}))
-    assert "is on others, the data are custom IDX data" in run(capsys, *resume)[2]
-    settings.write_text(json.dumps({"dataset": "x"}))
-    assert "does not have the settings of a run" in run(capsys, *resume)[2]
-    settings.write_text(json.dumps(stored))
-    (tmp_path / "x" / "last.safetensors").unlink()  # as if the process had died in the first epoch
-    assert "epoch 1/1" in run(capsys, *resume)[1]
-
-
 def test_ctrl_c_before_the_training_exits_with_130(capsys, monkeypatch):
     def interrupt(data_dir):
         raise KeyboardInterrupt
@@ -276,6 +202,9 @@ def test_divergence_exits_with_1_and_names_the_layer(capsys, tmp_path, data_dir)
         ["train", "mnist", "--lr", "nan"],
         ["train", "mnist", "--lr", "-1"],
         ["train", "mnist", "--seed", "-1"],
+        ["train", "mnist", "--threads", "3000000000"],
+        ["train", "mnist", "--out", ""],
+        ["train", "mnist", "--resume", ""],
         ["train", "mnist", "--model", "vgg"],
         ["predict", "weights.npz"],
     ],

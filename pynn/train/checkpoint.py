@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import random, serialize
+from pynn._files import make_folder
 from pynn.train.callbacks import Callback
 from pynn.train.epoch import RunningEpoch
 from pynn.train.history import History
@@ -114,8 +115,7 @@ class CheckpointFolder:
     def __init__(self, folder: str | os.PathLike[str], every: int | None) -> None:
         serialize._import_safetensors("fit: checkpoint")  # before the first epoch, not after it
         self.every = every
-        self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder = make_folder("fit: checkpoint", folder)
         for name in (LAST, BEST):
             for leftover in self._folder.glob(f".{name}.*.tmp"):  # of a process that was killed while it wrote
                 leftover.unlink(missing_ok=True)

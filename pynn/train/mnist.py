@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 import pynn
 from pynn import nn, optim, serialize
-from pynn._files import atomic_file
+from pynn._files import atomic_file, make_folder
 from pynn.data import MNIST, MNIST_MEAN, MNIST_STD, DataLoader, load_mnist, normalize_images, random_split
 from pynn.models import Classifier, build
 from pynn.train.checkpoint import BEST, LAST
@@ -112,6 +112,13 @@ def train_mnist(
     -------
     bool
         Whether Ctrl-C cut the training short; the results so far are written all the same.
+
+    Raises
+    ------
+    FileExistsError
+        If `out` has the checkpoints of a run, which would be lost.
+    NotADirectoryError
+        If `out` is a file.
     """
     return _run(settings, load_mnist(data_dir), out, quiet, checkpoint_every, resume=False)
 
@@ -128,12 +135,14 @@ def resume_mnist(
 
     Raises
     ------
-    FileNotFoundError
-        If the folder has no settings of a run.
+    FileNotFoundError, NotADirectoryError
+        If the folder has no settings of a run, or is a file.
     ValueError
         If they cannot be read, or the data are others.
     """
     path = Path(run, SETTINGS)
+    if Path(run).is_file():
+        raise NotADirectoryError(f"train mnist: --resume {os.fspath(run)} is a file, needs the folder of the run")
     try:
         stored = json.loads(path.read_bytes())
         dataset = stored.pop("dataset")
@@ -180,7 +189,7 @@ def _train(
         serialize._import_safetensors("train mnist: --checkpoint-every")
     train, held_out = _split(data, settings)
     pynn.seed(settings.seed)
-    folder = _make_folder(out, settings.model)
+    folder = Path(out) if resume and out is not None else _new_folder(out, settings.model)
     log(f"data: {data.name}, {len(train[0]):,} training and {len(data.test[0]):,} test images, from {data.source}")
 
     model = build(settings.model)
@@ -206,9 +215,6 @@ def _train(
     checkpoint = folder if importlib.util.find_spec("safetensors") else None
     start = folder if resume and (folder / LAST).exists() else None
     if checkpoint is not None:
-        if start is None:  # of another run, which had the folder before
-            for leftover in (folder / LAST, folder / BEST):
-                leftover.unlink(missing_ok=True)
         _write_json(folder / SETTINGS, {"dataset": data.name, **asdict(settings)})
     else:
         log("no checkpoints to resume from, they need safetensors: pip install 'pynn-cpu[safetensors]'")
@@ -292,10 +298,14 @@ def _split(data: MNIST, settings: Settings) -> tuple[tuple[Any, ...], tuple[Any,
     return first, second
 
 
-def _make_folder(out: str | os.PathLike[str] | None, model: str) -> Path:
+def _new_folder(out: str | os.PathLike[str] | None, model: str) -> Path:
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder("train mnist: --out", out)
+        if any((folder / name).exists() for name in (LAST, BEST)):
+            raise FileExistsError(
+                f"train mnist: {folder} has the checkpoints of a run: go on with it by --resume {folder}, "
+                "or take another folder as --out"
+            )
         return folder
     for n in count(1):
         folder = Path("runs", f"mnist-{model}-{n}")

@@ -1,0 +1,113 @@
+"""Runs of the command line that go on, and what the folder of a run is safe from."""
+
+import json
+
+import numpy as np
+import pytest
+from checkpoint_tools import position_of
+from cli_tools import run
+
+from pynn.serialize import load
+from pynn.train.progress import Progress
+
+pytest.importorskip("safetensors")
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def train(capsys, data_dir):
+    """Call ``pynn train mnist`` with more arguments; on bad ones it writes one line, which is returned."""
+
+    def call(*argv):
+        code, _, err = run(capsys, "train", "mnist", "--quiet", "--data-dir", data_dir, *argv)
+        if code == 0:
+            return ""
+        assert code == 2
+        assert err.startswith("pynn: error: ")
+        assert err.count("\n") == 1
+        return err
+
+    return call
+
+
+SHORT = ["--model", "mlp", "--epochs", 1, "--batch-size", 100]
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("every", [[], ["--checkpoint-every", 1]])
+@pytest.mark.parametrize("model", ["mlp", "cnn"])  # the second one shifts its images at random
+def test_resume_ends_with_the_bits_of_a_run_in_one_go(capsys, tmp_path, data_dir, monkeypatch, model, every):
+    argv = ["train", "mnist", "--model", model, "--epochs", 3, "--batch-size", 100, "--val", 50, "--seed", 4, "--quiet"]
+    assert run(capsys, *argv, "--data-dir", data_dir, "--out", "whole") == (0, "", "")
+    with monkeypatch.context() as patched:
+        calls = []
+
+        def interrupted_update(self, *args):
+            calls.append(1)
+            if len(calls) == 6:  # in the second epoch: 350 images are 4 batches
+                raise KeyboardInterrupt
+
+        patched.setattr(Progress, "update", interrupted_update)
+        assert run(capsys, *argv, *every, "--data-dir", data_dir, "--out", "parts")[0] == 130
+    assert position_of(tmp_path / "parts" / "last.safetensors") == (1, 1 if every else 0)
+    code, out, err = run(capsys, "train", "mnist", "--resume", "parts", *every, "--data-dir", data_dir)
+    assert (code, err) == (0, "")
+    assert "epoch 1/3" not in out
+    assert "epoch 2/3" in out
+    whole, parts = (load(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))
+    assert whole[1] == parts[1]
+    for name, array in whole[0].items():
+        np.testing.assert_array_equal(parts[0][name], array, err_msg=name)
+    whole, parts = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "parts"))
+    assert not parts["interrupted"]
+    for figure in ("loss", "val_loss", "lr"):
+        assert [row[figure] for row in parts["history"]] == [row[figure] for row in whole["history"]]
+
+
+def test_resume_refuses_what_does_not_fit(capsys, tmp_path, data_dir):
+    resume = ["train", "mnist", "--data-dir", data_dir, "--resume", "x"]
+    assert run(capsys, *resume)[0] == 2
+    assert not (tmp_path / "x").exists()
+    argv = ["train", "mnist", "--model", "mlp", "--epochs", 1, "--quiet", "--data-dir", data_dir, "--out", "x"]
+    assert run(capsys, *argv)[0] == 0
+    code, _, err = run(capsys, *resume, "--epochs", 3, "--out", "x")
+    assert code == 2
+    assert "--resume takes the settings of the run, leave out --epochs, --out" in err
+    settings = tmp_path / "x" / "settings.json"
+    stored = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**stored, "dataset": "others"}))
+    assert "is on others, the data are custom IDX data" in run(capsys, *resume)[2]
+    settings.write_text(json.dumps({"dataset": "x"}))
+    assert "does not have the settings of a run" in run(capsys, *resume)[2]
+    settings.write_text(json.dumps(stored))
+    (tmp_path / "x" / "last.safetensors").unlink()  # as if the process had died in the first epoch
+    assert "epoch 1/1" in run(capsys, *resume)[1]
+
+
+@pytest.mark.parametrize("kept", ["last.safetensors", "best.safetensors"])
+def test_a_new_run_does_not_take_the_folder_of_another(tmp_path, train, kept):
+    assert train(*SHORT, "--val", 50, "--out", "x") == ""
+    for name in {"last.safetensors", "best.safetensors"} - {kept}:
+        (tmp_path / "x" / name).unlink()
+    before = files(tmp_path / "x")
+    message = train(*SHORT, "--out", "x")
+    assert "x has the checkpoints of a run: go on with it by --resume x, or take another folder as --out" in message
+    assert files(tmp_path / "x") == before
+    assert train("--resume", "x") == ""
+    assert (tmp_path / "x" / "last.safetensors").exists()
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path, train):
+    (tmp_path / "a-file").touch()
+    for path in ("a-file", "a-file/run"):
+        assert f"train mnist: --out {path} is a file, or would lie in one; it needs a folder" in train("--out", path)
+    assert train(*SHORT, "--out", "x") == ""
+    message = train("--resume", "x/last.safetensors")
+    assert "train mnist: --resume x/last.safetensors is a file, needs the folder of the run" in message
