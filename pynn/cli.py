@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     mnist.set_defaults(run=_train_mnist)
 
     predict = commands.add_parser("predict", help="recognise digits", description="Print the digit in each image.")
-    predict.add_argument("weights", metavar="WEIGHTS", help="weights.safetensors or weights.npz of a run folder")
+    predict.add_argument("weights", metavar="WEIGHTS", help="weights file or run folder")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="picture (needs Pillow), IDX or .npy file")
     predict.set_defaults(run=_predict)
 
@@ -170,15 +170,16 @@ def _train_mnist(arguments: argparse.Namespace) -> int:
 
 def _predict(arguments: argparse.Namespace) -> int:
     from pynn.images import read_digits
-    from pynn.models import Classifier
+    from pynn.models import Classifier, weights_file
     from pynn.train.mnist import SYNTHETIC_PREFIX
 
-    classifier = Classifier.load(arguments.weights)
+    classifier = Classifier.load(weights_file("predict", arguments.weights))
     prefix = SYNTHETIC_PREFIX if classifier.is_synthetic else ""
-    batches = [(path, read_digits(path)) for path in arguments.images]  # all, before the first line is printed
-    for path, images in batches:
-        for i, row in enumerate(classifier.probabilities(images)):
-            name = path if len(images) == 1 else f"{path}[{i}]"
+    batches = [(path, read_digits(path)) for path in arguments.images]
+    answers = [(path, classifier.probabilities(images)) for path, images in batches]  # all, before a line is printed
+    for path, rows in answers:
+        for i, row in enumerate(rows):
+            name = path if len(rows) == 1 else f"{path}[{i}]"
             listed = "  ".join(f"{digit}:{p:.3f}" for digit, p in enumerate(row))
             print(f"{prefix}{name}: {int(np.argmax(row))}  probabilities {listed}")
     return 0

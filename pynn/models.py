@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ from pynn.functional import softmax
 from pynn.serialize import load, save
 from pynn.tape import no_grad
 
-__all__ = ["MODELS", "Classifier", "build", "cnn", "lenet", "mlp"]
+__all__ = ["MODELS", "Classifier", "build", "cnn", "lenet", "mlp", "newest_weights", "weights_file"]
 
 
 def mlp() -> nn.Sequential:
@@ -113,13 +115,19 @@ class Classifier:
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return the probabilities ``[N, 10]`` of the digits in uint8 images ``[N, 28, 28]``.
 
+        ValueError if one is not finite.
+
         >>> classifier = Classifier("mlp", mlp(), 0.0, 1.0, "none", False)
         >>> classifier.probabilities(np.zeros((3, 28, 28), np.uint8)).sum(axis=1)
         array([1., 1., 1.], dtype=float32)
         """
         self.model.eval()
         with no_grad():
-            return softmax(self.model(self.inputs(images))).data
+            probabilities = softmax(self.model(self.inputs(images))).data
+        if not np.isfinite(probabilities).all():
+            wrong = probabilities[~np.isfinite(probabilities)][0]
+            raise ValueError(f"Classifier: the weights of {self.name} give {wrong} as a probability")
+        return probabilities
 
     def inputs(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return what the model takes, float32 ``[N, 1, 28, 28]``, for uint8 images ``[N, 28, 28]``."""
@@ -158,6 +166,26 @@ class Classifier:
             model = build(metadata["model"])
             model.load_state_dict(state)
             mean, std = float(metadata["mean"]), float(metadata["std"])
+            if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+                raise ValueError(f"its mean is {mean} and its std {std}, needs numbers and a positive std")
         except ValueError as error:
             raise ValueError(f"Classifier.load: {os.fspath(path)}: {error}") from error
         return cls(metadata["model"], model, mean, std, metadata["dataset"], metadata["is_synthetic"] == "true")
+
+
+def weights_file(operation: str, path: str | os.PathLike[str]) -> Path:
+    """Return `path`, or of a folder the newest file of weights in it; FileNotFoundError if it has none."""
+    if not os.path.isdir(path):
+        return Path(path)
+    found = newest_weights(Path(path))
+    if found is None:
+        raise FileNotFoundError(
+            f"{operation}: there are no weights.safetensors and no weights.npz in {os.fspath(path)}"
+        )
+    return found
+
+
+def newest_weights(folder: Path, pattern: str = "weights.*") -> Path | None:
+    """Return the newest file of weights with such a name, or None."""
+    files = [path for path in folder.glob(pattern) if path.suffix in (".safetensors", ".npz")]
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)

@@ -5,6 +5,7 @@ PyTorch's `.pt` files are pickles: PyTorch itself reads them, if it is installed
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -106,6 +107,8 @@ def load(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
     >>> load(path)[0]
     {'weight': array([0., 0., 0.])}
     """
+    if not os.path.exists(path):  # before its suffix, or a package that it would need
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     suffix = _suffix("load", path, (*SUFFIXES, *PYTORCH))
     if suffix in PYTORCH:
         return _load_pytorch(path), {}

@@ -168,6 +168,7 @@ def test_a_failed_load_changes_nothing(tmp_path):
 
     bad = tmp_path / "bad.safetensors"
     refused(tmp_path / "none.safetensors", "none.safetensors", FileNotFoundError)
+    refused(tmp_path / "none", "none", FileNotFoundError)
     bad.write_bytes(last.read_bytes()[:-1])
     refused(bad, "not a readable safetensors file")
     save(bad, {"weight": np.ones(2)})

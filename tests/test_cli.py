@@ -286,6 +286,32 @@ def test_predict_lines(capsys, monkeypatch):
     assert sum(probabilities) == pytest.approx(1, abs=0.01)
 
 
+def test_predict_takes_a_run_folder(capsys, tmp_path):
+    np.save("one.npy", np.zeros((1, 28, 28), np.uint8))
+    (tmp_path / "run").mkdir()
+    code, _, err = run(capsys, "predict", "run", "one.npy")
+    assert (code, err) == (2, "pynn: error: predict: there are no weights.safetensors and no weights.npz in run\n")
+    Classifier("mlp", build("mlp"), 0.1, 0.3, "mnist", False).save("run/weights.npz")
+    assert run(capsys, "predict", "run", "one.npy") == run(capsys, "predict", "run/weights.npz", "one.npy")
+    for command in (["predict", "nothere", "one.npy"], ["demo", "nothere"]):
+        assert run(capsys, *command) == (2, "", "pynn: error: [Errno 2] No such file or directory: 'nothere'\n")
+
+
+@pytest.mark.parametrize("wrong", ["weights", "std"])
+def test_predict_refuses_what_gives_no_probabilities(capsys, wrong):
+    np.save("one.npy", np.zeros((1, 28, 28), np.uint8))
+    Classifier("mlp", build("mlp"), 0.1, 0.3, "mnist", False).save("good.npz")
+    state, metadata = load("good.npz")
+    if wrong == "weights":
+        save("w.npz", {name: array * np.float32("nan") for name, array in state.items()}, metadata)
+        message = "Classifier: the weights of mlp give nan as a probability"
+    else:
+        save("w.npz", state, {**metadata, "std": "0.0"})
+        message = "Classifier.load: w.npz: its mean is 0.1 and its std 0.0, needs numbers and a positive std"
+    assert run(capsys, "predict", "w.npz", "one.npy") == (2, "", f"pynn: error: {message}\n")
+    assert run(capsys, "demo", "w.npz", "--no-browser") == (2, "", f"pynn: error: {message}\n")
+
+
 def test_classifier_normalises_as_it_was_trained(monkeypatch):
     monkeypatch.setitem(MODELS, "corner", Corner)
     images = synthetic_digits(3, seed=0)[0]

@@ -158,7 +158,7 @@ def test_a_drawing_keeps_its_colours_where_ink_covers_the_border(recognizer):
 def test_weights_that_are_not_finite_are_refused():
     model = build("mlp")
     model[3].load_state_dict({"weight": np.full((10, 128), np.nan, np.float32), "bias": np.zeros(10, np.float32)})
-    with pytest.raises(ValueError, match="demo: the weights of mlp give nan"):
+    with pytest.raises(ValueError, match="Classifier: the weights of mlp give nan"):
         Recognizer(classifier("mlp", model=model, is_synthetic=False))
 
 

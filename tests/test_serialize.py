@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -105,8 +106,9 @@ def test_refused_before_anything_is_written(path, state, metadata, error, messag
 
 
 def test_missing_file(path):
-    with pytest.raises(FileNotFoundError):
-        load(path)
+    for missing in (path, path.with_suffix(""), path.with_suffix(".bin")):
+        with pytest.raises(FileNotFoundError, match=re.escape(f"{str(missing)!r}")):
+            load(missing)
 
 
 def test_every_truncation_is_refused(path):
@@ -181,6 +183,7 @@ def test_without_the_package_the_extra_is_named(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"^save: .*pip install 'pynn-cpu\[safetensors\]'"):
         save(path, {"w": np.ones(2)})
     assert not path.exists()
+    path.touch()
     with pytest.raises(ImportError, match=r"^load: .*pip install 'pynn-cpu\[safetensors\]'"):
         load(path)
 

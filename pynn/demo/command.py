@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pynn.demo.recognizer import Recognizer
 from pynn.demo.server import DemoServer, check_port
-from pynn.models import Classifier
+from pynn.models import Classifier, newest_weights, weights_file
 
 __all__ = ["find_weights", "run"]
 
@@ -65,20 +65,7 @@ def find_weights(weights: str | os.PathLike[str] | None) -> Path | None:
     FileNotFoundError
         If the folder has no weights.
     """
-    if weights is None:
-        return _newest(RUNS, "*/weights.*")
-    path = Path(weights)
-    if not path.is_dir():
-        return path
-    found = _newest(path, "weights.*")
-    if found is None:
-        raise FileNotFoundError(f"demo: there are no weights.safetensors and no weights.npz in {path}")
-    return found
-
-
-def _newest(folder: Path, pattern: str) -> Path | None:
-    files = [path for path in folder.glob(pattern) if path.suffix in (".safetensors", ".npz")]
-    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return newest_weights(RUNS, "*/weights.*") if weights is None else weights_file("demo", weights)
 
 
 def _has_screen() -> bool:

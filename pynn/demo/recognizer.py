@@ -45,6 +45,8 @@ class Recognizer:
 
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
+        blank = np.zeros((SIDE, SIDE), np.uint8)
+        classifier.probabilities(blank[None])  # which refuses weights that are not finite
         groups = _groups(classifier.model.eval())
         parts = [nn.Sequential(*group).eval() for group in groups]
 
@@ -57,9 +59,7 @@ class Recognizer:
 
         self._forward = capture(forward)
         # Captures, so that the first stroke need not wait.
-        probabilities, outputs = self._run(np.zeros((SIDE, SIDE), np.uint8))
-        if not np.isfinite(probabilities).all():
-            raise ValueError(f"demo: the weights of {classifier.name} give {probabilities[0]} as a probability")
+        _, outputs = self._run(blank)
         self.about: dict[str, Any] = {
             "model": classifier.name,
             "parameters": sum(parameter.size for parameter in classifier.model.parameters()),
