@@ -1,12 +1,15 @@
 """The training steps of the examples, each written once on the modules of pynn or PyTorch.
 
-What an example computes in a step is here again, on batches of random numbers in place of its data. Left out are those
-that train nothing (01, 14, 18, 20), that do not capture their steps (02, REINFORCE of 23), and the small ones of 04.
+What an example computes in a step is here again, on digits of MNIST where it learns from them, and on random numbers
+in place of other data. Left out are those that train nothing (01, 14, 18, 20), that do not capture their steps (02,
+REINFORCE of 23), and the small ones of 04.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +18,9 @@ import attention
 import numpy as np
 import numpy.typing as npt
 from workloads import ATTENTION, SEQUENCES, Sequences, Transformer, makemore, mlp, two_convs
+
+from pynn.data import load_mnist
+from pynn.data.mnist import MNIST
 
 Array = npt.NDArray[Any]
 Library = Any  # `nn`, `optim`, `F` and a few functions, of pynn or PyTorch: see example_steps.py
@@ -74,9 +80,23 @@ def supervised(
     return make
 
 
+@functools.cache
+def digits() -> MNIST:
+    """Return MNIST, or what stands for it, and say which."""
+    data = load_mnist()
+    print(f"{data.name}, {len(data.train_images):,} images", file=sys.stderr)  # not into the table
+    return data
+
+
 def images(n: int, *shape: int) -> Callable[[np.random.Generator], tuple[Array, ...]]:
-    """Return what draws pixels in 0 to 1 [n, *shape], and classes [n]."""
-    return lambda rng: (rng.random((n, *shape), dtype=np.float32), rng.integers(0, 10, n))
+    """Return what draws digits of MNIST [n, *shape], pixels in 0 to 1, and their classes [n]."""
+
+    def draw(rng: np.random.Generator) -> tuple[Array, ...]:
+        data = digits()
+        rows = rng.integers(0, len(data.train_labels), n)
+        return data.train_images[rows].reshape(n, *shape) / np.float32(255), data.train_labels[rows]
+
+    return draw
 
 
 def letters(n: int, *context: int) -> Callable[[np.random.Generator], tuple[Array, ...]]:
@@ -359,7 +379,7 @@ EXAMPLES: list[Program | Sequences] = [
     gpt(ATTENTION[-1]),
     Program(
         *("vae", "21 variational auto-encoder, B 128, Adam", supervised(vae, "Adam", vae_loss, lr=1e-3)),
-        *(lambda rng: (rng.random((128, 784), dtype=np.float32), *normal((128, 20))(rng)), 2.5),
+        *(lambda rng: (images(128, 784)(rng)[0], *normal((128, 20))(rng)), 2.5),
     ),
     Program("gan", "22 generator and discriminator, B 128, Adam", gan, normal((128, 784), (128, 128))),
     Program("q-learning", "23 Q-learning 4-128-2, B 128, Adam", q_learning, remembered),

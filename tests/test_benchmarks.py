@@ -137,7 +137,8 @@ def test_sequences(quick):
     assert ("relative loss difference" in out) == installed("torch")
 
 
-def test_examples(quick):
+def test_examples(quick, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYNN_DATA_DIR", str(small_mnist.put(tmp_path / "mnist")))
     names = ["spiral", "lecun1989", "makemore-bn", "wavenet", "char-lstm", "forecast", "vae", "q-learning"]
     _, report = quick("--mode", "examples", "--filter", ",".join(names))
     assert [result["name"] for result in report["results"]] == names
@@ -168,7 +169,7 @@ def test_a_program_that_computes_something_else_is_noticed(bench):
         rate = 0.1 if library.nn is pynn.nn else 0.2
         return programs.supervised(programs.mlp(4, 10), "SGD", lr=rate)(library)
 
-    case = programs.Program("wrong", "wrong", make, programs.images(8, 4))
+    case = programs.Program("wrong", "wrong", make, lambda rng: (*programs.normal((8, 4))(rng), rng.integers(0, 10, 8)))
     with pytest.raises(SystemExit, match="step 1: pynn's loss is"):
         steps.measure(case, ["torch"], repeats=1, seconds=0.0, seed=0)
 
