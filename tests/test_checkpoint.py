@@ -180,6 +180,18 @@ def test_a_failed_load_changes_nothing(tmp_path):
     refused(edited(last, bad, random={"key": 1}), "set_rng_state")
     refused(edited(last, bad, kinds={**rest["kinds"], "optimizer": "SGD"}), "written with optimizer SGD.* has Adam")
     refused(last, "a list has no load_state_dict", data=batches)
+    for name in rest.keys() - {"scheduler", "best", "epoch"}:
+        refused(edited(last, bad, **{name: None}), f"^fit: resume: .*bad.safetensors has no .*: its '{name}' is null")
+    for name, wrong in (
+        ("history", [None]),
+        ("best", {"epoch": 1, "score": None}),
+        ("callbacks", {"EarlyStopping": 3}),
+        ("epoch", 3),
+        ("scheduler", None),
+        ("loaders", {"training": None}),
+        ("optimizer", {"param_groups": [None], "state": None}),
+    ):
+        refused(edited(last, bad, **{name: wrong}), "^fit: resume: .*bad.safetensors ")
 
 
 def test_a_file_in_the_place_of_the_folder(tmp_path):

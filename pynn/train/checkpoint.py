@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -34,6 +35,18 @@ BEST = "best.safetensors"
 """The checkpoint of the epoch that was best on the validation data."""
 
 FORMAT = "pynn checkpoint 1"
+
+ENTRIES: dict[str, type | tuple[type, ...]] = {  # of the metadata, and what they may be
+    "kinds": dict,
+    "optimizer": dict,
+    "scheduler": (dict, NoneType),
+    "loaders": dict,
+    "random": dict,
+    "history": list,
+    "best": (dict, NoneType),
+    "callbacks": dict,
+    "epoch": (dict, NoneType),
+}
 
 
 def checkpoint_weights(path: str | os.PathLike[str]) -> Arrays:
@@ -143,7 +156,7 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
     """
     trainer, loaders, best = training.trainer, training.loaders, training.best
     arrays, saved = _read("fit: resume", path)
-    running = saved.get("epoch")  # None between epochs
+    running = saved["epoch"]  # None between epochs
     what = f"fit: resume: {os.fspath(path)}"
     for name, kind in _kinds(trainer).items():
         if saved["kinds"].get(name) != kind:
@@ -161,17 +174,16 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
         _apply(trainer, loaders, state)
     except BaseException as error:
         _apply(trainer, loaders, before)
-        if isinstance(error, (KeyError, TypeError, ValueError)):
+        if isinstance(error, (AttributeError, KeyError, TypeError, ValueError)):
             raise ValueError(f"{what} does not fit this training: {error}") from error
         raise
     history = History()
     history.epochs = saved["history"]
     if best is not None and saved["best"] is not None:
-        number, score = saved["best"]["epoch"], saved["best"]["score"]
         best.state = _group(arrays, "best") or model
-        best.score, best.epoch = tuple(score), number
+        best.score, best.epoch = saved["best"]["score"], saved["best"]["epoch"]
     training.epoch = epoch
-    training.loaded = _Loaded(state, saved.get("callbacks", {}))
+    training.loaded = _Loaded(state, saved["callbacks"])
     return history
 
 
@@ -211,10 +223,17 @@ def _read(operation: str, path: str | os.PathLike[str]) -> tuple[Arrays, dict[st
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{operation}: {path} has format {metadata.get('format')!r}, expected {FORMAT!r}")
     try:
-        rest = json.loads(metadata["training"])
-        if not {"kinds", "optimizer", "scheduler", "loaders", "random", "history", "best"} <= rest.keys():
-            raise ValueError("entries are missing")
-    except (KeyError, AttributeError, ValueError) as error:
+        rest = {"callbacks": {}, "epoch": None, **json.loads(metadata["training"])}  # the oldest files lack these two
+        for name, types in ENTRIES.items():
+            if not isinstance(rest[name], types):
+                raise ValueError(f"its {name!r} is {json.dumps(rest[name])[:40]}")
+        if not all(isinstance(row, dict) for row in rest["history"]):
+            raise ValueError("a row of its history is none")
+        if not all(isinstance(states, list) for states in rest["callbacks"].values()):
+            raise ValueError("a state of its callbacks is none")
+        if rest["best"] is not None:
+            rest["best"] = {"epoch": int(rest["best"]["epoch"]), "score": tuple(map(float, rest["best"]["score"]))}
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{operation}: {path} has no readable state of a training: {error}") from error
     return arrays, rest
 
