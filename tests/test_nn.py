@@ -197,6 +197,32 @@ BAD = {
     "conv2d stride": (lambda: nn.Conv2d(3, 4, 3, stride=1.5), TypeError, "Conv2d: stride must be an integer or a pair"),
     "conv2d stride 0": (lambda: nn.Conv2d(3, 4, 3, stride=0), ValueError, r"Conv2d: stride is \[0, 0\]"),
     "conv2d padding": (lambda: nn.Conv2d(3, 4, 3, padding="full"), ValueError, "Conv2d: padding is 'full'"),
+    "conv1d padding -1": (lambda: nn.Conv1d(1, 6, 5, padding=-1), ValueError, "^Conv1d: padding is -1, needs"),
+    "conv2d padding -1": (
+        lambda: nn.Conv2d(1, 6, 5, padding=-1),
+        ValueError,
+        r"^Conv2d: padding is \[-1, -1\], needs at",
+    ),
+    "conv_transpose2d padding": (
+        lambda: nn.ConvTranspose2d(1, 6, 5, padding=(0, -1)),
+        ValueError,
+        r"^ConvTranspose2d: padding is \[0, -1\], needs at least 0$",
+    ),
+    "conv_transpose2d output_padding": (
+        lambda: nn.ConvTranspose2d(1, 6, 5, 2, output_padding=-1),
+        ValueError,
+        r"^ConvTranspose2d: output_padding is \[-1, -1\], needs at least 0$",
+    ),
+    "max_pool2d padding": (
+        lambda: nn.MaxPool2d(2, padding=-1),
+        ValueError,
+        r"^MaxPool2d: padding is \[-1, -1\], needs",
+    ),
+    "avg_pool2d padding": (
+        lambda: nn.AvgPool2d(2, padding=-1),
+        ValueError,
+        r"^AvgPool2d: padding is \[-1, -1\], needs",
+    ),
     "max_pool2d": (lambda: nn.MaxPool2d("2"), TypeError, "MaxPool2d: kernel_size must be an integer or a pair"),
     "avg_pool2d": (lambda: nn.AvgPool2d((2, 0)), ValueError, r"AvgPool2d: kernel_size is \[2, 0\], needs at least 1"),
     "embedding": (lambda: nn.Embedding(3, -1), ValueError, "Embedding: embedding_dim is -1"),
@@ -249,7 +275,6 @@ BAD = {
     ),
     "linear input": (lambda: nn.Linear(3, 2)(np.zeros((4, 5), np.float32)), ValueError, r"\[4, 5\]"),
     "conv2d input": (lambda: nn.Conv2d(1, 2, 3)(np.zeros((4, 3, 8, 8), np.float32)), ValueError, r"\[4, 3, 8, 8\]"),
-    "dtype": (lambda: nn.Linear(3, 2)(np.zeros((4, 3))), TypeError, "float64"),
 }
 
 
@@ -257,3 +282,29 @@ BAD = {
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+WEIGHTED = {
+    "linear": (lambda: nn.Linear(3, 2), (4, 3)),
+    "conv1d": (lambda: nn.Conv1d(3, 2, 1), (4, 3, 5)),
+    "conv2d": (lambda: nn.Conv2d(3, 2, 1), (4, 3, 5, 5)),
+    "conv_transpose2d": (lambda: nn.ConvTranspose2d(3, 2, 1), (4, 3, 5, 5)),
+    "batch_norm": (lambda: nn.BatchNorm1d(3), (4, 3)),
+    "batch_norm, running": (lambda: nn.BatchNorm1d(3, affine=False).eval(), (4, 3)),
+    "layer_norm": (lambda: nn.LayerNorm(3), (4, 3)),
+    "group_norm": (lambda: nn.GroupNorm(1, 3), (4, 3)),
+    "rnn": (lambda: nn.RNN(3, 2), (5, 4, 3)),
+    "lstm": (lambda: nn.LSTM(3, 2), (5, 4, 3)),
+    "gru": (lambda: nn.GRUCell(3, 2), (4, 3)),
+}
+
+
+@pytest.mark.parametrize(("given", "own"), [("float64", "float32"), ("float32", "float64")])
+@pytest.mark.parametrize(("name", "make", "shape"), [(name, *case) for name, case in WEIGHTED.items()], ids=WEIGHTED)
+def test_input_of_another_dtype_is_the_one_to_convert(name, make, shape, given, own):
+    op = name.partition(",")[0]
+    message = rf"^{op}: input is {given}, (weight|running_mean) is {own}; convert the input with \.astype\(np\.{own}\)"
+    if op in ("rnn", "lstm", "gru"):
+        message = f"^{op}: x is {given}, needs {own} as weight_ih is; convert one of them"
+    with pytest.raises(TypeError, match=message):
+        make().astype(own)(np.ones(shape, given))

@@ -90,6 +90,21 @@ bool is_plain(const py::array& array, bool written) {
   return (array.flags() & needed) == needed;
 }
 
+void throw_dtype(const char* op, const char* name, const py::array& array, const std::string& needed,
+                 const char* first) {
+  const std::string got = dtype_name(array), argument = name;
+  if (needed.rfind("float", 0) != 0) {
+    throw_type(op, argument + " is " + got + ", needs " + needed + "; convert it with .astype");
+  }
+  // What a module owns is seldom the odd one: it is the input that came as NumPy's float64.
+  if ((argument == "weight" || argument == "running_mean") && (holds<float>(array) || holds<double>(array))) {
+    throw_type(op, "input is " + needed + ", " + argument + " is " + got + "; convert the input with .astype(np." +
+                       got + ") or the module with .astype(np." + needed + ")");
+  }
+  throw_type(op,
+             argument + " is " + got + ", needs " + needed + " as " + first + " is; convert one of them with .astype");
+}
+
 void require_layout(const char* op, const char* name, const py::array& array) {
   if (!is_plain(array, false)) {
     throw_type(op, std::string(name) + " " + to_string(shape_of(array)) +

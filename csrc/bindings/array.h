@@ -71,15 +71,14 @@ bool holds(const py::array& array) {
   return py::detail::array_proxy(array.ptr())->descr == descriptor || py::isinstance<py::array_t<T>>(array);
 }
 
+// TypeError for an array that is not `needed`, the dtype of `first` if that is a float's.
+[[noreturn]] void throw_dtype(const char* op, const char* name, const py::array& array, const std::string& needed,
+                              const char* first);
+
+// `first` says which array gave the type, in the error.
 template <class T>
-View<T> view(const char* op, const char* name, const py::array& array) {
-  if (!holds<T>(array)) {
-    const std::string needed = dtype_name(py::array_t<T>(0));
-    throw_type(op,
-               std::string(name) + " is " + dtype_name(array) + ", needs " + needed +
-                   (std::is_floating_point<T>::value ? " as the first array is; convert one of them" : "; convert it") +
-                   " with .astype");
-  }
+View<T> view(const char* op, const char* name, const py::array& array, const char* first = "the first array") {
+  if (!holds<T>(array)) throw_dtype(op, name, array, dtype_name(py::array_t<T>(0)), first);
   require_layout(op, name, array);
   return {static_cast<const T*>(array.data()), shape_of(array), static_cast<int64_t>(array.size())};
 }
@@ -95,9 +94,10 @@ void require_shape(const char* op, const char* name, const Shape& got, const Sha
 
 // The data of an argument of this shape, null if it is None.
 template <class T>
-const T* optional_data(const char* op, const char* name, const std::optional<py::array>& array, const Shape& needed) {
+const T* optional_data(const char* op, const char* name, const std::optional<py::array>& array, const Shape& needed,
+                       const char* first = "the first array") {
   if (!array) return nullptr;
-  const View<T> v = view<T>(op, name, *array);
+  const View<T> v = view<T>(op, name, *array, first);
   require_shape(op, name, v.shape, needed);
   return v.data;
 }

@@ -31,7 +31,7 @@ struct Layer {
       indices = values.data;
       x = {values.shape[0], values.shape[1], ih.shape[1]};
     } else {
-      const View<T> values = view<T>(op, "x", x_array);
+      const View<T> values = view<T>(op, "x", x_array, "weight_ih");
       in.x = values.data;
       x = values.shape;
     }
@@ -51,7 +51,7 @@ struct Layer {
     sizes = {x[0], x[1], x[2], hidden, reverse};
     in.weight_ih = ih.data;
     in.weight_hh = hh.data;
-    in.h0 = optional_data<T>(op, "h0", h0, state);
+    in.h0 = optional_data<T>(op, "h0", h0, state, "weight_ih");
   }
 
   void set_biases(const char* op, const Optional& bias_ih, const Optional& bias_hh) {
@@ -158,7 +158,7 @@ py::tuple lstm(const py::array& x, const Optional& h0, const Optional& c0_array,
     using T = decltype(zero);
     Layer<T> layer(op, 4, x, h0, weight_ih, weight_hh, reverse);
     layer.set_biases(op, bias_ih, bias_hh);
-    const T* c0 = optional_data<T>(op, "c0", c0_array, layer.state);
+    const T* c0 = optional_data<T>(op, "c0", c0_array, layer.state, "weight_ih");
     py::array_t<T> y = empty<T>(op, layer.steps), h_n = empty<T>(op, layer.state), c_n = empty<T>(op, layer.state);
     py::array_t<T> gates = empty<T>(op, layer.gates), cells = empty<T>(op, layer.steps);
     T *y_data = data_of(y), *h_n_data = data_of(h_n), *c_n_data = data_of(c_n), *gates_data = data_of(gates),
@@ -181,7 +181,7 @@ py::tuple lstm_backward(const Optional& dy_array, const Optional& dh_n_array, co
   return by_dtype(op, "weight_ih", weight_ih, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
     const Layer<T> layer(op, 4, x, h0, weight_ih, weight_hh, reverse);
-    const T* c0 = optional_data<T>(op, "c0", c0_array, layer.state);
+    const T* c0 = optional_data<T>(op, "c0", c0_array, layer.state, "weight_ih");
     const T* dy = optional_data<T>(op, "dy", dy_array, layer.steps);
     const T* dh_n = optional_data<T>(op, "dh_n", dh_n_array, layer.state);
     const T* dc_n = optional_data<T>(op, "dc_n", dc_n_array, layer.state);

@@ -132,6 +132,12 @@ def group_norm(
     for parameter in affine:
         if parameter.shape != shape[1:2]:
             raise ValueError(f"group_norm: weight or bias {list(parameter.shape)} needs the shape [{shape[1]}]")
+        if parameter.data.dtype != x.data.dtype:
+            got, needs = x.data.dtype, parameter.data.dtype
+            raise TypeError(
+                f"group_norm: input is {got}, weight is {needs}; convert the input with .astype(np.{needs}) or the "
+                f"module with .astype(np.{got})"
+            )
     size = x.size // (shape[0] * groups)
     y = reshape(layer_norm(reshape(x, (shape[0], groups, size)), size, eps=eps), shape)
     if not affine:

@@ -91,7 +91,10 @@ def conv_transpose2d(
     how = (strides, (vertical, vertical, horizontal, horizontal), dilations, groups, "none")
     # The convolution reads images of the output's shape; its gradient for them needs no values of theirs.
     images = _core.empty((value.shape[0], channels, *size), value.dtype)
-    y = _core.conv2d_backward(value, None, images, w, *how, True, False, False)[0]
+    try:
+        y = _core.conv2d_backward(value, None, images, w, *how, True, False, False)[0]
+    except TypeError as error:
+        raise TypeError(str(error).replace("conv2d_backward", op, 1)) from None
     assert y is not None  # asked for
     if b is not None:
         y = _core.add(y, b.reshape(-1, 1, 1))

@@ -26,11 +26,11 @@ def check_sizes(operation: str, **sizes: int) -> None:
             raise ValueError(f"{operation}: {name} is {size}, needs at least 1")
 
 
-def positive_pair(operation: str, argument: str, value: IntPair) -> tuple[int, int]:
+def sizes_pair(operation: str, argument: str, value: IntPair, least: int = 1) -> tuple[int, int]:
     """Return the sizes for height and width."""
     sizes = pair(operation, argument, value)
-    if min(sizes) < 1:
-        raise ValueError(f"{operation}: {argument} is {list(sizes)}, needs at least 1")
+    if min(sizes) < least:
+        raise ValueError(f"{operation}: {argument} is {list(sizes)}, needs at least {least}")
     return sizes
 
 
@@ -89,6 +89,8 @@ class _Convolution(Module):
         check_sizes(name, in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"{name}: {in_channels} -> {out_channels} channels do not divide into {groups} groups")
+        if isinstance(self.padding, int) and self.padding < 0:
+            raise ValueError(f"{name}: padding is {self.padding}, needs at least 0")
         if isinstance(self.padding, str) and self.padding not in ("same", "valid"):
             raise ValueError(f"{name}: padding is {self.padding!r}, needs integers, 'same' or 'valid'")
         self.in_channels = in_channels
@@ -148,10 +150,10 @@ class Conv2d(_Convolution):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
-        self.kernel_size = kernel = positive_pair("Conv2d", "kernel_size", kernel_size)
-        self.stride = positive_pair("Conv2d", "stride", stride)
-        self.padding = padding if isinstance(padding, str) else pair("Conv2d", "padding", padding)
-        self.dilation = positive_pair("Conv2d", "dilation", dilation)
+        self.kernel_size = kernel = sizes_pair("Conv2d", "kernel_size", kernel_size)
+        self.stride = sizes_pair("Conv2d", "stride", stride)
+        self.padding = padding if isinstance(padding, str) else sizes_pair("Conv2d", "padding", padding, least=0)
+        self.dilation = sizes_pair("Conv2d", "dilation", dilation)
         super().__init__(in_channels, out_channels, kernel, groups, bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -258,10 +260,10 @@ class MaxPool2d(Module):
         dilation: IntPair = 1,
         ceil_mode: bool = False,
     ) -> None:
-        self.kernel_size = positive_pair("MaxPool2d", "kernel_size", kernel_size)
-        self.stride = self.kernel_size if stride is None else positive_pair("MaxPool2d", "stride", stride)
-        self.padding = pair("MaxPool2d", "padding", padding)
-        self.dilation = positive_pair("MaxPool2d", "dilation", dilation)
+        self.kernel_size = sizes_pair("MaxPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else sizes_pair("MaxPool2d", "stride", stride)
+        self.padding = sizes_pair("MaxPool2d", "padding", padding, least=0)
+        self.dilation = sizes_pair("MaxPool2d", "dilation", dilation)
         self.ceil_mode = ceil_mode
 
     def forward(self, x: Tensor) -> Tensor:
@@ -295,9 +297,9 @@ class AvgPool2d(Module):
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
-        self.kernel_size = positive_pair("AvgPool2d", "kernel_size", kernel_size)
-        self.stride = self.kernel_size if stride is None else positive_pair("AvgPool2d", "stride", stride)
-        self.padding = pair("AvgPool2d", "padding", padding)
+        self.kernel_size = sizes_pair("AvgPool2d", "kernel_size", kernel_size)
+        self.stride = self.kernel_size if stride is None else sizes_pair("AvgPool2d", "stride", stride)
+        self.padding = sizes_pair("AvgPool2d", "padding", padding, least=0)
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pynn import functional as F
 from pynn._array import empty
-from pynn.functional._args import axis_index, integer, pair
-from pynn.nn.layers import IntPair, check_sizes, positive_pair, reset
+from pynn.functional._args import axis_index, integer
+from pynn.nn.layers import IntPair, check_sizes, reset, sizes_pair
 from pynn.nn.module import Module, Parameter
 from pynn.tensor import Tensor
 
@@ -57,12 +57,12 @@ class ConvTranspose2d(Module):
             )
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = positive_pair("ConvTranspose2d", "kernel_size", kernel_size)
-        self.stride = positive_pair("ConvTranspose2d", "stride", stride)
-        self.padding = pair("ConvTranspose2d", "padding", padding)
-        self.output_padding = pair("ConvTranspose2d", "output_padding", output_padding)
+        self.kernel_size = sizes_pair("ConvTranspose2d", "kernel_size", kernel_size)
+        self.stride = sizes_pair("ConvTranspose2d", "stride", stride)
+        self.padding = sizes_pair("ConvTranspose2d", "padding", padding, least=0)
+        self.output_padding = sizes_pair("ConvTranspose2d", "output_padding", output_padding, least=0)
         self.groups = groups
-        self.dilation = positive_pair("ConvTranspose2d", "dilation", dilation)
+        self.dilation = sizes_pair("ConvTranspose2d", "dilation", dilation)
         self.weight = Parameter(empty(in_channels, out_channels // groups, *self.kernel_size))
         self.bias = Parameter(empty(out_channels)) if bias else None
         self.reset_parameters()
