@@ -31,7 +31,10 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
         from_python = isinstance(data, (list, tuple)) or type(data) is float
         target = np.dtype(np.float32) if from_python and array.dtype == np.float64 else array.dtype
     else:
-        target = np.dtype(dtype)
+        try:
+            target = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"{name}: dtype is {dtype!r}, needs float32, float64, an integer or bool") from None
     if not target.isnative:
         target = target.newbyteorder("=")
     if array.dtype.kind not in "biuf" or not is_supported(target):

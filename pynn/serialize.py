@@ -52,7 +52,7 @@ def save(
     ValueError
         If the suffix is unknown or an array's name is reserved.
     TypeError
-        If a name or a metadata value is not a string, or an array is not numeric.
+        If `path` is no path, `state` no mapping, a name or a metadata value not a string, or an array not numeric.
     ImportError
         If the safetensors package is missing.
 
@@ -64,7 +64,10 @@ def save(
     >>> load(path)[1]
     {'model': 'eye'}
     """
+    _check_path("save", path)
     suffix = _suffix("save", path)
+    if not isinstance(state, Mapping):
+        raise TypeError(f"save: state is a {type(state).__name__}, needs named arrays, such as model.state_dict()")
     arrays = {_check_name(name): _storable(name, value) for name, value in state.items()}
     text = dict(metadata or {})
     for key, value in text.items():
@@ -93,6 +96,8 @@ def load(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If `path` is no path.
     ValueError
         If the suffix is unknown, the file is truncated, corrupt or of another kind, or a `.pt` file holds something
         else than named tensors.
@@ -107,12 +112,18 @@ def load(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
     >>> load(path)[0]
     {'weight': array([0., 0., 0.])}
     """
+    _check_path("load", path)
     if not os.path.exists(path):  # before its suffix, or a package that it would need
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     suffix = _suffix("load", path, (*SUFFIXES, *PYTORCH))
     if suffix in PYTORCH:
         return _load_pytorch(path), {}
     return _load_safetensors(path) if suffix == ".safetensors" else _load_npz(path)
+
+
+def _check_path(operation: str, path: object) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{operation}: path is a {type(path).__name__}, needs a str or an os.PathLike")
 
 
 def _suffix(operation: str, path: str | os.PathLike[str], known: tuple[str, ...] = SUFFIXES) -> str:

@@ -365,6 +365,9 @@ def test_set_num_threads():
         for n in (0, -1):
             with pytest.raises(ValueError, match=r"^set_num_threads\b"):
                 _core.set_num_threads(n)
+        for bad in ("2", 2.0, None, 1 << 40):
+            with pytest.raises(TypeError, match=rf"^set_num_threads: n is {bad!r}, needs an integer from 1 to 256$"):
+                _core.set_num_threads(bad)
         assert _core.num_threads() == 2
     finally:
         _core.set_num_threads(before)

@@ -132,6 +132,7 @@ def test_transform() -> None:
         ((np.zeros(3),), {"batch_size": 2.0}, TypeError, "batch_size is a float"),
         ((np.zeros(3),), {"seed": -1}, ValueError, "seed -1"),
         ((np.zeros(3),), {"seed": "0"}, TypeError, "seed is a str"),
+        ((np.zeros(3),), {"transform": 3}, TypeError, "transform is a int, needs a function or None"),
         ((np.zeros(3),), {"batch_size": 4, "drop_last": True}, ValueError, "drop_last leaves no batch"),
     ],
 )

@@ -81,3 +81,9 @@ def test_sine():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         call()
+
+
+def test_counts_are_integers():
+    for make in (data.make_moons, data.make_spiral, data.make_blobs, data.make_sine):
+        with pytest.raises(TypeError, match=rf"^{make.__name__}: n\w* is 2\.5, needs an integer$"):
+            make(2.5)

@@ -97,12 +97,21 @@ def test_unknown_suffix(tmp_path, suffix):
         ({"w": np.array(["text"])}, None, TypeError, "'w' has dtype <U4"),
         ({"w": np.ones(2, complex)}, None, TypeError, "'w' has dtype complex128"),
         ({"w": np.ones(2)}, {"epochs": 3}, TypeError, "'epochs' is int"),
+        (nn.Linear(1, 1), None, TypeError, r"state is a Linear, needs named arrays, such as model\.state_dict\(\)$"),
+        ([np.ones(2)], None, TypeError, "state is a list, needs named arrays"),
     ],
 )
 def test_refused_before_anything_is_written(path, state, metadata, error, message):
     with pytest.raises(error, match=rf"^save: .*{message}"):
         save(path, state, metadata)
     assert list(path.parent.iterdir()) == []
+
+
+def test_path_and_state_in_the_wrong_order():
+    with pytest.raises(TypeError, match=r"^save: path is a dict, needs a str or an os\.PathLike$"):
+        save({"w": np.ones(2)}, "weights.npz")
+    with pytest.raises(TypeError, match=r"^load: path is a NoneType, needs a str"):
+        load(None)
 
 
 def test_missing_file(path):

@@ -100,6 +100,12 @@ def test_refusals_of_the_neural_net():
     X, y = [[0.0], [1.0]], [0, 1]
     with pytest.raises(ValueError, match="NeuralNetClassifier: lr is -1, needs a number above 0"):
         NeuralNetClassifier(network, lr=-1).fit(X, y)
+    with pytest.raises(ValueError, match=r"NeuralNetClassifier: optimizer is 'adam', needs .* such as optim\.Adam"):
+        NeuralNetClassifier(network, optimizer="adam").fit(X, y)
+    with pytest.raises(ValueError, match="NeuralNetClassifier: criterion is 'mse', needs a class or function"):
+        NeuralNetClassifier(network, criterion="mse").fit(X, y)
+    with pytest.raises(ValueError, match="NeuralNetClassifier: module is None, needs a Module, or a class or function"):
+        NeuralNetClassifier(None).fit(X, y)
     with pytest.raises(TypeError, match="unknown parameter 'learning_rate'"):
         NeuralNetClassifier(network, learning_rate=1).fit(X, y)
     with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):

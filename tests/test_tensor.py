@@ -67,6 +67,8 @@ def test_refused_dtypes(data):
 def test_refused_target_dtype():
     with pytest.raises(TypeError, match=r"for dtype float16"):
         pynn.Tensor([1.0], dtype=np.float16)
+    with pytest.raises(TypeError, match=r"^Tensor: dtype is 'foo', needs float32, float64, an integer or bool$"):
+        pynn.tensor([1.0], dtype="foo")
 
 
 def test_ragged_lists():

@@ -351,6 +351,32 @@ def test_bad_arguments(blobs):
         trainer.predict(blobs[0], batch_size=0)
     with pytest.raises(ValueError, match="predict: got an array of shape"):
         trainer.predict(np.array(1, np.float32))
+    with pytest.raises(TypeError, match="predict: batch_size is float, expected int"):
+        trainer.predict(blobs[0], batch_size=1.5)
+    for what, call in {
+        "fit: loader": lambda: trainer.fit(None, 1),
+        "fit: val": lambda: trainer.fit([blobs], 1, val=3),
+        "evaluate: loader": lambda: trainer.evaluate(None),
+        "predict: data": lambda: trainer.predict(None),
+    }.items():
+        with pytest.raises(TypeError, match=f"^{what} is a (NoneType|int), needs an iterable of batches$"):
+            call()
+
+
+def test_trainer_refuses_other_kinds_of_arguments():
+    model, loss = nn.Linear(3, 2), nn.CrossEntropyLoss()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    for arguments, message in (
+        ((model, nn.CrossEntropyLoss, optimizer), r"loss is the class CrossEntropyLoss, needs .*: CrossEntropyLoss\("),
+        ((model, loss, optim.Adam), r"optimizer is the class Adam, needs an Optimizer: Adam\(...\)$"),
+        ((nn.Linear, loss, optimizer), "model is the class Linear, needs a Module"),
+        ((model, optimizer, loss), "loss is a SGD, needs a loss module or a function$"),
+        ((optimizer, loss, model), "model is a SGD, needs a Module$"),
+        ((model, loss, None), "optimizer is a NoneType, needs an Optimizer$"),
+        ((model, loss, optimizer, 0.9), "scheduler is a float, needs an LRScheduler or None$"),
+    ):
+        with pytest.raises(TypeError, match=f"^Trainer: {message}"):
+            Trainer(*arguments)
 
 
 # -- progress ----------------------------------------------------------------------------------------------------------

@@ -44,6 +44,14 @@ py::array empty_by_dtype(const Shape& shape, const py::object& dtype) {
                   [&](auto zero) -> py::array { return empty<decltype(zero)>("empty", shape); });
 }
 
+void set_threads(const py::object& n) {
+  py::detail::make_caster<int> count;
+  if (!count.load(n, true)) {
+    throw_type("set_num_threads", "n is " + py::cast<std::string>(py::repr(n)) + ", needs an integer from 1 to 256");
+  }
+  set_num_threads(py::detail::cast_op<int>(count));
+}
+
 double peak_flops() {
   const py::gil_scoped_release release;
   return ops::peak_flops();
@@ -70,7 +78,7 @@ void bind_runtime(py::module_& m) {
   m.def("info", info);
   m.def("num_threads", num_threads,
         "Return how many threads compute: at first PYNN_NUM_THREADS, or one for each core.");
-  m.def("set_num_threads", set_num_threads, py::arg("n"),
+  m.def("set_num_threads", set_threads, py::arg("n"),
         "Compute with `n` threads, the caller included: ValueError unless 1 <= n <= 256.");
   m.def("kernel_counts", kernel_counts, "Return how often each kernel ran since the start or `reset_kernel_counts`.");
   m.def("reset_kernel_counts", reset_kernel_counts, "Count again from 0.");

@@ -146,7 +146,7 @@ class DataLoader:
     Raises
     ------
     TypeError
-        An argument is not an array, or `transform` does not return a tuple.
+        An argument is not an array, or `transform` cannot be called, or does not return a tuple.
     ValueError
         No arrays, lengths that differ, no samples, ``batch_size < 1``, or no batch in an epoch.
 
@@ -182,6 +182,8 @@ class DataLoader:
         if seed is None:
             seed = generator().integers(1 << 32).item() if shuffle else 0
         self.seed = _as_seed("DataLoader", seed)
+        if transform is not None and not callable(transform):
+            raise TypeError(f"DataLoader: transform is a {type(transform).__name__}, needs a function or None")
         self.drop_last = drop_last
         self.transform = transform
         self.epoch = 0

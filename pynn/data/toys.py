@@ -106,6 +106,8 @@ def make_sine(n: int = 100, noise: float = 0.1, rng: np.random.Generator | None 
 
 def _require(op: str, noise: float, **counts: int) -> None:
     for name, count in counts.items():
+        if not isinstance(count, int | np.integer):
+            raise TypeError(f"{op}: {name} is {count!r}, needs an integer")
         if count < 1:
             raise ValueError(f"{op}: {name} is {count}, needs at least 1")
     if not 0 <= noise < np.inf:

@@ -84,7 +84,15 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
     """
 
     classes_: Array
-    _checks: ClassVar[dict[str, Check]] = {**COMMON, "lr": positive, "max_epochs": count, "batch_size": count}
+    _checks: ClassVar[dict[str, Check]] = {
+        **COMMON,
+        "module": (callable, "a Module, or a class or function that makes one"),
+        "criterion": (callable, "a class or function, such as nn.CrossEntropyLoss"),
+        "optimizer": (callable, "a class or function, such as optim.Adam"),
+        "lr": positive,
+        "max_epochs": count,
+        "batch_size": count,
+    }
 
     def __init__(
         self,

@@ -61,6 +61,11 @@ class Trainer:
     should_stop : bool
         Set to True in a callback, it ends the training after the epoch at hand.
 
+    Raises
+    ------
+    TypeError
+        If `model`, `loss`, `optimizer` or `scheduler` is of another kind, such as a class in the place of an instance.
+
     Examples
     --------
     >>> import pynn
@@ -89,6 +94,10 @@ class Trainer:
         prefix: str = "",
         capture: bool = True,
     ) -> None:
+        _require("model", model, isinstance(model, Module), "a Module")
+        _require("loss", loss, callable(loss), "a loss module or a function")
+        _require("optimizer", optimizer, isinstance(optimizer, Optimizer), "an Optimizer")
+        _require("scheduler", scheduler, isinstance(scheduler, LRScheduler | None), "an LRScheduler or None")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -167,9 +176,12 @@ class Trainer:
         OSError
             If a checkpoint cannot be written; the one before is intact.
         """
-        epochs = _at_least_one("epochs", epochs)
+        epochs = _at_least_one("fit: epochs", epochs)
+        _require_batches("fit: loader", loader)
+        if val is not None:
+            _require_batches("fit: val", val)
         if checkpoint_every is not None:
-            checkpoint_every = _at_least_one("checkpoint_every", checkpoint_every)
+            checkpoint_every = _at_least_one("fit: checkpoint_every", checkpoint_every)
             if checkpoint is None:
                 raise ValueError("fit: checkpoint_every needs a folder for the checkpoints (checkpoint=...)")
         listening = listeners(callbacks)
@@ -228,6 +240,7 @@ class Trainer:
         TypeError
             If a batch is not a pair.
         """
+        _require_batches("evaluate: loader", loader)
         totals = Totals()
         with _evaluation_mode(self.model):
             for batch in loader:
@@ -252,15 +265,17 @@ class Trainer:
         ------
         ValueError
             If there are no samples, or ``batch_size < 1``.
+        TypeError
+            If `data` is neither an array nor iterable, or `batch_size` no integer.
         """
-        if batch_size < 1:
-            raise ValueError(f"predict: batch_size is {batch_size}, needs at least 1")
+        batch_size = _at_least_one("predict: batch_size", batch_size)
         array = data.data if isinstance(data, Tensor) else data
         if isinstance(array, np.ndarray):
             if array.ndim == 0:
                 raise ValueError("predict: got an array of shape [], needs [N, ...]")
             batches: Iterable[Any] = (array[i : i + batch_size] for i in range(0, len(array), batch_size))
         else:
+            _require_batches("predict: data", data)
             batches = data
         outputs = []
         with _evaluation_mode(self.model):
@@ -343,13 +358,25 @@ class Trainer:
         self.log(f"{self.prefix}{text}  {row['images_per_s']:,.0f} images/s  {row['seconds']:.1f} s")
 
 
-def _at_least_one(name: str, value: Any) -> int:
+def _require(name: str, value: object, fits: bool, needed: str) -> None:
+    if isinstance(value, type):
+        raise TypeError(f"Trainer: {name} is the class {value.__name__}, needs {needed}: {value.__name__}(...)")
+    if not fits:
+        raise TypeError(f"Trainer: {name} is a {type(value).__name__}, needs {needed}")
+
+
+def _require_batches(what: str, value: object) -> None:
+    if not isinstance(value, Iterable) and not hasattr(value, "__getitem__"):
+        raise TypeError(f"{what} is a {type(value).__name__}, needs an iterable of batches")
+
+
+def _at_least_one(what: str, value: Any) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"fit: {name} is {type(value).__name__}, expected int") from None
+        raise TypeError(f"{what} is {type(value).__name__}, expected int") from None
     if number < 1:
-        raise ValueError(f"fit: {name} is {number}, needs at least 1")
+        raise ValueError(f"{what} is {number}, needs at least 1")
     return number
 
 
