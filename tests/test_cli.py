@@ -17,6 +17,7 @@ from pynn.models import MODELS, Classifier, build
 from pynn.serialize import load, save
 from pynn.train import mnist as mnist_run
 from pynn.train.progress import Progress
+from pynn.train.settings import RECIPES
 
 SYNTHETIC = "[synthetic digits] "
 
@@ -333,7 +334,7 @@ def test_models(name, parameters):
     assert sum(parameter.size for parameter in model.parameters()) == parameters
     model.eval()
     assert model(np.zeros((2, 1, 28, 28), np.float32)).shape == (2, 10)
-    assert name in mnist_run.RECIPES
+    assert name in RECIPES
 
 
 def test_real_mnist_in_one_epoch(capsys, mnist_dir, tmp_path):

@@ -8,6 +8,7 @@ from checkpoint_tools import position_of
 from cli_tools import run
 
 from pynn.serialize import load
+from pynn.train import Trainer
 from pynn.train.progress import Progress
 
 pytest.importorskip("safetensors")
@@ -57,9 +58,10 @@ def test_resume_ends_with_the_bits_of_a_run_in_one_go(capsys, tmp_path, data_dir
         patched.setattr(Progress, "update", interrupted_update)
         assert run(capsys, *argv, *every, "--data-dir", data_dir, "--out", "parts")[0] == 130
     assert position_of(tmp_path / "parts" / "last.safetensors") == (1, 1 if every else 0)
-    code, out, err = run(capsys, "train", "mnist", "--resume", "parts", *every, "--data-dir", data_dir)
+    code, out, err = run(capsys, "train", "mnist", "--resume", "parts", "--data-dir", data_dir)
     assert (code, err) == (0, "")
-    assert "epoch 1/3" not in out
+    assert f"resumed from parts: after epoch 1/3{', step 1 of epoch 2' if every else ''}\n" in out
+    assert "\nepoch 1/3" not in out
     assert "epoch 2/3" in out
     whole, parts = (load(tmp_path / name / "weights.safetensors") for name in ("whole", "parts"))
     assert whole[1] == parts[1]
@@ -88,7 +90,49 @@ def test_resume_refuses_what_does_not_fit(capsys, tmp_path, data_dir):
     assert "does not have the settings of a run" in run(capsys, *resume)[2]
     settings.write_text(json.dumps(stored))
     (tmp_path / "x" / "last.safetensors").unlink()  # as if the process had died in the first epoch
-    assert "epoch 1/1" in run(capsys, *resume)[1]
+    out = run(capsys, *resume)[1]
+    assert "no checkpoint in x, so the run begins anew\n" in out
+    assert "epoch 1/1" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("model", "vgg", "unknown model 'vgg'"),
+        ("model", [], "unhashable"),
+        ("epochs", "3", "epochs is '3', needs an integer of at least 1"),
+        ("batch_size", True, "batch_size is True, needs an integer"),
+        ("val", "a", "val is 'a', needs an integer of at least 0"),
+        ("lr", None, "lr is None, needs a number"),
+        ("lr", -1.0, "lr is -1.0, needs a number above 0"),
+        ("lr", float("nan"), "lr is nan, needs a number above 0"),
+        ("seed", 2**64, "seed is 18446744073709551616, needs an integer from 0 to 18446744073709551615"),
+        ("shift", -2, "shift is -2, needs an integer from 0 to 27"),
+        ("label_smoothing", 1.0, r"label_smoothing is 1.0, needs a number in [0, 1)"),
+        ("checkpoint_every", 0, "checkpoint_every is 0, needs an integer of at least 1"),
+        # as good as those of the run, but others
+        ("batch_size", 50, "settings.json of the run has batch_size 50, its checkpoint was written with 100"),
+        ("lr", 0.5, "settings.json of the run has lr 0.5, its checkpoint was written with 0.004"),
+    ],
+)
+def test_resume_checks_the_settings(tmp_path, train, name, value, message):
+    assert train(*SHORT, "--out", "x") == ""
+    settings = tmp_path / "x" / "settings.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), name: value}))
+    before = (tmp_path / "x" / "last.safetensors").read_bytes()
+    assert message in train("--resume", "x")
+    assert (tmp_path / "x" / "last.safetensors").read_bytes() == before
+
+
+def test_resume_keeps_the_steps_between_checkpoints(tmp_path, train, monkeypatch):
+    assert train(*SHORT, "--checkpoint-every", 3, "--out", "x") == ""
+    (tmp_path / "x" / "last.safetensors").unlink()
+    told = []
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda *args, **options: told.append(options) or fit(*args, **options))
+    for more, every in ([], 3), (["--checkpoint-every", 2], 2), ([], 2):
+        assert train("--resume", "x", *more) == ""
+        assert told.pop()["checkpoint_every"] == every
 
 
 @pytest.mark.parametrize("kept", ["last.safetensors", "best.safetensors"])

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import pynn
 from pynn import nn, optim, serialize
-from pynn._files import atomic_file, make_folder
+from pynn._files import make_folder
 from pynn.data import MNIST, MNIST_MEAN, MNIST_STD, DataLoader, load_mnist, normalize_images, random_split
 from pynn.models import Classifier, build
 from pynn.train.checkpoint import BEST, LAST
 from pynn.train.history import History, save_figure
+from pynn.train.settings import SETTINGS, SameSettings, Settings, StoredRun, write_json
 from pynn.train.trainer import Trainer
 
 __all__ = ["SYNTHETIC_PREFIX", "Settings", "resume_mnist", "train_mnist"]
@@ -30,67 +30,6 @@ __all__ = ["SYNTHETIC_PREFIX", "Settings", "resume_mnist", "train_mnist"]
 SYNTHETIC_PREFIX = "[synthetic digits] "
 TEST_BATCH = 250  # of the cnn, the activations of 500 would take more memory than its training
 MISTAKES = 25
-SETTINGS = "settings.json"  # of a run, for those who resume it
-
-
-class Recipe(NamedTuple):
-    """How a model is trained unless one asks otherwise."""
-
-    epochs: int
-    batch_size: int
-    lr: float  # the highest of Adam's one-cycle schedule
-    shift: int = 0  # pixels
-    label_smoothing: float = 0.0
-
-
-RECIPES = {
-    "mlp": Recipe(8, 128, 4e-3),
-    "lenet": Recipe(3, 128, 8e-3, label_smoothing=0.05),
-    "cnn": Recipe(3, 64, 2e-3, shift=1),
-}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The hyperparameters of a run."""
-
-    model: str
-    epochs: int
-    batch_size: int
-    lr: float
-    seed: int
-    val: int
-    shift: int  # training images move by up to this many pixels, each anew in each epoch
-    label_smoothing: float  # in the training loss, as in F.cross_entropy
-
-    @classmethod
-    def of(
-        cls,
-        model: str = "lenet",
-        epochs: int | None = None,
-        batch_size: int | None = None,
-        lr: float | None = None,
-        seed: int = 0,
-        val: int = 0,
-    ) -> Self:
-        """Fill in the model's own epochs, batch size and learning rate where None; the rest is the model's anyway.
-
-        >>> Settings.of("lenet", epochs=1).lr
-        0.008
-        """
-        if model not in RECIPES:
-            raise ValueError(f"Settings: unknown model {model!r}, expected one of {', '.join(RECIPES)}")
-        recipe = RECIPES[model]
-        return cls(
-            model,
-            recipe.epochs if epochs is None else epochs,
-            recipe.batch_size if batch_size is None else batch_size,
-            recipe.lr if lr is None else lr,
-            seed,
-            val,
-            recipe.shift,
-            recipe.label_smoothing,
-        )
 
 
 def train_mnist(
@@ -131,28 +70,22 @@ def resume_mnist(
 ) -> bool:
     """Go on with the run in a folder that `train_mnist` wrote, to the bits that it would have ended with.
 
-    A run that ended before its first checkpoint begins anew. Returns what `train_mnist` does.
+    Settings are those of the run, `checkpoint_every` too unless given. A run that ended before its first checkpoint
+    begins anew. Returns what `train_mnist` does.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
         If the folder has no settings of a run, or is a file.
     ValueError
-        If they cannot be read, or the data are others.
+        If they cannot be read, are not those that the checkpoint was written with, or the data are others.
     """
-    path = Path(run, SETTINGS)
-    if Path(run).is_file():
-        raise NotADirectoryError(f"train mnist: --resume {os.fspath(run)} is a file, needs the folder of the run")
-    try:
-        stored = json.loads(path.read_bytes())
-        dataset = stored.pop("dataset")
-        settings = Settings(**stored)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"train mnist: {path} does not have the settings of a run: {error}") from error
+    stored = StoredRun.read(run)
     data = load_mnist(data_dir)
-    if data.name != dataset:
-        raise ValueError(f"train mnist: the run in {os.fspath(run)} is on {dataset}, the data are {data.name}")
-    return _run(settings, data, run, quiet, checkpoint_every, resume=True)
+    if data.name != stored.dataset:
+        raise ValueError(f"train mnist: the run in {os.fspath(run)} is on {stored.dataset}, the data are {data.name}")
+    every = stored.checkpoint_every if checkpoint_every is None else checkpoint_every
+    return _run(stored.settings, data, run, quiet, every, resume=True)
 
 
 def _run(
@@ -214,8 +147,10 @@ def _train(
     val_loader = DataLoader(*held_out, batch_size=TEST_BATCH, transform=_normalized) if settings.val else None
     checkpoint = folder if importlib.util.find_spec("safetensors") else None
     start = folder if resume and (folder / LAST).exists() else None
+    if resume and start is None:
+        log(f"no checkpoint in {folder}, so the run begins anew")
     if checkpoint is not None:
-        _write_json(folder / SETTINGS, {"dataset": data.name, **asdict(settings)})
+        StoredRun(data.name, settings, checkpoint_every).write(folder)
     else:
         log("no checkpoints to resume from, they need safetensors: pip install 'pynn-cpu[safetensors]'")
     try:
@@ -223,6 +158,7 @@ def _train(
             loader,
             settings.epochs,
             val=val_loader,
+            callbacks=[SameSettings(settings)],
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
             resume=start,
@@ -351,13 +287,8 @@ def _write_metrics(
             "platform": platform.platform(),
         },
     }
-    _write_json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics)
     return "metrics.json"
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_file(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
 
 
 def _write_weights(folder: Path, settings: Settings, data: MNIST, model: nn.Sequential) -> str:

@@ -198,6 +198,9 @@ class Trainer:
         training = Training(self, loaders, callbacks, best, folder)
         history = History() if resume is None else load_checkpoint(resume, training)
         self.history, self.should_stop = history, False
+        if resume is not None and self.verbose:
+            within = f", step {training.epoch.totals.batches} of epoch {len(history) + 1}" if training.epoch else ""
+            self.log(f"{self.prefix}resumed from {os.fspath(resume)}: after epoch {len(history)}/{epochs}{within}")
         with ExitStack() as stack:
             for callback in callbacks:
                 callback.on_train_begin(self)
