@@ -1,6 +1,8 @@
 """Sequential and ModuleList, and which layers Sequential fuses."""
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -124,32 +126,48 @@ def test_a_forward_that_was_replaced_is_called(rng, replaced):
     assert len(seen) == 1
 
 
+class _Changing(nn.Module):
+    """Call a function in forward."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def forward(self, x):
+        self.change()
+        return x
+
+
+def _changeable(first):
+    return nn.Sequential(
+        *(first, nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.GlobalAvgPool2d(), nn.Linear(2, 4), nn.ReLU()),
+        *(nn.Linear(4, 4), nn.LeakyReLU()),
+    )
+
+
 def _hooked(model):
-    model[1].register_forward_hook(lambda module, args, y: np.negative(y.data, out=y.data))
+    model[2].register_forward_hook(lambda module, args, y: np.negative(y.data, out=y.data))
 
 
 CHANGES = {
-    "a layer": lambda m: m.__setitem__(4, nn.Linear(2, 4)),
-    "another activation": lambda m: m.__setitem__(5, nn.Tanh()),
-    "a slope": lambda m: setattr(m[7], "negative_slope", 0.5),
-    "a weight": lambda m: setattr(m[6], "weight", nn.Parameter(np.ones((4, 4), np.float32))),
-    "no bias": lambda m: setattr(m[0], "bias", None),
-    "a stride": lambda m: setattr(m[0], "stride", (2, 2)),
-    "a window": lambda m: setattr(m[2], "padding", (1, 1)),
+    "a layer": lambda m: m.__setitem__(5, nn.Linear(2, 4)),
+    "another activation": lambda m: m.__setitem__(6, nn.Tanh()),
+    "a slope": lambda m: setattr(m[8], "negative_slope", 0.5),
+    "a weight": lambda m: setattr(m[7], "weight", nn.Parameter(np.ones((4, 4), np.float32))),
+    "no bias": lambda m: setattr(m[1], "bias", None),
+    "a stride": lambda m: setattr(m[1], "stride", (2, 2)),
+    "a window": lambda m: setattr(m[3], "padding", (1, 1)),
     "one more": lambda m: m.append(nn.Linear(4, 2)),
-    "one less": lambda m: delattr(m, "7"),
-    "a forward": lambda m: setattr(m[5], "forward", lambda x: x * 3),
+    "one less": lambda m: delattr(m, "8"),
+    "a forward": lambda m: setattr(m[6], "forward", lambda x: x * 3),
     "a hook": _hooked,
+    "a class": lambda m: setattr(m[7], "__class__", _Doubled),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_sequential_notices_what_changes(rng, change, copied):
-    model = nn.Sequential(
-        *(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.GlobalAvgPool2d(), nn.Linear(2, 4), nn.ReLU()),
-        *(nn.Linear(4, 4), nn.LeakyReLU()),
-    )
+    model = _changeable(nn.Identity())
     x = rng.normal(size=(3, 1, 6, 6)).astype(np.float32)
     before = model(x).numpy().copy()
     changed = copy.deepcopy(model) if copied else model
@@ -160,6 +178,64 @@ def test_a_sequential_notices_what_changes(rng, change, copied):
     np.testing.assert_array_equal(changed(x).numpy(), expected.numpy())
     if copied:
         np.testing.assert_array_equal(model(x).numpy(), before)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize("by_hook", [False, True])
+def test_what_a_layer_changes_counts_in_the_same_forward(rng, change, by_hook):
+    due = []
+
+    def change_if_due():
+        if due:
+            due.pop()
+            change(model)
+
+    model = _changeable(nn.Identity() if by_hook else _Changing(change_if_due))
+    if by_hook:
+        model[0].register_forward_hook(lambda module, args, y: change_if_due())
+    x = rng.normal(size=(3, 1, 6, 6)).astype(np.float32)
+    model(x)
+    due.append(True)
+    y = model(x).numpy()
+    expected = x
+    for layer in model:
+        expected = layer(expected)
+    np.testing.assert_array_equal(y, expected.numpy())
+
+
+def test_a_weight_that_an_earlier_layer_makes_is_used_at_once():
+    linear, values = nn.Linear(3, 1), iter([1, 2, 3])
+
+    def make():
+        linear.weight = nn.Parameter(np.full((1, 3), next(values), np.float32))
+
+    linear.bias = None
+    model = nn.Sequential(_Changing(make), linear)
+    assert [model(np.ones((1, 3), np.float32)).item() for _ in range(3)] == [3, 6, 9]
+
+
+def test_a_layer_that_replaces_itself_runs_once():
+    ran = []
+
+    def change():
+        ran.append(1)
+        model[1] = nn.ReLU()
+
+    model = nn.Sequential(nn.Linear(3, 3), _Changing(change), nn.ReLU(), nn.Linear(3, 3))
+    model(np.ones((1, 3), np.float32))
+    assert ran == [1]
+
+
+def test_a_sequential_that_was_called_is_freed_at_once():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Identity(), nn.ReLU())
+    model(np.ones((1, 3), np.float32))
+    freed = weakref.ref(model)
+    gc.disable()  # which would free a cycle, too
+    try:
+        del model
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 POOLS = [

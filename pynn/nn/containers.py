@@ -9,7 +9,7 @@ from typing import Any, Self, overload
 from pynn import functional as F
 from pynn._snapshot import Snapshot
 from pynn.nn.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from pynn.nn.layers import Conv2d, Linear, MaxPool2d
+from pynn.nn.layers import Conv2d, Flatten, Linear, MaxPool2d
 from pynn.nn.module import Module
 from pynn.tensor import Tensor
 
@@ -95,24 +95,32 @@ class Sequential(_List):
         plan: _Plan | None = getattr(self, "_plan", None)
         if plan is None or not plan.snapshot.holds():
             plan = self._plan = _Plan(self)
-        for step in plan.steps:
-            x = step(x)
-        return x
+        while True:
+            for step, behind in plan.steps:
+                x = step(x)
+                if behind and not plan.snapshot.holds():  # the layer has changed what follows
+                    plan = _Plan(self, behind)
+                    break
+            else:
+                return x
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self)  # a copy has other layers, and makes a plan of its own
 
 
 class _Plan:
-    """The functions that compute the layers of a Sequential one after another, and what was relied on to choose them.
+    """The functions that compute the layers of a Sequential from `start` on, and what was relied on to choose them.
 
     To choose takes longer than to look whether anything has changed, half of the time of a forward of small layers.
+    Parameters and options of a layer are read when it is its turn; a parameter that was replaced is held until the next
+    forward. `steps` has with each function the position behind it if it runs code that may change the layers that
+    follow, else 0.
     """
 
-    def __init__(self, container: Sequential) -> None:
-        layers: list[Any] = list(container.children())
-        self.snapshot = Snapshot([container, *(layer for layer in layers if type(layer) in _FUSED)])
-        self.steps: list[Callable[[Any], Any]] = []
+    def __init__(self, container: Sequential, start: int = 0) -> None:
+        layers: list[Any] = list(container.children())[start:]
+        self.snapshot = Snapshot(container, [layer for layer in layers if type(layer) in _INERT])
+        self.steps: list[tuple[Callable[[Any], Any], int]] = []
         # What one kernel may stand for, by exact type, since a subclass may define its own forward; and None where
         # somebody would notice that a module is not called: a hook wants its output, a forward of its own counts.
         kinds = [None if m._forward_hooks or m._backward_hooks or "forward" in vars(m) else type(m) for m in layers]
@@ -124,28 +132,29 @@ class _Plan:
                 activation = _ACTIVATIONS.get(kinds[i + 1], "none")
                 if activation == "leaky_relu" and layers[i + 1].negative_slope != 0.01:  # the slope of the kernel
                     activation = "none"
-                self.steps.append(_linear(layer, activation))
+                self.steps.append((_linear(layer, activation), 0))
                 i += 1 if activation == "none" else 2
             elif kinds[i] is Conv2d:
                 relu = kinds[i + 1] is ReLU
                 pool = kinds[i + 1 + relu] is MaxPool2d and _is_halving(layers[i + 1 + relu])
-                self.steps.append(_conv2d(layer, "relu" if relu else "none", pool))
+                self.steps.append((_conv2d(layer, "relu" if relu else "none", pool), 0))
                 i += 1 + relu + pool
             else:
-                self.steps.append(layer)
                 i += 1
+                self.steps.append((layer, 0 if kinds[i - 1] in _INERT or i == len(layers) else start + i))
 
 
 def _linear(layer: Linear, activation: str) -> Callable[[Any], Tensor]:
-    weight, bias = layer.weight, layer.bias
-    return lambda x: F.linear(x, weight, bias, activation)
+    return lambda x: F.linear(x, layer.weight, layer.bias, activation)
 
 
 def _conv2d(layer: Conv2d, activation: str, pool: bool) -> Callable[[Any], Tensor]:
-    op = F.conv2d_max_pool2d if pool else F.conv2d
-    weight, bias = layer.weight, layer.bias
-    how = layer.stride, layer.padding, layer.dilation, layer.groups, activation
-    return lambda x: op(x, weight, bias, *how)
+    def step(x: Any) -> Tensor:
+        op = F.conv2d_max_pool2d if pool else F.conv2d
+        weight, bias, stride, padding = layer.weight, layer.bias, layer.stride, layer.padding
+        return op(x, weight, bias, stride, padding, layer.dilation, layer.groups, activation)
+
+    return step
 
 
 _ACTIVATIONS: dict[type[Module] | None, str] = {
@@ -154,7 +163,7 @@ _ACTIVATIONS: dict[type[Module] | None, str] = {
     Sigmoid: "sigmoid",
     Tanh: "tanh",
 }
-_FUSED = {Linear, Conv2d, MaxPool2d, *_ACTIVATIONS}
+_INERT = {Linear, Conv2d, MaxPool2d, Flatten, *_ACTIVATIONS}  # no other module changes in their forward
 
 
 def _is_halving(module: MaxPool2d) -> bool:
