@@ -181,9 +181,30 @@ def test_small_calls(threads, name):
         assert_same_bits(threads, case, np.float32)
 
 
-def assert_same_bits(threads, case, dtype):
+def unit_cuts():
+    """Return recurrent gradients that six threads cut by hidden units, fewer by rows, and whose weight_ih is cached."""
+    table, all_three = [], (True, True, True)
+    for inputs in 1, 4:
+        rnn = normal(5, 17, inputs), None, normal(305, inputs), normal(305, 305) / 18
+        table.append(("rnn_backward", (normal(5, 17, 305), None, normal(5, 17, 305), *rnn, False, False, *all_three)))
+        lstm = normal(9, 17, inputs), normal(17, 153), normal(17, 153), normal(612, inputs), normal(612, 153) / 13
+        kept = [normal(9, 17, n) for n in (612, 153, 153)]
+        table.append(("lstm_backward", (normal(9, 17, 153), None, None, *kept, *lstm, False, *all_three, True)))
+        gru = normal(45, 17, inputs), None, normal(528, inputs), normal(528, 176) / 14  # two chunks of steps
+        kept = [normal(45, 17, n) for n in (528, 176, 176)]
+        table.append(("gru_backward", (None, normal(17, 176), *kept, *gru, True, *all_three)))
+    return [Case(name, args, 0) for name, args in table]
+
+
+@pytest.mark.parametrize("case", unit_cuts(), ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_cuts_of_six_threads(threads, case, dtype):
+    assert_same_bits(threads, case, dtype, [1, 6, 8])
+
+
+def assert_same_bits(threads, case, dtype, numbers=THREADS):
     results = []
-    for n in THREADS:
+    for n in numbers:
         threads(n)
         results.append(result_bytes(case, dtype))
     assert all(result == results[0] for result in results[1:])

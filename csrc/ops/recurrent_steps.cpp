@@ -174,30 +174,41 @@ T* RecurrentDz<T>::at(int64_t back, int64_t row) const {
   return buffer(i) + (now * sizes_.batch + row) * ld_;
 }
 
+// The same products whether steps or chunks make them: the cut depends on the number of threads, the sums do not.
 template <class T>
 RecurrentDx<T>::RecurrentDx(T* dx, const RecurrentInputs<T>& in, int64_t gates, RecurrentSizes s, RecurrentCut cut)
-    : dx_(dx), in_(in), gates_(gates), sizes_(s) {
-  if (dx != nullptr && cut.unit_parts == 1 && input_stays_cached<T>(gates, s)) {
+    : dx_(dx), in_(in), gates_(gates), sizes_(s), by_steps_(cut.unit_parts == 1 && input_stays_cached<T>(gates, s)) {
+  if (dx != nullptr && input_stays_cached<T>(gates, s)) {
     weights_.emplace(in.weight_ih, gates, s.hidden, s.input, s.steps * s.batch, true);
   }
 }
 
 template <class T>
-void RecurrentDx<T>::step(const T* dz, int64_t ldz, int64_t now, RecurrentRange rows) const {
-  if (!weights_) return;
-  T* to = dx_ + (now * sizes_.batch + rows.begin) * sizes_.input;
+void RecurrentDx<T>::multiply(const T* dz, int64_t ldz, int64_t first, int64_t rows) const {
   for (int64_t block = 0; block < weights_->blocks(); ++block) {
-    weights_->backward(to + block * weights_->unit(), sizes_.input, {dz, ldz, false}, 0, gates_, block, false,
-                       rows.size());
+    T* to = dx_ + first * sizes_.input + block * weights_->unit();
+    weights_->backward(to, sizes_.input, {dz, ldz, false}, 0, gates_, block, false, rows);
   }
 }
 
 template <class T>
+void RecurrentDx<T>::step(const T* dz, int64_t ldz, int64_t now, RecurrentRange rows) const {
+  if (weights_ && by_steps_) multiply(dz, ldz, now * sizes_.batch + rows.begin, rows.size());
+}
+
+template <class T>
 void RecurrentDx<T>::finish(const RecurrentChunk<T>& chunk) const {
-  if (dx_ == nullptr || weights_) return;
-  const int64_t input = sizes_.input, rows = chunk.steps * sizes_.batch;
-  T* to = dx_ + chunk.first * sizes_.batch * input;
-  gemm<T>({to, input, chunk.dz, chunk.ldz, false, in_.weight_ih, input, false, rows, input, gates_ * sizes_.hidden});
+  if (dx_ == nullptr || by_steps_) return;
+  const int64_t input = sizes_.input, outputs = gates_ * sizes_.hidden;
+  const int64_t first = chunk.first * sizes_.batch, rows = chunk.steps * sizes_.batch;
+  if (!weights_) {
+    gemm<T>(
+        {dx_ + first * input, input, chunk.dz, chunk.ldz, false, in_.weight_ih, input, false, rows, input, outputs});
+    return;
+  }
+  parallel_ranges(rows, rows * input * outputs < kSerialWork ? rows : kStepRows, [&](int64_t begin, int64_t end) {
+    multiply(chunk.dz + begin * chunk.ldz, chunk.ldz, first + begin, end - begin);
+  });
 }
 
 template <class T>

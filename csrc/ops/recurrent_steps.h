@@ -168,7 +168,7 @@ class RecurrentDz {
   arena::Buffer<T> buffer_;  // [2][length][batch][ld]
 };
 
-// The gradient of x, made step by step under the same condition, where threads do not share rows.
+// The gradient of x, made step by step under the same condition; chunk by chunk where threads share rows.
 template <class T>
 class RecurrentDx {
  public:
@@ -180,10 +180,14 @@ class RecurrentDx {
   void finish(const RecurrentChunk<T>& chunk) const;
 
  private:
+  // rows of dx, from `first` on
+  void multiply(const T* dz, int64_t ldz, int64_t first, int64_t rows) const;
+
   T* dx_;
   const RecurrentInputs<T>& in_;
   int64_t gates_;
   RecurrentSizes sizes_;
+  bool by_steps_;
   std::optional<RecurrentWeights<T>> weights_;
 };
 
