@@ -246,9 +246,8 @@ void column_sums(T* sums, const T* x, int64_t ldx, int64_t rows, int64_t cols) {
 
 template <class T>
 GemmKernels<T> table() {
-  return {mr<T>,           nr<T>,         sparse_vectors * Vec<T>::lanes,
-          sparse_depth<T>, block<T>,      sparse_block<T>,
-          is_finite<T>,    dot<T>,        pack_panel<T>,
+  return {mr<T>,           nr<T>,         sparse_vectors * Vec<T>::lanes, sparse_depth<T>, block<T>,
+          sparse_block<T>, is_finite<T>,  has_negative_zero<T>,           dot<T>,          pack_panel<T>,
           pack_rows<T>,    column_sums<T>};
 }
 

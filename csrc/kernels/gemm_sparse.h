@@ -19,6 +19,10 @@ constexpr int64_t sparse_depth = 24576 / (sparse_vectors * int64_t(sizeof(T)) * 
 // them, and a processor that has mispredicted the end of one has multiplications left to do.
 constexpr int sparse_group = 8;
 
+template <class T>
+void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b, GemmEpilogue<T> epilogue,
+           int64_t m, int64_t n, int64_t k);
+
 // Rows of C. The last vector has `tail` lanes if Masked.
 template <class T, int Vectors, bool Masked>
 void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
@@ -33,6 +37,7 @@ void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t
   int64_t counts[sparse_group];
   for (int64_t group = 0; group < m; group += sparse_group) {
     const int64_t rows = m - group < sparse_group ? m - group : sparse_group;
+    int64_t terms = 0;
     for (int64_t r = 0; r < rows; ++r) {
       const T* row = a + (group + r) * lda;
       typename Integers<T>::Lanes position = first;
@@ -43,6 +48,12 @@ void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t
         position += lanes;
       });
       counts[r] = count;
+      terms += count;
+    }
+    if (2 * terms > rows * k) {  // the sample that chose these kernels was not of these rows
+      block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, ldb, 2 * lanes}, epilogue, rows,
+               (Vectors - 1) * lanes + (Masked ? tail : lanes), k);
+      continue;
     }
     for (int64_t r = 0; r < rows; ++r) {
       if (counts[r] == 0 && epilogue.accumulate && !epilogue.relu) continue;
@@ -103,6 +114,23 @@ bool is_finite(const T* b, int64_t size) {
   }
   for (; i < size; i += Vec<T>::lanes) sum[0] = fma(Vec<T>::load(b + i), Vec<T>::zero(), sum[0]);
   return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])) == T(0);
+}
+
+template <class T>
+bool has_negative_zero(const T* c, int64_t ldc, int64_t m, int64_t n) {
+  using Lanes = typename Integers<T>::Lanes;
+  Lanes least = {};  // -0.0 has the bits of the least integer
+  for (int64_t i = 0; i < m; ++i) {
+    for_lanes<T>(n, [&](int64_t j, auto lanes) {
+      const Lanes bits = (Lanes)load(c + i * ldc + j, lanes).v;
+      least = bits < least ? bits : least;
+    });
+  }
+  const Lanes negative_zero = (Lanes)Vec<T>(T(-0.0)).v;
+  for (int i = 0; i < Vec<T>::lanes; ++i) {
+    if (least[i] == negative_zero[i]) return true;
+  }
+  return false;
 }
 
 }  // namespace

@@ -72,11 +72,12 @@ void batched_gemm(const GemmArguments<T>& first, int64_t batch, const int64_t* a
 template <class T>
 void linear(T* y, const T* x, const T* weight, const T* bias, Activation activation, int64_t rows, int64_t in,
             int64_t out) {
-  if (zeros_pay(x, rows, in, out)) {
+  GemmArguments<T> g{y, out, x, in, false, weight, in, true, rows, out, in, bias, activation};
+  // Dot products add in another order: a row's bits would depend on the rows of its batch that are looked at.
+  if (!dot_pays(g) && zeros_pay(x, rows, in, out)) {
     sparse_linear(y, x, weight, bias, activation, rows, in, out);
     return;
   }
-  GemmArguments<T> g{y, out, x, in, false, weight, in, true, rows, out, in, bias, activation};
   g.b_is_weight = true;
   gemm(g);
 }

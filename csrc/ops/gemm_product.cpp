@@ -31,7 +31,28 @@ int64_t lanes() {
   return kernels<T>().gemm.nr / 2;
 }
 
+// Blocks of fewer than three rows wait for their own sums.
+template <class T>
+int64_t blocks_work(int64_t m, int64_t n, int64_t k, bool pack) {
+  return k * (std::max<int64_t>(m, 3) * round_up(n, lanes<T>()) + (pack ? kPackWork * n : 0));
+}
+
+template <class T>
+int64_t turned_work(const GemmArguments<T>& g) {
+  return blocks_work<T>(g.n, g.m, g.k, !g.a_transposed) + kTurnWork * g.m * g.n;
+}
+
 }  // namespace
+
+template <class T>
+bool dot_pays(const GemmArguments<T>& g) {
+  if (!g.b_transposed || g.a_transposed) return false;
+  int64_t others = blocks_work<T>(g.m, g.n, g.k, true);
+  if (!g.accumulate) others = std::min(others, turned_work(g));
+  return g.m * g.n * (round_up(g.k, lanes<T>()) + kReduceWork * lanes<T>() / 16) < others;
+}
+
+int64_t pass_depth(int64_t k) { return k <= kDepthUnsplit ? k : ceil_div(k, ceil_div(k, kDepth)); }
 
 template <class T>
 void activate(Activation activation, T* y, int64_t n) {
@@ -77,29 +98,12 @@ Product<T>::Product(const GemmArguments<T>& g, const GemmSource<T>& source, int6
   (dot_ ? dot_form : turned_ ? turned_form : pack_b_ ? packed_form : plain).add();
 }
 
-// By the shape alone: the forms add in different orders.
 template <class T>
 void Product<T>::choose_form() {
-  const int64_t vector = lanes<T>();
-  // Blocks of fewer than three rows wait for their own sums.
-  const auto blocks_work = [&](int64_t m, int64_t n, bool pack) {
-    return g_.k * (std::max<int64_t>(m, 3) * round_up(n, vector) + (pack ? kPackWork * n : 0));
-  };
-  int64_t best = blocks_work(g_.m, g_.n, g_.b_transposed);
   const bool plain_source = source_.activation == Activation::none && source_.row_sums == nullptr;
-  if (!g_.accumulate && plain_source) {
-    const int64_t work = blocks_work(g_.n, g_.m, !g_.a_transposed) + kTurnWork * g_.m * g_.n;
-    turned_ = work < best;
-    best = std::min(best, work);
-  }
-  if (g_.b_transposed && !g_.a_transposed && plain_source) {
-    const int64_t work = g_.m * g_.n * (round_up(g_.k, vector) + kReduceWork * vector / 16);
-    dot_ = work < best;
-  }
-  if (dot_) {
-    turned_ = false;
-    return;
-  }
+  dot_ = plain_source && dot_pays(g_);
+  if (dot_) return;
+  turned_ = plain_source && !g_.accumulate && turned_work(g_) < blocks_work<T>(g_.m, g_.n, g_.k, g_.b_transposed);
   if (turned_) {
     std::swap(g_.a, g_.b);
     std::swap(g_.lda, g_.ldb);
@@ -108,7 +112,7 @@ void Product<T>::choose_form() {
     g_.a_transposed = !g_.a_transposed;
     g_.b_transposed = !g_.b_transposed;
   }
-  depth_ = g_.k <= kDepthUnsplit ? g_.k : ceil_div(g_.k, ceil_div(g_.k, kDepth));
+  depth_ = pass_depth(g_.k);
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   pack_b_ = g_.b_transposed ||
             (g_.m > kernel.mr && (g_.ldb % kPageFloats == 0 || g_.k * g_.n * int64_t(sizeof(T)) > kUnpackedBytes));
@@ -277,6 +281,8 @@ void Product<T>::finish(Range rows, Range columns) const {
 
 template class Product<float>;
 template class Product<double>;
+template bool dot_pays(const GemmArguments<float>&);
+template bool dot_pays(const GemmArguments<double>&);
 template void activate(Activation, float*, int64_t);
 template void activate(Activation, double*, int64_t);
 template void activation_backward(Activation, float*, const float*, const float*, int64_t);

@@ -16,6 +16,13 @@ void activate(Activation activation, T* y, int64_t n);
 template <class T>
 void activation_backward(Activation activation, T* dz, const T* dy, const T* y, int64_t n);
 
+// Whether the product is made of dot products of rows: by the shape alone, for the forms add in different orders.
+template <class T>
+bool dot_pays(const GemmArguments<T>& g);
+
+// Of the k that a block goes through before C is written.
+int64_t pass_depth(int64_t k);
+
 // What else happens to A on the way: A stands for A * activation'(y), with y laid out as A is, and row_sums[m] become
 // the sums of op(A) over k, or have them added if C has.
 template <class T>

@@ -19,8 +19,9 @@ constexpr int64_t kLeastRows = 16;
 constexpr int64_t kLeastVectors = 3;  // of a row of outputs: listing what is not 0 costs the same for each number
 constexpr int64_t kLeastDepth = 64;
 constexpr int64_t kSampledRows = 8;
-constexpr int64_t kZeroShare = 3;     // of so many sampled elements at most one is not 0
-constexpr int64_t kTileColumns = 64;  // of x that are turned at once
+constexpr int64_t kZeroShare = 3;                     // of so many sampled elements at most one is not 0
+constexpr int64_t kTileColumns = 64;                  // of x that are turned at once
+constexpr int64_t kMostGradients = int64_t(1) << 20;  // bytes of dz that a thread holds
 
 template <class T>
 int64_t lanes() {
@@ -43,7 +44,7 @@ Parts parts_of(int64_t columns, int64_t threads) {
   return {columns, lanes<T>(), std::max(least, std::min(round_up(least, threads), vectors / kLeastVectors))};
 }
 
-// C[m, n] = epilogue(A * B) with the bits of the dense block.
+// C[m, n] = epilogue(A * B). A sum of -0.0 may lack a term that makes it 0.0: who finds one multiplies densely.
 template <class T>
 void multiply(bool sparse, T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb,
               GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k) {
@@ -53,6 +54,28 @@ void multiply(bool sparse, T* c, int64_t ldc, const T* a, int64_t lda, const T* 
   } else {
     kernel.block(c, ldc, a, lda, false, {b, ldb, kernel.nr}, epilogue, m, n, k);
   }
+}
+
+// The transpose of dweight[n, height] = turned[height, rows] * dz[rows, width], whose columns from n on are 0, added to
+// what is there if accumulate.
+template <class T>
+void add_tile(T* dweight, int64_t in, const T* turned, const T* dz, int64_t height, int64_t n, int64_t width,
+              int64_t rows, bool accumulate, bool finite) {
+  const KernelTable<T>& table = kernels<T>();
+  const int64_t depth = table.gemm.sparse_depth;
+  T* tile = arena::scratch<T>(arena::Slot::tile, height * width);
+  const auto multiply_all = [&](bool sparse) {
+    if (accumulate) table.layout.transpose(tile, width, dweight, in, n, height);
+    for (int64_t p = 0; p < rows; p += depth) {
+      GemmEpilogue<T> epilogue;
+      epilogue.accumulate = accumulate || p > 0;
+      multiply(sparse, tile, width, turned + p, rows, dz + p * width, width, epilogue, height, n,
+               std::min(depth, rows - p));
+    }
+  };
+  multiply_all(finite);
+  if (finite && table.gemm.has_negative_zero(tile, width, height, n)) multiply_all(false);
+  table.layout.transpose(dweight, in, tile, width, height, n);
 }
 
 }  // namespace
@@ -90,16 +113,20 @@ void sparse_linear(T* y, const T* x, const T* weight, const T* bias, Activation 
     const int64_t depth = table.gemm.sparse_depth;
     T* packed = arena::scratch<T>(arena::Slot::pack_b, depth * width);
     for (int64_t p = 0; p < depth && n < width; ++p) std::fill(packed + p * width + n, packed + (p + 1) * width, T(0));
-    for (int64_t p = 0; p < in; p += depth) {
-      const int64_t size = std::min(depth, in - p);
-      table.layout.transpose(packed, width, weight + j * in + p, in, n, size);
-      GemmEpilogue<T> epilogue;
-      epilogue.bias = bias != nullptr ? bias + j : nullptr;
-      epilogue.accumulate = p > 0;
-      epilogue.relu = activation == Activation::relu && p + size == in;
-      multiply(table.gemm.is_finite(packed, size * width), y + first * out + j, out, x + first * in + p, in, packed,
-               width, epilogue, end - first, n, size);
-    }
+    const auto multiply_all = [&](bool sparse) {
+      for (int64_t p = 0; p < in; p += depth) {
+        const int64_t size = std::min(depth, in - p);
+        table.layout.transpose(packed, width, weight + j * in + p, in, n, size);
+        GemmEpilogue<T> epilogue;
+        epilogue.bias = bias != nullptr ? bias + j : nullptr;
+        epilogue.accumulate = p > 0;
+        epilogue.relu = activation == Activation::relu && p + size == in;
+        multiply(sparse && table.gemm.is_finite(packed, size * width), y + first * out + j, out, x + first * in + p, in,
+                 packed, width, epilogue, end - first, n, size);
+      }
+    };
+    multiply_all(true);
+    if (table.gemm.has_negative_zero(y + first * out + j, out, end - first, n)) multiply_all(false);
     if (activation == Activation::none || activation == Activation::relu) return;
     for (int64_t i = first; i < end; ++i) activate(activation, y + i * out + j, n);
   });
@@ -111,43 +138,49 @@ void sparse_dweight(T* dweight, T* dbias, const T* dy, const T* y, const T* x, A
   static Counter taken("gemm.sparse_dweight");
   taken.add();
   // The transpose of dweight is that of x, which the zeros are in, times dz. Each task makes all of dz: a phase of its
-  // own would be waited for, and its lines would come from the other core.
+  // own would be waited for, and its lines would come from the other core. It does so for a group of panels and the
+  // rows of a pass, as the dense product sums dbias.
   const Parts panels = parts_of<T>(out, 1);
+  const int64_t pass = pass_depth(rows);
+  const int64_t groups =
+      std::min(panels.count, ceil_div(pass * panels.begin(panels.count) * int64_t(sizeof(T)), kMostGradients));
   const int64_t vectors = ceil_div(in, lanes<T>()), tasks = std::min<int64_t>(num_threads(), vectors);
   parallel_for(tasks, [&](int64_t task) {
     const KernelTable<T>& table = kernels<T>();
-    T* dz = arena::scratch<T>(arena::Slot::pack_b, rows * panels.begin(panels.count));
-    for (int64_t part = 0; part < panels.count; ++part) {
-      const int64_t j = panels.begin(part), width = panels.width(part), n = panels.size(part);
-      T* panel = dz + rows * j;
-      for (int64_t i = 0; i < rows; ++i) {
-        T* row = panel + i * width;
-        if (activation == Activation::none) {
-          std::copy_n(dy + i * out + j, n, row);
-        } else {
-          activation_backward(activation, row, dy + i * out + j, y + i * out + j, n);
-        }
-        std::fill(row + n, row + width, T(0));
-      }
-      if (task == 0 && dbias != nullptr) table.gemm.column_sums(dbias + j, panel, width, rows, n);
-    }
-    const bool sparse = table.gemm.is_finite(dz, rows * panels.begin(panels.count));
-    const int64_t depth = table.gemm.sparse_depth;
+    const int64_t begin = vectors * task / tasks * lanes<T>();
     const int64_t end = std::min(in, vectors * (task + 1) / tasks * lanes<T>());
-    for (int64_t column = vectors * task / tasks * lanes<T>(); column < end; column += kTileColumns) {
-      const int64_t size = std::min(kTileColumns, end - column);
-      T* turned = arena::scratch<T>(arena::Slot::pack_a, size * rows);
-      table.layout.transpose(turned, rows, x + column, in, rows, size);
-      for (int64_t part = 0; part < panels.count; ++part) {
+    for (int64_t step = 0; step < ceil_div(rows, pass) * groups; ++step) {
+      const int64_t row = step / groups * pass, count = std::min(pass, rows - row);
+      const int64_t first = panels.count * (step % groups) / groups, last = panels.count * (step % groups + 1) / groups;
+      const int64_t left = panels.begin(first), size = count * (panels.begin(last) - left);
+      T* dz = arena::scratch<T>(arena::Slot::pack_b, size);
+      for (int64_t part = first; part < last; ++part) {
         const int64_t j = panels.begin(part), width = panels.width(part), n = panels.size(part);
-        T* tile = arena::scratch<T>(arena::Slot::tile, size * width);
-        for (int64_t p = 0; p < rows; p += depth) {
-          GemmEpilogue<T> epilogue;
-          epilogue.accumulate = p > 0;
-          multiply(sparse, tile, width, turned + p, rows, dz + rows * j + p * width, width, epilogue, size, n,
-                   std::min(depth, rows - p));
+        T* panel = dz + count * (j - left);
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t at = (row + i) * out + j;
+          if (activation == Activation::none) {
+            std::copy_n(dy + at, n, panel + i * width);
+          } else {
+            activation_backward(activation, panel + i * width, dy + at, y + at, n);
+          }
+          std::fill(panel + i * width + n, panel + (i + 1) * width, T(0));
         }
-        table.layout.transpose(dweight + j * in + column, in, tile, width, size, n);
+        if (task > 0 || dbias == nullptr) continue;
+        T* sums = row > 0 ? arena::scratch<T>(arena::Slot::columns, n) : dbias + j;
+        table.gemm.column_sums(sums, panel, width, count, n);
+        if (row > 0) table.layout.accumulate(dbias + j, sums, n);
+      }
+      const bool finite = table.gemm.is_finite(dz, size);
+      for (int64_t column = begin; column < end; column += kTileColumns) {
+        const int64_t height = std::min(kTileColumns, end - column);
+        T* turned = arena::scratch<T>(arena::Slot::pack_a, height * count);
+        table.layout.transpose(turned, count, x + row * in + column, in, count, height);
+        for (int64_t part = first; part < last; ++part) {
+          const int64_t j = panels.begin(part);
+          add_tile(dweight + j * in + column, in, turned, dz + count * (j - left), height, panels.size(part),
+                   panels.width(part), count, row > 0, finite);
+        }
       }
     }
   });

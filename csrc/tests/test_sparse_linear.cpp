@@ -1,7 +1,9 @@
+#include <cstring>
 #include <limits>
 
 #include "harness.h"
 #include "ops/gemm.h"
+#include "ops/gemm_product.h"
 #include "ops/sparse_linear.h"
 #include "reference/gemm.h"
 #include "runtime/threads.h"
@@ -17,6 +19,10 @@ struct Size {
 
 // More than one panel of outputs, parts of a vector, of a group of rows, and of a block of the depth.
 const std::vector<Size> kLayers = {{16, 784, 100}, {21, 130, 128}, {200, 785, 50}, {33, 200, 301}, {130, 67, 97}};
+const Size kDeepLayer = {1500, 70, 700};  // more than one pass over the rows, and more than one group of panels
+const std::vector<ops::Activation> kActivations = {ops::Activation::none, ops::Activation::relu,
+                                                   ops::Activation::leaky_relu, ops::Activation::sigmoid,
+                                                   ops::Activation::tanh};
 const std::vector<int> kThreads = {1, 2, 3};
 
 // An array of which one element in `every` is not 0, and whole columns are.
@@ -47,7 +53,12 @@ struct Threads {
 
 template <class T>
 void check_same(const Guarded<T>& got, const Guarded<T>& want, const std::string& what) {
-  check_close(got, want, 0, what);
+  for (int64_t i = 0; i < got.size(); ++i) {
+    if (std::memcmp(&got[i], &want[i], sizeof(T)) == 0 || (std::isnan(got[i]) && std::isnan(want[i]))) continue;
+    FAIL_CHECK(what << ": element " << i << " is " << got[i] << " in place of " << want[i] << " ("
+                    << std::string(isa_name(active_isa())) << ", seed " << seed() << ")");
+    return;
+  }
 }
 
 }  // namespace
@@ -79,13 +90,16 @@ TEST_CASE_TEMPLATE("a layer whose input is mostly zeros has the bits of dense bl
 }
 
 TEST_CASE_TEMPLATE("so have the gradients of its weight", T, float, double) {
-  for (const Size s : kLayers) {
+  std::vector<Size> layers = kLayers;
+  layers.push_back(kDeepLayer);
+  for (const Size s : layers) {
     const Guarded<T> x = mostly_zeros<T>(s.rows, s.in, 5), y = random_array<T>(s.rows * s.out),
                      dy = random_array<T>(s.rows * s.out);
     for (const auto activation : {ops::Activation::none, ops::Activation::relu}) {
       Guarded<T> dz = dy, want(s.out * s.in);
       for (int64_t i = 0; i < dz.size(); ++i) dz[i] = activation == ops::Activation::relu && y[i] <= 0 ? T(0) : dy[i];
-      ops::gemm<T>({want.data(), s.in, dz.data(), s.out, true, x.data(), s.in, false, s.out, s.in, s.rows});
+      Guarded<T> want_dbias(s.out);
+      ops::linear_dweight(want.data(), want_dbias.data(), dz.data(), s.out, x.data(), s.rows, s.in, s.out, false);
       Guarded<double> naive_dx(s.rows * s.in), naive(s.out * s.in), naive_dbias(s.out);
       reference::linear_backward(naive_dx.data(), naive.data(), naive_dbias.data(), dz.data(), x.data(),
                                  Guarded<T>(s.out * s.in).data(), s.rows, s.in, s.out);
@@ -95,6 +109,7 @@ TEST_CASE_TEMPLATE("so have the gradients of its weight", T, float, double) {
         ops::sparse_dweight(dweight.data(), dbias.data(), dy.data(), y.data(), x.data(), activation, s.rows, s.in,
                             s.out);
         check_same(dweight, want, "sparse_dweight");
+        check_same(dbias, want_dbias, "dbias");
         check_close(dbias, naive_dbias, rounding<T>(double(s.rows)), "dbias");
         Guarded<T> again(s.out * s.in);
         ops::sparse_dweight(again.data(), static_cast<T*>(nullptr), dy.data(), y.data(), x.data(), activation, s.rows,
@@ -112,26 +127,110 @@ TEST_CASE("NaN and infinity in a weight or gradient meet the zeros, and those of
   for (const float value : {nan, infinity, -infinity}) {
     Guarded<float> x = mostly_zeros<float>(rows, in, 5), weight = random_array<float>(out * in), y(rows * out);
     Guarded<float> dy = random_array<float>(rows * out), dweight(out * in), want(rows * out), want_dweight(out * in);
+    Guarded<float> bias = random_array<float>(out), dbias(out), want_dbias(out), dz(rows * out);
     const auto compare = [&] {
       const Guarded<float> columns = turned(weight, out, in);
-      ops::gemm<float>({want.data(), out, x.data(), in, false, columns.data(), out, false, rows, out, in});
-      ops::sparse_linear<float>(y.data(), x.data(), weight.data(), nullptr, ops::Activation::none, rows, in, out);
-      check_same(y, want, "sparse_linear");
-      ops::gemm<float>({want_dweight.data(), in, dy.data(), out, true, x.data(), in, false, out, in, rows});
-      ops::sparse_dweight<float>(dweight.data(), nullptr, dy.data(), y.data(), x.data(), ops::Activation::none, rows,
-                                 in, out);
-      check_same(dweight, want_dweight, "sparse_dweight");
+      for (const auto activation : kActivations) {
+        for (const bool biased : {true, false}) {
+          const float* start = biased ? bias.data() : nullptr;
+          ops::gemm<float>(
+              {want.data(), out, x.data(), in, false, columns.data(), out, false, rows, out, in, start, activation});
+          ops::sparse_linear<float>(y.data(), x.data(), weight.data(), start, activation, rows, in, out);
+          check_same(y, want, "sparse_linear");
+        }
+        ops::activation_backward(activation, dz.data(), dy.data(), y.data(), rows * out);
+        if (activation == ops::Activation::none) dz = dy;
+        ops::linear_dweight(want_dweight.data(), want_dbias.data(), dz.data(), out, x.data(), rows, in, out, false);
+        ops::sparse_dweight(dweight.data(), dbias.data(), dy.data(), y.data(), x.data(), activation, rows, in, out);
+        check_same(dweight, want_dweight, "sparse_dweight");
+        check_same(dbias, want_dbias, "dbias");
+      }
     };
+    bias[3] = value;
+    compare();
+    bias[3] = -0.0f;
     weight[69 * in + 149] = value;  // the last column of outputs alone
     dy[19 * out + 69] = value;
     x[19 * in + 3] = 0;
     compare();
-    CHECK(std::isnan(want_dweight[69 * in + 3]));  // 0 times the value
-    CHECK_FALSE(std::isfinite(want[69]));
+    ops::sparse_linear<float>(y.data(), x.data(), weight.data(), nullptr, ops::Activation::none, rows, in, out);
+    ops::sparse_dweight<float>(dweight.data(), nullptr, dy.data(), y.data(), x.data(), ops::Activation::none, rows, in,
+                               out);
+    CHECK(std::isnan(dweight[69 * in + 3]));  // 0 times the value
+    CHECK_FALSE(std::isfinite(y[69]));
     weight[69 * in + 149] = dy[19 * out + 69] = 1;
     x[5 * in + 10] = value;
     compare();
-    CHECK_FALSE(std::isfinite(want[5 * out]));
+    ops::sparse_linear<float>(y.data(), x.data(), weight.data(), nullptr, ops::Activation::none, rows, in, out);
+    CHECK_FALSE(std::isfinite(y[5 * out]));
+  }
+}
+
+TEST_CASE_TEMPLATE("zeros keep their signs", T, float, double) {
+  const int64_t rows = 40, in = 200, out = 150;
+  Guarded<T> x = mostly_zeros<T>(rows, in, 5), weight = random_array<T>(out * in), bias(out, T(-0.0));
+  for (int64_t j = 0; j < in; ++j) {
+    weight[7 * in + j] = -std::abs(weight[7 * in + j]);  // all terms of a row of zeros are -0.0
+    x[3 * in + j] = x[39 * in + j] = T(0);
+    x[11 * in + j] = j % 3 == 0 ? std::numeric_limits<T>::denorm_min() : T(0);  // the terms vanish beside others
+    weight[8 * in + j] = T(-0.25);
+  }
+  bias[8] = T(0);
+  const Guarded<T> columns = turned(weight, out, in);
+  for (const auto activation : kActivations) {
+    Guarded<T> want(rows * out);
+    ops::gemm<T>(
+        {want.data(), out, x.data(), in, false, columns.data(), out, false, rows, out, in, bias.data(), activation});
+    for (const int threads : kThreads) {
+      const Threads scope(threads);
+      Guarded<T> y(rows * out);
+      ops::sparse_linear(y.data(), x.data(), weight.data(), bias.data(), activation, rows, in, out);
+      check_same(y, want, "sparse_linear");
+    }
+    if (activation == ops::Activation::none) {
+      CHECK(std::signbit(want[3 * out + 7]));
+      CHECK_FALSE(std::signbit(want[3 * out]));
+    }
+  }
+  // Sums of gradients that vanish
+  Guarded<T> dy(rows * out, -std::numeric_limits<T>::denorm_min()), dweight(out * in), want(out * in);
+  for (int64_t i = 0; i < x.size(); ++i) x[i] = std::abs(x[i]) / 4;
+  ops::gemm<T>({want.data(), in, dy.data(), out, true, x.data(), in, false, out, in, rows});
+  ops::sparse_dweight(dweight.data(), static_cast<T*>(nullptr), dy.data(), dy.data(), x.data(), ops::Activation::none,
+                      rows, in, out);
+  check_same(dweight, want, "sparse_dweight");
+}
+
+TEST_CASE_TEMPLATE("groups of rows without zeros have the same bits", T, float, double) {
+  const int64_t rows = 85, in = 300, out = 137;
+  Guarded<T> x = mostly_zeros<T>(rows, in, 5), weight = random_array<T>(out * in), dy = random_array<T>(rows * out);
+  for (int64_t i = 0; i < x.size(); ++i) {
+    if (i / in % 10 > 0) x[i] = i % in > 20 ? T(i % 7 + 1) : T(0);  // few of which are looked at
+  }
+  const Guarded<T> columns = turned(weight, out, in);
+  Guarded<T> want(rows * out), want_dweight(out * in), y(rows * out), dweight(out * in);
+  ops::gemm<T>({want.data(), out, x.data(), in, false, columns.data(), out, false, rows, out, in, nullptr,
+                ops::Activation::relu});
+  ops::sparse_linear<T>(y.data(), x.data(), weight.data(), nullptr, ops::Activation::relu, rows, in, out);
+  check_same(y, want, "sparse_linear");
+  ops::gemm<T>({want_dweight.data(), in, dy.data(), out, true, x.data(), in, false, out, in, rows});
+  ops::sparse_dweight<T>(dweight.data(), nullptr, dy.data(), y.data(), x.data(), ops::Activation::none, rows, in, out);
+  check_same(dweight, want_dweight, "sparse_dweight");
+}
+
+TEST_CASE_TEMPLATE("the bits of a row do not depend on the zeros of other rows", T, float, double) {
+  for (const Size s : {Size{17, 4096, 48}, {200, 2100, 50}, {64, 784, 50}, {64, 300, 100}, {40, 70, 300}}) {
+    Guarded<T> x = mostly_zeros<T>(s.rows, s.in, 5), weight = random_array<T>(s.out * s.in), y(s.rows * s.out);
+    Guarded<T> dense = x, want(s.rows * s.out), last(s.out), want_last(s.out);
+    REQUIRE(ops::zeros_pay(x.data(), s.rows, s.in, s.out));
+    for (int64_t i = 0; i < (s.rows - 1) * s.in; ++i) dense[i] = T(1);
+    ops::linear<T>(y.data(), x.data(), weight.data(), nullptr, ops::Activation::none, s.rows, s.in, s.out);
+    ops::linear<T>(want.data(), dense.data(), weight.data(), nullptr, ops::Activation::none, s.rows, s.in, s.out);
+    for (int64_t j = 0; j < s.out; ++j) {
+      last[j] = y[(s.rows - 1) * s.out + j];
+      want_last[j] = want[(s.rows - 1) * s.out + j];
+    }
+    check_same(last, want_last, "linear");
   }
 }
 
