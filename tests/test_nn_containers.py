@@ -1,5 +1,6 @@
 """Sequential and ModuleList, and which layers Sequential fuses."""
 
+import contextlib
 import copy
 import gc
 import weakref
@@ -164,6 +165,13 @@ CHANGES = {
 }
 
 
+@pytest.fixture(params=[True, False], ids=["recorded", "unrecorded"])
+def _recorded(request):
+    with contextlib.nullcontext() if request.param else pynn.no_grad():
+        yield
+
+
+@pytest.mark.usefixtures("_recorded")
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_sequential_notices_what_changes(rng, change, copied):
@@ -180,6 +188,7 @@ def test_a_sequential_notices_what_changes(rng, change, copied):
         np.testing.assert_array_equal(model(x).numpy(), before)
 
 
+@pytest.mark.usefixtures("_recorded")
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 @pytest.mark.parametrize("by_hook", [False, True])
 def test_what_a_layer_changes_counts_in_the_same_forward(rng, change, by_hook):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import count
-from typing import Any, Self, overload
+from itertools import count, groupby
+from typing import Any, NamedTuple, Self, overload
 
 from pynn import functional as F
 from pynn._snapshot import Snapshot
+from pynn.functional import _unrecorded
+from pynn.grad_mode import mode
 from pynn.nn.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from pynn.nn.layers import Conv2d, Flatten, Linear, MaxPool2d
+from pynn.nn.layers import Conv2d, Dropout, Flatten, Linear, MaxPool2d
 from pynn.nn.module import Module
+from pynn.tape import constant
 from pynn.tensor import Tensor
 
 
@@ -96,8 +99,15 @@ class Sequential(_List):
         if plan is None or not plan.snapshot.holds():
             plan = self._plan = _Plan(self)
         while True:
-            for step, behind in plan.steps:
-                x = step(x)
+            for steps, on_arrays, behind in plan.stretches:
+                if on_arrays and not mode.enabled and mode.recorder is None and isinstance(x, Tensor):
+                    y = x.data
+                    for compute in on_arrays:
+                        y = compute(y)
+                    x = constant(y)
+                else:
+                    for step in steps:
+                        x = step(x)
                 if behind and not plan.snapshot.holds():  # the layer has changed what follows
                     plan = _Plan(self, behind)
                     break
@@ -112,49 +122,90 @@ class _Plan:
     """The functions that compute the layers of a Sequential from `start` on, and what was relied on to choose them.
 
     To choose takes longer than to look whether anything has changed, half of the time of a forward of small layers.
-    Parameters and options of a layer are read when it is its turn; a parameter that was replaced is held until the next
-    forward. `steps` has with each function the position behind it if it runs code that may change the layers that
-    follow, else 0.
+    The values of parameters are read when it is their turn; a parameter that was replaced is held until the next
+    forward.
+
+    Attributes
+    ----------
+    stretches
+        Functions of tensors that compute layers in a row; functions of arrays that compute the same where nothing is
+        recorded, or none; and the position behind the layer if it runs code that may change those that follow, else 0.
     """
 
     def __init__(self, container: Sequential, start: int = 0) -> None:
         layers: list[Any] = list(container.children())[start:]
         self.snapshot = Snapshot(container, [layer for layer in layers if type(layer) in _INERT])
-        self.steps: list[tuple[Callable[[Any], Any], int]] = []
+        self.stretches: list[tuple[list[Callable[[Any], Any]], list[_unrecorded.Operation], int]] = []
         # What one kernel may stand for, by exact type, since a subclass may define its own forward; and None where
         # somebody would notice that a module is not called: a hook wants its output, a forward of its own counts.
-        kinds = [None if m._forward_hooks or m._backward_hooks or "forward" in vars(m) else type(m) for m in layers]
+        kinds = [type(layer) if _is_replaceable(layer) else None for layer in layers]
         kinds += (None, None)  # what follows the last
+        pieces: list[_Piece] = []
         i = 0
         while i < len(layers):
-            layer = layers[i]
-            if kinds[i] is Linear:
-                activation = _ACTIVATIONS.get(kinds[i + 1], "none")
-                if activation == "leaky_relu" and layers[i + 1].negative_slope != 0.01:  # the slope of the kernel
+            layer, kind = layers[i], kinds[i]
+            i += 1
+            if kind is Linear:
+                activation = _ACTIVATIONS.get(kinds[i], "none")
+                if activation == "leaky_relu" and layers[i].negative_slope != 0.01:  # the slope of the kernel
                     activation = "none"
-                self.steps.append((_linear(layer, activation), 0))
-                i += 1 if activation == "none" else 2
-            elif kinds[i] is Conv2d:
-                relu = kinds[i + 1] is ReLU
-                pool = kinds[i + 1 + relu] is MaxPool2d and _is_halving(layers[i + 1 + relu])
-                self.steps.append((_conv2d(layer, "relu" if relu else "none", pool), 0))
-                i += 1 + relu + pool
+                pieces.append(_linear(layer, activation))
+                i += activation != "none"
+            elif kind is Conv2d:
+                relu = kinds[i] is ReLU
+                pool = kinds[i + relu] is MaxPool2d and _is_halving(layers[i + relu])
+                pieces.append(_conv2d(layer, "relu" if relu else "none", pool))
+                i += relu + pool
+            elif kind is Flatten:
+                pieces.append(_Piece(layer, _unrecorded.flatten(layer.start_dim), shares=True))
+            elif kind is Dropout:
+                pieces.append(_Piece(layer, _dropout(layer), shares=True))
             else:
-                i += 1
-                self.steps.append((layer, 0 if kinds[i - 1] in _INERT or i == len(layers) else start + i))
+                pieces.append(_Piece(layer, behind=0 if kind in _INERT or i == len(layers) else start + i))
+        for is_stretch, run in groupby(pieces, lambda piece: piece.on_array is not None):
+            group = list(run)
+            if is_stretch and not all(piece.shares for piece in group):
+                self.stretches.append(([piece.step for piece in group], [piece.on_array for piece in group], 0))
+            else:
+                self.stretches += [([piece.step], [], piece.behind) for piece in group]
 
 
-def _linear(layer: Linear, activation: str) -> Callable[[Any], Tensor]:
-    return lambda x: F.linear(x, layer.weight, layer.bias, activation)
+class _Piece(NamedTuple):
+    """A layer, or several that one kernel computes."""
+
+    step: Callable[[Any], Any]  # of a tensor
+    on_array: Any = None  # of an array, if that is known
+    shares: bool = False  # the result may be the argument, or share its memory and version
+    behind: int = 0  # the position behind it if it may change the layers that follow
 
 
-def _conv2d(layer: Conv2d, activation: str, pool: bool) -> Callable[[Any], Tensor]:
-    def step(x: Any) -> Tensor:
-        op = F.conv2d_max_pool2d if pool else F.conv2d
-        weight, bias, stride, padding = layer.weight, layer.bias, layer.stride, layer.padding
-        return op(x, weight, bias, stride, padding, layer.dilation, layer.groups, activation)
+def _is_replaceable(layer: Any) -> bool:
+    """Whether nobody would notice if an operation of its class ran in place of the layer."""
+    if layer._forward_hooks or layer._backward_hooks or "forward" in vars(layer):
+        return False
+    if type(layer) not in (Linear, Conv2d):
+        return True
+    weight, bias = vars(layer).get("weight"), vars(layer).get("bias", False)
+    return isinstance(weight, Tensor) and (bias is None or isinstance(bias, Tensor))
 
-    return step
+
+def _linear(layer: Linear, activation: str) -> _Piece:
+    weight, bias = layer.weight, layer.bias
+    return _Piece(lambda x: F.linear(x, weight, bias, activation), _unrecorded.linear(weight, bias, activation))
+
+
+def _conv2d(layer: Conv2d, activation: str, pool: bool) -> _Piece:
+    args = layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups, activation
+    if pool:
+        return _Piece(lambda x: F.conv2d_max_pool2d(x, *args), _unrecorded.conv2d_max_pool2d(*args))
+    return _Piece(lambda x: F.conv2d(x, *args), _unrecorded.conv2d(*args))
+
+
+def _dropout(layer: Dropout) -> _unrecorded.Operation | None:
+    p = layer.p
+    if type(p) not in (float, int) or not 0 <= p <= 1:
+        return None
+    return lambda x: F.dropout(x, p, True).data if layer.training else x
 
 
 _ACTIVATIONS: dict[type[Module] | None, str] = {
@@ -163,7 +214,7 @@ _ACTIVATIONS: dict[type[Module] | None, str] = {
     Sigmoid: "sigmoid",
     Tanh: "tanh",
 }
-_INERT = {Linear, Conv2d, MaxPool2d, Flatten, *_ACTIVATIONS}  # no other module changes in their forward
+_INERT = {Linear, Conv2d, MaxPool2d, Flatten, Dropout, *_ACTIVATIONS}  # no other module changes in their forward
 
 
 def _is_halving(module: MaxPool2d) -> bool:
