@@ -55,26 +55,49 @@ void filters(T* u, int64_t position_step, const T* g, const int64_t* taps, int64
   }
 }
 
+// d B of one row of pixels
+template <class T, class Lanes>
+PYNN_INLINE void input_row(Vec<T> to[4], const T* x, Lanes lanes) {
+  const Pairs<T> near(x, lanes), far(x + 2, lanes);
+  input_line(to, near.left, near.right, far.left, far.right);
+}
+
+// Tiles t.. of every row; of four rows of pixels the last two are the first two of the next tiles.
+template <class T, class Lanes>
+PYNN_INLINE void input_columns(T* v, int64_t position_step, const T* x, int64_t row_length, int64_t rows,
+                               int64_t columns, Lanes lanes) {
+  Vec<T> across[4][4];
+  input_row(across[2], x, lanes);
+  input_row(across[3], x + row_length, lanes);
+  for (int64_t r = 0; r < rows; ++r, v += columns) {
+    x += 2 * row_length;
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      across[0][j] = across[2][j];
+      across[1][j] = across[3][j];
+    }
+    input_row(across[2], x, lanes);
+    input_row(across[3], x + row_length, lanes);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      Vec<T> down[4];
+      input_line(down, across[0][j], across[1][j], across[2][j], across[3][j]);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) down[i].store(v + (4 * i + j) * position_step);
+    }
+  }
+}
+
 template <class T>
 void input(T* v, int64_t position_step, const T* x, int64_t row_length, int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; ++r, x += 2 * row_length, v += columns) {
-    for_lanes<T>(columns, [&](int64_t t, auto lanes) {
-      Vec<T> across[4][4];
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        const T* from = x + i * row_length + 2 * t;
-        const Pairs<T> near(from, lanes), far(from + 2, lanes);
-        input_line(across[i], near.left, near.right, far.left, far.right);
-      }
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        Vec<T> down[4];
-        input_line(down, across[0][j], across[1][j], across[2][j], across[3][j]);
-        // Whole vectors: what is behind the row is written again by the next one.
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) down[i].store(v + (4 * i + j) * position_step + t);
-      }
-    });
+  constexpr int64_t lanes = Vec<T>::lanes;
+  if (columns < lanes) {  // whole vectors: what is behind a row is written again by the next one
+    input_columns(v, position_step, x, row_length, rows, columns, static_cast<int>(columns));
+    return;
+  }
+  for (int64_t begin = 0; begin < columns; begin += lanes) {
+    const int64_t t = begin < columns - lanes ? begin : columns - lanes;
+    input_columns(v + t, position_step, x + 2 * t, row_length, rows, columns, AllLanes{});
   }
 }
 

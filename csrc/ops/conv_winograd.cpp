@@ -16,6 +16,10 @@ constexpr int64_t kTaskBytes = int64_t(5) << 17;     // of the tiles of a task, 
 constexpr int64_t kLeastTiles = 64;                  // of a task all the same: each reads all filters
 constexpr int64_t kOwnFilters = int64_t(1) << 16;    // elements that every thread transforms for itself
 constexpr int64_t kSerialFilters = int64_t(1) << 9;  // filters that one thread transforms as quickly
+constexpr int64_t kLeastOutputs = 8;                 // of a thread that has its own
+
+// Measured, in cycles of a vector.
+constexpr int64_t kFilterCycles = 12, kInputCycles = 120, kOutputCycles = 70, kProductCycles = 18;
 
 bool is_plain(const AxisPlan& plan) {
   return plan.taps == 3 && plan.step == 1 && plan.planes() == 1 && plan.outputs.size() == 1 && plan.halo == 2;
@@ -33,6 +37,18 @@ int64_t choose_band(int64_t all_rows, int64_t columns, int64_t bytes_per_tile, i
     if (band * round_up(best * columns, lanes) > best * round_up(band * columns, lanes)) best = band;
   }
   return best;
+}
+
+// Whether each thread has all tiles for its own outputs, rather than its own rows of tiles for all outputs: it then
+// transforms all pixels, but its own filters only. In cycles of a vector.
+bool cut_by_outputs(const Job& job, int64_t rows, int64_t columns, int64_t lanes, int64_t threads) {
+  if (threads == 1 || job.groups > 1 || job.outputs < kLeastOutputs * threads) return false;
+  const auto cycles = [&](int64_t rows_of_thread, int64_t outputs) {
+    const int64_t vectors = rows_of_thread * ceil_div(columns, lanes);
+    return kFilterCycles * job.channels * outputs + vectors * (kInputCycles * job.channels + kOutputCycles * outputs) +
+           kProductCycles * job.channels * outputs * ceil_div(rows_of_thread * columns, lanes);
+  };
+  return cycles(rows, ceil_div(job.outputs, threads)) < cycles(ceil_div(rows, threads), job.outputs);
 }
 
 // u [groups][16, channels, outputs] of the channels begin..end-1, counted through all groups; packed [end - begin, 9,
@@ -66,10 +82,11 @@ void transform_filters(T* u, T* packed, const T* weight, const Job& job, int64_t
   }
 }
 
-// The filters that a thread has transformed last, and in which call of correlate_winograd.
+// The filters that a thread has transformed last: in which call of correlate_winograd, and for which outputs.
 template <class T>
 struct OwnFilters {
   uint64_t call = 0;
+  int64_t slice = 0;
   T* filters = nullptr;
 };
 
@@ -112,46 +129,54 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
   const bool in_place = mask == nullptr && is_source(job.rows, job.height) && is_source(job.columns, job.width) &&
                         job.y_height % 2 == 0 && job.y_width % 2 == 0;
 
-  const int64_t bytes_per_tile = kPositions * (channels + outputs) * static_cast<int64_t>(sizeof(T));
-  const int64_t band = choose_band(all_rows, tile_columns, bytes_per_tile, lanes, threads);
+  const bool by_outputs = cut_by_outputs(job, all_rows, tile_columns, lanes, threads);
+  const int64_t parts = by_outputs ? threads : 1, part_outputs = ceil_div(outputs, parts);
+  const int64_t bytes_per_tile = kPositions * (channels + part_outputs) * static_cast<int64_t>(sizeof(T));
+  const int64_t band = choose_band(all_rows, tile_columns, bytes_per_tile, lanes, by_outputs ? 1 : threads);
   const int64_t bands = ceil_div(all_rows, band);
   // Of the tiles of a task, [position][channel][tile], positions a vector more apart than they need: 16 places to write
   // to whose distance is a power of two would fall on one set of the first cache.
   const int64_t row = round_up(band * tile_columns, lanes) + lanes;
-  const int64_t in_position = channels * row + lanes, out_position = outputs * row + lanes;
+  const int64_t in_position = channels * row + lanes, out_position = part_outputs * row + lanes;
   const int64_t plane_columns = 2 * tile_columns + 2;
 
-  // Small filters are transformed by each thread for itself, before its first task: to fetch them from another core's
-  // cache takes several times as long.
-  const bool own_filters = threads > 1 && job.groups * kPositions * filter_size <= kOwnFilters;
+  // A thread's own outputs, or small filters, are transformed by each thread for itself, before its first task: to
+  // fetch them from another core's cache takes several times as long.
+  const bool own_filters = threads > 1 && (by_outputs || job.groups * kPositions * filter_size <= kOwnFilters);
   const uint64_t call = own_filters ? next_call() : 0;
   const arena::Buffer<T> shared_filters(own_filters ? 0 : job.groups * kPositions * filter_size);
   if (!own_filters) {
-    const int64_t parts = all_channels * outputs < kSerialFilters ? 1 : std::min(all_channels, threads);
+    const int64_t filter_parts = all_channels * outputs < kSerialFilters ? 1 : std::min(all_channels, threads);
     const arena::Buffer<T> packed(all_channels * kTaps * outputs);
-    parallel_for(parts, [&](int64_t part) {
-      const int64_t begin = all_channels * part / parts, end = all_channels * (part + 1) / parts;
+    parallel_for(filter_parts, [&](int64_t part) {
+      const int64_t begin = all_channels * part / filter_parts, end = all_channels * (part + 1) / filter_parts;
       transform_filters(shared_filters.get(), packed.get() + begin * kTaps * outputs, weight, job, begin, end);
     });
   }
-  const auto filters_of_this_thread = [&] {
+  const auto filters_of_this_thread = [&](int64_t first_output, int64_t count) {
     static thread_local OwnFilters<T> own;
-    if (own.call != call) {
-      own.filters = arena::scratch<T>(arena::Slot::columns, job.groups * kPositions * filter_size);
-      T* packed = arena::scratch<T>(arena::Slot::partial, all_channels * kTaps * outputs);
-      transform_filters(own.filters, packed, weight, job, int64_t(0), all_channels);
+    if (own.call != call || own.slice != first_output) {
+      own.filters = arena::scratch<T>(arena::Slot::columns, job.groups * kPositions * channels * count);
+      T* packed = arena::scratch<T>(arena::Slot::partial, all_channels * kTaps * count);
+      Job slice = job;
+      slice.outputs = count;
+      transform_filters(own.filters, packed, weight + first_output * job.weight.output_step, slice, int64_t(0),
+                        all_channels);
       own.call = call;
+      own.slice = first_output;
     }
     return own.filters;
   };
 
   const auto task = [&](int64_t t) {
-    const int64_t begin = t % bands * band, end = std::min(all_rows, begin + band), group = t / bands;
+    const int64_t begin = t % bands * band, end = std::min(all_rows, begin + band);
+    const int64_t part = t / bands % parts, group = t / bands / parts;
+    const int64_t first_output = outputs * part / parts, count = outputs * (part + 1) / parts - first_output;
     T* in = arena::scratch<T>(arena::Slot::pack_a, kPositions * in_position);
     T* sums = arena::scratch<T>(arena::Slot::pack_b, kPositions * out_position);
     T* plane = arena::scratch<T>(arena::Slot::tile, (2 * band + 2) * plane_columns + lanes);
-    const T* filters =
-        (own_filters ? filters_of_this_thread() : shared_filters.get()) + group * kPositions * filter_size;
+    const T* filters = (own_filters ? filters_of_this_thread(first_output, count) : shared_filters.get()) +
+                       group * kPositions * channels * count;
     // What the task has of each image: fn(image, its first row of tiles, rows, first tile of the task)
     const auto for_images = [&](auto fn) {
       for (int64_t r = begin; r < end;) {
@@ -175,26 +200,31 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
                              tile_columns);
       }
     });
+    const int64_t of_group = group * outputs + first_output;
     for (int64_t p = 0; p < kPositions; ++p) {
       GemmEpilogue<T> epilogue;
-      if (p == table.winograd.bias_position && out.bias != nullptr) epilogue.row_bias = out.bias + group * outputs;
-      table.gemm.block(sums + p * out_position, row, filters + p * filter_size, outputs, true,
-                       {in + p * in_position, row, table.gemm.nr}, epilogue, outputs, (end - begin) * tile_columns,
+      if (p == table.winograd.bias_position && out.bias != nullptr) epilogue.row_bias = out.bias + of_group;
+      table.gemm.block(sums + p * out_position, row, filters + p * channels * count, count, true,
+                       {in + p * in_position, row, table.gemm.nr}, epilogue, count, (end - begin) * tile_columns,
                        channels);
     }
     for_images([&](int64_t image, int64_t first, int64_t rows, int64_t tile) {
       const int64_t height = std::min(2 * rows, job.y_height - 2 * first);
-      for (int64_t o = 0; o < outputs; ++o) {
-        const int64_t to = (((image * job.groups + group) * outputs + o) * y_height + 2 * first / window) * y_width;
-        table.winograd.output(out.y + to, {height, job.y_width, 0, 0, y_width, 1}, sums + o * row + tile, out_position,
+      // Windows lie one behind the other, as tiles do: all rows are one.
+      const ConvPixels pixels = out.indices != nullptr
+                                    ? ConvPixels{2, 2 * rows * tile_columns, 0, 0, rows * tile_columns, 1}
+                                    : ConvPixels{height, job.y_width, 0, 0, y_width, 1};
+      for (int64_t o = 0; o < count; ++o) {
+        const int64_t to = ((image * job.groups * outputs + of_group + o) * y_height + 2 * first / window) * y_width;
+        table.winograd.output(out.y + to, pixels, sums + o * row + tile, out_position,
                               {nullptr, out.relu, out.indices != nullptr ? out.indices + to : nullptr});
       }
     });
   };
   if (threads == 1) {
-    for (int64_t t = 0; t < bands * job.groups; ++t) task(t);
+    for (int64_t t = 0; t < bands * parts * job.groups; ++t) task(t);
   } else {
-    parallel_for(bands * job.groups, task);
+    parallel_for(bands * parts * job.groups, task);
   }
 }
 

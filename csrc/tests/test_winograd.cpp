@@ -36,9 +36,12 @@ std::vector<ops::ConvShape> shapes() {
   return all;
 }
 
-// Shapes for which the operations choose it, in both directions.
+// Shapes for which the operations choose it, in both directions. Those of one image and group are cut by outputs.
 std::vector<ops::ConvShape> chosen_shapes() {
   return {{3, 32, 64, 1, axis(26), axis(26)},
+          {1, 32, 64, 1, axis(26), axis(26)},
+          {1, 64, 83, 1, axis(27), axis(26, 1, 1)},
+          {1, 96, 128, 1, axis(14, 1, 1), axis(30, 1, 1)},
           {2, 48, 32, 1, axis(15, 1, 1), axis(36, 1, 1)},
           {1, 64, 64, 2, axis(33, 1, 1), axis(27, 1, 1)},
           {9, 64, 65, 1, axis(13, 1, 1), axis(13, 1, 1)}};
