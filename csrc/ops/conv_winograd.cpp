@@ -18,11 +18,33 @@ constexpr int64_t kOwnFilters = int64_t(1) << 16;    // elements that every thre
 constexpr int64_t kSerialFilters = int64_t(1) << 9;  // filters that one thread transforms as quickly
 constexpr int64_t kLeastOutputs = 8;                 // of a thread that has its own
 
-// Measured, in cycles of a vector.
-constexpr int64_t kFilterCycles = 12, kInputCycles = 120, kOutputCycles = 70, kProductCycles = 18;
+// Cycles as measured: of a filter; of a vector of tiles of one channel, and of one output; of a tile of either, which
+// memory takes; and what a product takes beside its channels.
+constexpr double kFilterCycles = 12, kInputCycles = 60, kOutputCycles = 35, kReadCycles = 2.5, kWriteCycles = 1;
+constexpr double kProductChannels = 5;
 
 bool is_plain(const AxisPlan& plan) {
   return plan.taps == 3 && plan.step == 1 && plan.planes() == 1 && plan.outputs.size() == 1 && plan.halo == 2;
+}
+
+// What rows of tiles take in their transforms.
+double transform_cycles(double rows, int64_t columns, int64_t lanes, double channels, double outputs) {
+  return rows * static_cast<double>(ceil_div(columns, lanes)) * (kInputCycles * channels + kOutputCycles * outputs) +
+         rows * static_cast<double>(columns) * (kReadCycles * channels + kWriteCycles * outputs);
+}
+
+// Whether each thread has all tiles for its own outputs, rather than its own rows of tiles for all outputs: it then
+// transforms all pixels, but its own filters only.
+bool cut_by_outputs(const Job& job, int64_t all_rows, int64_t columns, int64_t lanes, int64_t threads) {
+  if (threads == 1 || job.groups > 1 || job.outputs < kLeastOutputs * threads) return false;
+  const double channels = static_cast<double>(job.channels);
+  const auto cycles = [&](int64_t rows, int64_t part_outputs) {
+    const double outputs = static_cast<double>(part_outputs);
+    return kFilterCycles * channels * outputs +
+           transform_cycles(static_cast<double>(rows), columns, lanes, channels, outputs) +
+           kPositions * (channels + kProductChannels) * outputs * static_cast<double>(ceil_div(rows * columns, lanes));
+  };
+  return cycles(all_rows, ceil_div(job.outputs, threads)) < cycles(ceil_div(all_rows, threads), job.outputs);
 }
 
 // Rows of tiles that a task works on: as many as fit into the cache, in whole vectors of tiles where that is possible,
@@ -37,18 +59,6 @@ int64_t choose_band(int64_t all_rows, int64_t columns, int64_t bytes_per_tile, i
     if (band * round_up(best * columns, lanes) > best * round_up(band * columns, lanes)) best = band;
   }
   return best;
-}
-
-// Whether each thread has all tiles for its own outputs, rather than its own rows of tiles for all outputs: it then
-// transforms all pixels, but its own filters only. In cycles of a vector.
-bool cut_by_outputs(const Job& job, int64_t rows, int64_t columns, int64_t lanes, int64_t threads) {
-  if (threads == 1 || job.groups > 1 || job.outputs < kLeastOutputs * threads) return false;
-  const auto cycles = [&](int64_t rows_of_thread, int64_t outputs) {
-    const int64_t vectors = rows_of_thread * ceil_div(columns, lanes);
-    return kFilterCycles * job.channels * outputs + vectors * (kInputCycles * job.channels + kOutputCycles * outputs) +
-           kProductCycles * job.channels * outputs * ceil_div(rows_of_thread * columns, lanes);
-  };
-  return cycles(rows, ceil_div(job.outputs, threads)) < cycles(ceil_div(rows, threads), job.outputs);
 }
 
 // u [groups][16, channels, outputs] of the channels begin..end-1, counted through all groups; packed [end - begin, 9,
@@ -97,20 +107,19 @@ uint64_t next_call() {
 
 }  // namespace
 
-// In cycles of a vector, as the transforms were measured. Decided without an odd last row or column, so that pooling,
-// which leaves them out, comes to the same decision.
+// Decided without an odd last row or column, so that pooling, which leaves them out, comes to the same decision.
 template <class T>
 bool winograd_pays(const Job& job) {
   if (!is_plain(job.rows) || !is_plain(job.columns)) return false;
-  const int64_t lanes = kernels<T>().winograd.lanes, tile_rows = job.y_height / 2, tile_columns = job.y_width / 2;
-  const double filters = static_cast<double>(job.channels) * static_cast<double>(job.outputs);
-  const double tiles = static_cast<double>(tile_rows) * static_cast<double>(tile_columns);
-  const double vectors = static_cast<double>(tile_rows) * static_cast<double>(ceil_div(tile_columns, lanes));
-  const double direct = 4 * kTaps * filters * tiles / static_cast<double>(lanes);
-  const double products = kPositions * filters * tiles / static_cast<double>(lanes);
-  const double of_tiles = vectors * (200 * static_cast<double>(job.channels) + 80 * static_cast<double>(job.outputs));
-  const double of_filters = 15 * filters / static_cast<double>(job.images);
-  return 1.15 * (products + of_tiles + of_filters) < direct;
+  const int64_t lanes = kernels<T>().winograd.lanes;
+  const double channels = static_cast<double>(job.channels), outputs = static_cast<double>(job.outputs);
+  const double rows = static_cast<double>(job.y_height / 2);
+  const double vectors = rows * static_cast<double>(job.y_width / 2) / static_cast<double>(lanes);
+  const double direct = 4 * kTaps * channels * outputs * vectors;
+  const double products = kPositions * (channels + kProductChannels) * outputs * vectors;
+  const double of_tiles = transform_cycles(rows, job.y_width / 2, lanes, channels, outputs);
+  const double of_filters = kFilterCycles * channels * outputs / static_cast<double>(job.images);
+  return 1.1 * (products + of_tiles + of_filters) < direct;
 }
 
 template <class T>
@@ -122,7 +131,7 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
   const int64_t tile_rows = ceil_div(job.y_height, 2), tile_columns = ceil_div(job.y_width, 2);
   const int64_t all_channels = job.groups * channels, all_rows = job.images * tile_rows,
                 filter_size = channels * outputs;
-  const int64_t work = job.groups * all_rows * tile_columns * filter_size * kPositions;
+  const int64_t work = job.groups * all_rows * tile_columns * 4 * filter_size * kTaps;  // of the convolution as such
   const int64_t threads = work < kConvSerialWork ? 1 : num_threads();
   const int64_t window = out.indices != nullptr ? 2 : 1;  // rows and columns of the convolution in one of y
   const int64_t y_height = job.y_height / window, y_width = job.y_width / window;
