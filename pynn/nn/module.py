@@ -87,7 +87,8 @@ class Module:
         """Compute `forward`; NumPy arrays among the positional arguments are wrapped as tensors."""
         for arg in args:
             if isinstance(arg, np.ndarray):
-                args = tuple([Tensor(arg) if isinstance(arg, np.ndarray) else arg for arg in args])
+                one = len(args) == 1  # as a rule
+                args = (Tensor(arg),) if one else tuple([Tensor(a) if isinstance(a, np.ndarray) else a for a in args])
                 break
         if mode.recorder is not None:
             return mode.recorder.module(self, args, kwargs)

@@ -104,8 +104,9 @@ class Optimizer:
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             states = [self.state.get(p) or {} for p in params]
-            # The core takes one dtype and one step count per call; as a rule that is one call for the whole group.
-            kinds = [_kind(p, state) for p, state in zip(params, states)]  # noqa: B905 - of one length, and often
+            # The core takes one dtype and one step count (0 while the state is empty) per call; as a rule that is one
+            # call for the whole group. `strict` would cost as much as the rest of the line.
+            kinds = [(p.data.dtype.char, state.get("step", len(state))) for p, state in zip(params, states)]  # noqa: B905
             if params and kinds.count(kinds[0]) == len(kinds):
                 self._step(group, params, states)
             else:
@@ -150,7 +151,7 @@ class Optimizer:
         `present` says which of the lists are not empty: a captured step is captured anew when that changes. `done`
         follows every update.
         """
-        before = present and present()
+        before = present() if present is not None and mode.recorder is not None else None
 
         def now() -> tuple[Any, ...]:
             return numbers(states[0].get("step", 0) + 1)
@@ -251,11 +252,6 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{self._name}(\n  " + "\n  ".join(lines) + "\n)"
-
-
-def _kind(p: Tensor, state: State) -> tuple[str, int]:
-    """What parameters must share to be updated in one call: dtype, and step count (0 if the state is still empty)."""
-    return p.data.dtype.char, state.get("step", len(state))
 
 
 def gradients(params: Sequence[Tensor]) -> list[Array]:
