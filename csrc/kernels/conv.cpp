@@ -1,6 +1,7 @@
 #include "kernels/conv.h"
 
 #include "kernels/conv_blocks.h"
+#include "kernels/conv_windows.h"
 #include "kernels/conv_write.h"
 #include "kernels/table.h"
 
@@ -160,15 +161,22 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
   }
 }
 
-// In multiply-adds of a vector; what it costs to write the outputs was measured.
+// In multiply-adds of a vector; what it costs to pool, to write the outputs and to split was measured.
 template <class T>
-bool outputs_in_lanes(const ConvPixels& all_pixels, int64_t outputs, int64_t taps) {
+ConvLanes choose_lanes(const ConvPixels& all_pixels, int64_t outputs, int64_t taps, int64_t split_rows) {
   constexpr int64_t lanes = Vec<T>::lanes;
+  const auto vectors_of = [](int64_t n) { return (n + lanes - 1) / lanes; };
+  const bool pool = split_rows > 0;
   const ConvPixels pixels = join_rows(all_pixels);
   const PixelVectors vectors(pixels, lanes, taps);
-  const int64_t with_pixels = vectors.count() * outputs * (taps + (vectors.by_rows ? 1 : 3));
-  const int64_t with_outputs = (outputs + lanes - 1) / lanes * pixels.rows * pixels.columns * (taps + 8);
-  return with_outputs < with_pixels;
+  const int64_t with_outputs = vectors_of(outputs) * pixels.rows * pixels.columns * (taps + 8);
+  const int64_t with_pixels = vectors.count() * outputs * (taps + (vectors.by_rows ? 1 : 3) + (pool ? 7 : 0));
+  if (pool) {
+    const int64_t with_windows = vectors_of(all_pixels.rows * all_pixels.columns / 4) * 4 * outputs * (taps + 4) +
+                                 split_rows * vectors_of(all_pixels.columns / 2) * 6;
+    if (with_windows < with_outputs && with_windows < with_pixels) return ConvLanes::windows;
+  }
+  return with_outputs < with_pixels ? ConvLanes::outputs : ConvLanes::pixels;
 }
 
 // Whole vectors of zeros, so up to a vector more than n.
@@ -299,9 +307,10 @@ void add_row_sums(T* sums, const T* x, int64_t count, int64_t size) {
 
 template <class T>
 ConvKernels<T> table() {
-  return {Vec<T>::lanes,       most_outputs<T>, outputs_buffer(Vec<T>::lanes), copy_window<T>, pack_weight<T>,
-          outputs_in_lanes<T>, correlate<T>,    correlate_outputs<T>,          dweight<T>,     dweight_outputs<T>,
-          add_row_sums<T>};
+  return {Vec<T>::lanes,        most_outputs<T>,  most_window_outputs<T>, outputs_buffer(Vec<T>::lanes),
+          copy_window<T>,       pack_weight<T>,   choose_lanes<T>,        correlate<T>,
+          correlate_outputs<T>, split_windows<T>, correlate_windows<T>,   dweight<T>,
+          dweight_outputs<T>,   add_row_sums<T>};
 }
 
 }  // namespace

@@ -30,12 +30,15 @@ struct ConvWindow {
   int64_t top, left, row_step, column_step;
 };
 
-// Two ways to fill vectors: `correlate` and `dweight` hold pixels in the lanes, the `_outputs` ones output channels, in
-// blocks of two vectors. The sums and their order are the same.
+// Ways to fill vectors: `correlate` and `dweight` hold pixels in the lanes, the `_outputs` ones output channels, in
+// blocks of two vectors, and with pooling `correlate_windows` holds windows. The sums and their order are the same.
+enum class ConvLanes { pixels, outputs, windows };
+
 template <class T>
 struct ConvKernels {
   int64_t lanes;           // a source must be readable, and finite, up to this many elements behind its last one
-  int64_t outputs;         // the most output channels of one call of `correlate`; 2 * lanes is that of the other way
+  int64_t outputs;         // the most output channels of one call of `correlate`; 2 * lanes of `correlate_outputs`
+  int64_t window_outputs;  // and of `correlate_windows`
   int64_t outputs_buffer;  // elements in the buffer of `correlate_outputs`
 
   // The plane is writable up to `lanes` elements behind its last one, which are changed.
@@ -46,8 +49,8 @@ struct ConvKernels {
   void (*pack_weight)(T* packed, const T* weight, const int64_t* tap_offsets, int64_t output_step, int64_t outputs,
                       int64_t width, int64_t taps);
 
-  // Which way takes less.
-  bool (*outputs_in_lanes)(const ConvPixels& pixels, int64_t outputs, int64_t taps);
+  // Which way takes least. With pooling, `split_windows` would write so many rows; without, split_rows is 0.
+  ConvLanes (*choose_lanes)(const ConvPixels& pixels, int64_t outputs, int64_t taps, int64_t split_rows);
 
   // y[i, r, c] = bias[i] + sum over k of weight[k, i] * source[offsets[k] + r * source_row + c]
   // weight is packed; buffer [outputs, rows * (source_row + lanes) + lanes]
@@ -59,6 +62,18 @@ struct ConvKernels {
   void (*correlate_outputs)(T* y, const ConvPixels& pixels, const T* source, const int64_t* offsets,
                             const int64_t* row_taps, const T* weight, const ConvEpilogue<T>& epilogue, int64_t outputs,
                             T* buffer);
+
+  // The source of `correlate_windows`, from a plane of rows that are readable up to two vectors behind the last one:
+  // halves[row % 2, shift, half]: row / 2 and window: plane[row, 2 * window + shift], for shift < shifts. A half has
+  // room for a vector behind its rows.
+  void (*split_windows)(T* halves, int64_t half, const T* plane, int64_t rows, int64_t row_length, int64_t windows,
+                        int64_t shifts);
+
+  // y [outputs, windows], with the distance between channels given: the maxima of
+  // y[i, w, row, column] = bias[i] + sum over k of weight[k, i] * halves[offsets[k, row] + column * half + w]
+  void (*correlate_windows)(T* y, int64_t channel_step, int64_t windows, const T* halves, int64_t half,
+                            const int64_t* offsets, const T* weight, const ConvEpilogue<T>& epilogue, int64_t outputs,
+                            int64_t taps);
 
   // dweight[outputs, taps] += sum over images and p < pixels of dy[image, output, p] * source[image, offsets[tap] + p]
   // pixels is a multiple of lanes

@@ -27,19 +27,20 @@ struct Correlation {
 
 // The output channels of a group in blocks: whole vectors of them, or of nearly equal size.
 struct Blocks {
-  bool outputs_in_lanes;
+  ConvLanes lanes_hold;
   int64_t outputs, count, packed_outputs;
   int64_t lanes;
 
-  int64_t begin(int64_t b) const { return outputs_in_lanes ? std::min(outputs, b * 2 * lanes) : outputs * b / count; }
+  bool outputs_in_lanes() const { return lanes_hold == ConvLanes::outputs; }
+  int64_t begin(int64_t b) const { return outputs_in_lanes() ? std::min(outputs, b * 2 * lanes) : outputs * b / count; }
   int64_t packed_size(int64_t b) const {
     const int64_t size = begin(b + 1) - begin(b);
-    return outputs_in_lanes ? round_up(size, lanes) : size;
+    return outputs_in_lanes() ? round_up(size, lanes) : size;
   }
 };
 
 template <class T>
-Blocks choose_blocks(const Job& job, int64_t row_length, int64_t taps) {
+Blocks choose_blocks(const Job& job, int64_t row_length, int64_t taps, bool pool) {
   const ConvKernels<T>& kernel = kernels<T>().conv;
   const AxisOutputs& row = job.rows.outputs[0];
   const AxisOutputs& column = job.columns.outputs[0];
@@ -47,11 +48,15 @@ Blocks choose_blocks(const Job& job, int64_t row_length, int64_t taps) {
                           column.step};
   // Taps are spread over the phases of a strided gradient.
   const int64_t taps_of_one = taps / (static_cast<int64_t>(job.rows.outputs.size() * job.columns.outputs.size()));
-  if (kernel.outputs_in_lanes(pixels, job.outputs, taps_of_one)) {
-    return {true, job.outputs, ceil_div(job.outputs, 2 * kernel.lanes), round_up(job.outputs, kernel.lanes),
+  const int64_t planes = job.channels * job.rows.planes() * job.columns.planes();
+  const int64_t split_rows = pool ? planes * job.rows.length() * (job.columns.halo + 2) : 0;
+  const ConvLanes lanes_hold = kernel.choose_lanes(pixels, job.outputs, taps_of_one, split_rows);
+  if (lanes_hold == ConvLanes::outputs) {
+    return {lanes_hold, job.outputs, ceil_div(job.outputs, 2 * kernel.lanes), round_up(job.outputs, kernel.lanes),
             kernel.lanes};
   }
-  return {false, job.outputs, ceil_div(job.outputs, kernel.outputs), job.outputs, kernel.lanes};
+  const int64_t most = lanes_hold == ConvLanes::windows ? kernel.window_outputs : kernel.outputs;
+  return {lanes_hold, job.outputs, ceil_div(job.outputs, most), job.outputs, kernel.lanes};
 }
 
 std::vector<Correlation> plan_correlations(const Job& job, const Source& source, const Blocks& blocks) {
@@ -88,6 +93,24 @@ std::vector<Correlation> plan_correlations(const Job& job, const Source& source,
     }
   }
   return correlations;
+}
+
+// The offsets [taps, 2] of the upper and the lower pixels of windows, in the halves of the source.
+std::vector<int64_t> window_offsets(const Job& job, const WindowPlanes& windows) {
+  std::vector<int64_t> offsets;
+  offsets.reserve(static_cast<size_t>(2 * job.channels * job.rows.taps * job.columns.taps));
+  for (const AxisTap& i : job.rows.outputs[0].taps) {
+    const int64_t upper = windows.row_offset(i.shift), lower = windows.row_offset(i.shift + 1);
+    for (int64_t c = 0; c < job.channels; ++c) {
+      const int64_t row_plane = (c * job.rows.planes() + i.plane) * job.columns.planes();
+      for (const AxisTap& j : job.columns.outputs[0].taps) {
+        const int64_t place = (row_plane + j.plane) * windows.plane() + j.shift * windows.half;
+        offsets.push_back(place + upper);
+        offsets.push_back(place + lower);
+      }
+    }
+  }
+  return offsets;
 }
 
 // The weights of block b, counted through all groups, for each correlation.
@@ -152,7 +175,7 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
   const int64_t y_height = job.y_height / window, y_width = job.y_width / window;
   const bool in_place = mask == nullptr && is_source(job.rows, job.height) && is_source(job.columns, job.width);
   const int64_t row_length = in_place ? job.width : job.columns.length();
-  const Blocks blocks = choose_blocks<T>(job, row_length, taps);
+  const Blocks blocks = choose_blocks<T>(job, row_length, taps, out.indices != nullptr);
   const int64_t all_blocks = job.groups * blocks.count;
   const int64_t packed_size = job.groups * blocks.packed_outputs * taps;
 
@@ -167,7 +190,13 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
       threads == 1 ? 1 : std::min(all_blocks, std::max<int64_t>(least_parts, 2 * threads / (job.images * bands.count)));
   const Source source = in_place ? source_in_place(job.rows, job.columns, all_channels, job.height, job.width)
                                  : make_source(job.rows, job.columns, all_channels, job.height, job.width, bands);
+  const bool in_windows = blocks.lanes_hold == ConvLanes::windows;
+  const WindowPlanes windows(source, y_width, kernel.lanes);
+  const int64_t source_planes = job.rows.planes() * job.columns.planes();  // of a channel
+  // Elements behind the last one of a source, which vectors of pixels read too.
+  const int64_t read_behind = blocks.outputs_in_lanes() ? 0 : in_windows ? 2 * kernel.lanes : kernel.lanes;
   const std::vector<Correlation> correlations = plan_correlations(job, source, blocks);
+  const std::vector<int64_t> in_halves = in_windows ? window_offsets(job, windows) : std::vector<int64_t>();
 
   const arena::Buffer<T> packed(packed_size);
   const int64_t pack_parts = threads == 1 || packed_size < kSerialPack ? 1 : std::min(all_blocks, threads);
@@ -190,21 +219,29 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
     const int64_t part_size = (end_channel - first_channel) * source.channel();
     const T* planes = x + image_x + first_channel * source.channel() + first_row * source.row_length;
     if (!in_place) {
-      T* copy = arena::scratch<T>(arena::Slot::tile, part_size + kernel.lanes);
+      T* copy = arena::scratch<T>(arena::Slot::tile, part_size + 2 * kernel.lanes);
       fill_source(copy, source, x + image_x, mask != nullptr ? mask + image_x : nullptr, first_channel,
                   end_channel - first_channel, first_row);
       planes = copy;
-    } else if (!blocks.outputs_in_lanes && elements_behind(image) < kernel.lanes) {
-      // Pixels in the lanes are read up to a vector behind the last one.
-      T* copy = arena::scratch<T>(arena::Slot::tile, part_size + kernel.lanes);
+    } else if (elements_behind(image) < read_behind) {
+      T* copy = arena::scratch<T>(arena::Slot::tile, part_size + read_behind);
       std::copy(planes, planes + part_size - first_row * source.row_length, copy);
       planes = copy;
     }
+    const int64_t all_planes = (end_channel - first_channel) * source_planes;
     T* buffer = arena::scratch<T>(
         arena::Slot::columns,
-        blocks.outputs_in_lanes
+        in_windows ? all_planes * windows.plane()
+        : blocks.outputs_in_lanes()
             ? kernel.outputs_buffer
             : kernel.outputs * ((bands.rows + job.rows.halo) * (source.row_length + kernel.lanes) + kernel.lanes));
+    if (in_windows) {
+      const int64_t rows = std::min(bands.rows, most_rows - first_row) + job.rows.halo;
+      for (int64_t p = 0; p < all_planes; ++p) {
+        kernel.split_windows(buffer + p * windows.plane(), windows.half, planes + p * source.plane(), rows,
+                             source.row_length, y_width, windows.shifts);
+      }
+    }
     for (const Correlation& correlation : correlations) {
       const int64_t row_count = std::min(bands.rows, correlation.rows->count - first_row);
       if (row_count <= 0 || correlation.columns->count == 0) continue;
@@ -223,7 +260,11 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
         const ConvEpilogue<T> epilogue{out.bias != nullptr ? out.bias + output : nullptr, out.relu,
                                        out.indices != nullptr ? out.indices + to : nullptr};
         const int64_t* offsets = correlation.offsets.data();
-        if (blocks.outputs_in_lanes) {
+        if (in_windows) {
+          const T* halves = buffer + (group * job.channels - first_channel) * source_planes * windows.plane();
+          kernel.correlate_windows(out.y + to, y_height * y_width, row_count / 2 * y_width, halves, windows.half,
+                                   in_halves.data(), block_weight, epilogue, size, count);
+        } else if (blocks.outputs_in_lanes()) {
           kernel.correlate_outputs(out.y + to, pixels, from, offsets, correlation.row_taps.data() + 2 * first_row,
                                    block_weight, epilogue, size, buffer);
         } else {

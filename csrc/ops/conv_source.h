@@ -58,6 +58,21 @@ inline Source source_in_place(const AxisPlan& rows, const AxisPlan& columns, int
   return {&rows, &columns, channels, height, width, height, width};
 }
 
+// Where `correlate_windows` reads a source: each of its planes split into halves, see kernels/conv.h.
+struct WindowPlanes {
+  int64_t columns;  // windows in a row
+  int64_t shifts;
+  int64_t half;
+
+  WindowPlanes(const Source& source, int64_t window_columns, int64_t lanes)
+      : columns(window_columns),
+        shifts(source.columns->halo + 2),
+        half(ceil_div(source.band_rows, 2) * window_columns + lanes) {}
+
+  int64_t plane() const { return 2 * shifts * half; }
+  int64_t row_offset(int64_t row) const { return row % 2 * shifts * half + row / 2 * columns; }
+};
+
 // Channels first .. first + count - 1 of x [channels, height, width], for the output rows from `row` on; 0 where
 // `mask`, if not null, is 0 or less.
 template <class T>

@@ -119,6 +119,22 @@ TEST_CASE_TEMPLATE("conv2d reads nothing behind its input", T, float, double) {
   }
 }
 
+TEST_CASE_TEMPLATE("conv2d_max_pool2d reads nothing behind its input", T, float, double) {
+  for (const ops::ConvShape& s :
+       {ops::ConvShape{3, 1, 1, 1, axis(2, 1), axis(2, 1)}, ops::ConvShape{2, 1, 6, 1, axis(6, 5), axis(6, 5)},
+        ops::ConvShape{4, 1, 2, 1, axis(5, 2), axis(5, 2)}, ops::ConvShape{3, 2, 3, 1, axis(16, 3), axis(33, 2)}}) {
+    const Guarded<T> x = random_array<T>(x_size(s)), weight = random_array<T>(weight_size(s));
+    const BeforeNoAccess<T> placed(x);
+    const int64_t pooled = s.images * s.outputs * (s.rows.out / 2) * (s.columns.out / 2);
+    Guarded<T> y(pooled), want(pooled);
+    Guarded<uint8_t> indices(pooled), want_indices(pooled);
+    const T* const no_bias = nullptr;
+    ops::conv2d_max_pool2d(y.data(), indices.data(), placed.data(), weight.data(), no_bias, true, s);
+    ops::conv2d_max_pool2d(want.data(), want_indices.data(), x.data(), weight.data(), no_bias, true, s);
+    check_close(y, want, 0, "conv2d_max_pool2d of " + name(s));
+  }
+}
+
 TEST_CASE_TEMPLATE("conv2d of images without columns reads nothing in front of them", T, float, double) {
   const ops::ConvShape s{1, 1, 1, 1, axis(4, 3, 2, 2, 2), axis(0, 3, 2, 2, 2)};
   Guarded<T> in_front(8, T(9)), weight(weight_size(s), T(1)), y(y_size(s), T(7));
