@@ -123,11 +123,11 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
 }
 
 template <class T>
-void sparse_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
-                  int64_t m, int64_t n, int64_t k) {
+void sparse_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpilogue<T> epilogue, int64_t m,
+                  int64_t n, int64_t k) {
   constexpr int lanes = Vec<T>::lanes;
   const int tail = static_cast<int>(n % lanes);
-  sparse_rows_of<T>.rows[(n + lanes - 1) / lanes - 1][tail != 0](c, ldc, a, lda, b, ldb, epilogue, tail, m, k);
+  sparse_rows_of<T>.rows[(n + lanes - 1) / lanes - 1][tail != 0](c, ldc, a, lda, b, epilogue, tail, m, k);
 }
 
 // C[R, Columns] = epilogue(A[R, k] * B[Columns, k]^T)

@@ -34,11 +34,11 @@ struct GemmKernels {
                 GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k);
 
   // The same without the terms whose element of A, stored [m, k], is 0, if B is finite: such a term is then 0.0 or
-  // -0.0. The bits are the same but of elements that end as -0.0, which a term of 0.0 would have made 0.0. B has rows
-  // of whole vectors. No row_bias.
-  void (*sparse_block)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
-                       int64_t m, int64_t n, int64_t k);
-  bool (*is_finite)(const T* b, int64_t size);  // of whole vectors
+  // -0.0. The bits are the same but of elements that end as -0.0, which a term of 0.0 would have made 0.0. B is
+  // stored as rows of as few whole vectors as n fills. No row_bias.
+  void (*sparse_block)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpilogue<T> epilogue, int64_t m,
+                       int64_t n, int64_t k);
+  bool (*is_finite)(const T* b, int64_t size);
   bool (*has_negative_zero)(const T* c, int64_t ldc, int64_t m, int64_t n);
 
   // C = epilogue(A * B^T) for an A stored [m, k] and a B stored [n, k]: dot products of rows, nothing packed.

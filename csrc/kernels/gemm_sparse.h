@@ -3,7 +3,6 @@
 #pragma once
 
 #include "kernels/gemm.h"
-#include "kernels/sparse_conv.h"
 #include "simd/vec.h"
 
 namespace pynn::PYNN_ISA {
@@ -11,52 +10,52 @@ namespace {
 
 constexpr int sparse_vectors = 8;  // of a row of C, whose sums stay in registers
 
-// Of B, which stay in the first cache beside rows of A and C if they have that many vectors.
+// Of B: they stay in the first cache beside rows of A and C if they have that many vectors, and are bits of a word.
 template <class T>
-constexpr int64_t sparse_depth = 24576 / (sparse_vectors * int64_t(sizeof(T)) * Vec<T>::lanes);
+constexpr int64_t sparse_depth = 28672 / (sparse_vectors * int64_t(sizeof(T)) * Vec<T>::lanes) < 64
+                                     ? 28672 / (sparse_vectors * int64_t(sizeof(T)) * Vec<T>::lanes)
+                                     : 64;
 
-// Rows whose elements are listed before they are multiplied: how many there are is then known ahead of the loops over
-// them, and a processor that has mispredicted the end of one has multiplications left to do.
+// Rows whose elements are looked at before they are multiplied: which are 0 is then known ahead of the loops over the
+// others, and a processor that has mispredicted the end of one has multiplications left to do.
 constexpr int sparse_group = 8;
 
 template <class T>
 void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b, GemmEpilogue<T> epilogue,
            int64_t m, int64_t n, int64_t k);
 
-// Rows of C. The last vector has `tail` lanes if Masked.
+// Bit p is whether row[p] is not 0, p < k <= 64.
+template <class T>
+PYNN_INLINE uint64_t live_bits(const T* row, int64_t k) {
+  uint64_t bits = 0;
+  for_lanes<T>(k, [&](int64_t p, auto n) { bits |= uint64_t(bits_of(!(load(row + p, n) == Vec<T>::zero()))) << p; });
+  return bits;
+}
+
+// Rows of C; those of B are as many vectors. The last vector has `tail` lanes if Masked.
 template <class T, int Vectors, bool Masked>
-void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
-                 int tail, int64_t m, int64_t k) {
+void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpilogue<T> epilogue, int tail, int64_t m,
+                 int64_t k) {
   constexpr int lanes = Vec<T>::lanes;
   const auto load_vector = [tail](const T* p, int v) {
     return Masked && v == Vectors - 1 ? Vec<T>::load(p + v * lanes, tail) : Vec<T>::load(p + v * lanes);
   };
-  typename Integers<T>::Lanes first;
-  for (int i = 0; i < lanes; ++i) first[i] = i;
-  typename SparsePosition<T>::Int at[sparse_group][sparse_depth<T> + lanes];  // written in whole vectors
-  int64_t counts[sparse_group];
   for (int64_t group = 0; group < m; group += sparse_group) {
     const int64_t rows = m - group < sparse_group ? m - group : sparse_group;
+    uint64_t live[sparse_group];
     int64_t terms = 0;
     for (int64_t r = 0; r < rows; ++r) {
-      const T* row = a + (group + r) * lda;
-      typename Integers<T>::Lanes position = first;
-      int64_t count = 0;
-      for_lanes<T>(k, [&](int64_t p, auto n) {
-        const Mask<T> live = !(load(row + p, n) == Vec<T>::zero());
-        count += compress_store(reinterpret_cast<T*>(at[r]) + count, live, Vec<T>((decltype(Vec<T>::v))position));
-        position += lanes;
-      });
-      counts[r] = count;
-      terms += count;
+      live[r] = live_bits(a + (group + r) * lda, k);
+      terms += __builtin_popcountll(live[r]);
     }
     if (2 * terms > rows * k) {  // the sample that chose these kernels was not of these rows
-      block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, ldb, 2 * lanes}, epilogue, rows,
+      block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, Vectors * lanes, 2 * lanes}, epilogue, rows,
                (Vectors - 1) * lanes + (Masked ? tail : lanes), k);
       continue;
     }
     for (int64_t r = 0; r < rows; ++r) {
-      if (counts[r] == 0 && epilogue.accumulate && !epilogue.relu) continue;
+      uint64_t bits = live[r];
+      if (bits == 0 && epilogue.accumulate && !epilogue.relu) continue;
       const T* row = a + (group + r) * lda;
       T* to = c + (group + r) * ldc;
       Vec<T> sum[Vectors];
@@ -66,9 +65,11 @@ void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t
                  : epilogue.bias != nullptr ? load_vector(epilogue.bias, v)
                                             : Vec<T>::zero();
       }
-      for (int64_t e = 0; e < counts[r]; ++e) {
-        const Vec<T> factor(row[at[r][e]]);
-        const T* from = b + at[r][e] * ldb;
+      while (bits != 0) {
+        const int64_t p = __builtin_ctzll(bits);
+        bits &= bits - 1;
+        const Vec<T> factor(row[p]);
+        const T* from = b + p * Vectors * lanes;
 #pragma GCC unroll 8
         for (int v = 0; v < Vectors; ++v) sum[v] = fma(factor, Vec<T>::load(from + v * lanes), sum[v]);
       }
@@ -87,7 +88,7 @@ void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t
 
 template <class T>
 struct SparseRows {
-  void (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const T*, int64_t, GemmEpilogue<T>, int, int64_t,
+  void (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const T*, GemmEpilogue<T>, int, int64_t,
                                   int64_t);  // [vectors - 1][masked]
   constexpr SparseRows() : rows() { fill<sparse_vectors>(); }
 
@@ -103,7 +104,6 @@ struct SparseRows {
 template <class T>
 constexpr SparseRows<T> sparse_rows_of;
 
-// Of whole vectors.
 template <class T>
 bool is_finite(const T* b, int64_t size) {
   Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
@@ -112,7 +112,7 @@ bool is_finite(const T* b, int64_t size) {
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) sum[v] = fma(Vec<T>::load(b + i + v * Vec<T>::lanes), Vec<T>::zero(), sum[v]);
   }
-  for (; i < size; i += Vec<T>::lanes) sum[0] = fma(Vec<T>::load(b + i), Vec<T>::zero(), sum[0]);
+  for_lanes<T>(size - i, [&](int64_t j, auto n) { sum[0] = fma(load(b + i + j, n), Vec<T>::zero(), sum[0]); });
   return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])) == T(0);
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "ops/ceil_div.h"
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
@@ -12,7 +13,8 @@ namespace pynn::ops {
 namespace {
 
 constexpr int64_t kChunk = 16384;  // elements of a task
-constexpr int64_t kAlign = 64;     // arrays are cut at multiples of this, so that whole vectors stay whole
+constexpr int64_t kLeastChunk = 4096;
+constexpr int64_t kAlign = 64;  // arrays are cut at multiples of this, so that whole vectors stay whole
 
 int64_t total_size(const std::vector<int64_t>& sizes) {
   int64_t total = 0;
@@ -20,16 +22,16 @@ int64_t total_size(const std::vector<int64_t>& sizes) {
   return total;
 }
 
-int64_t chunks_of(const std::vector<int64_t>& sizes) { return (total_size(sizes) + kChunk - 1) / kChunk; }
+int64_t chunks_of(const std::vector<int64_t>& sizes) { return ceil_div(total_size(sizes), kChunk); }
 
-// Lays the arrays end to end and cuts the whole into chunks; calls fn(chunk, array, begin, n) for each array's part in
-// each chunk. The cuts depend on the sizes only.
+// Lays the arrays end to end and cuts the whole into chunks of this size; calls fn(chunk, array, begin, n) for each
+// array's part in each chunk.
 template <class Function>
-void for_chunks(const std::vector<int64_t>& sizes, const Function& fn) {
+void for_chunks(const std::vector<int64_t>& sizes, int64_t size, const Function& fn) {
   std::vector<int64_t> starts(sizes.size() + 1, 0);
   for (size_t a = 0; a < sizes.size(); ++a) starts[a + 1] = starts[a] + sizes[a];
-  parallel_for(chunks_of(sizes), [&](int64_t chunk) {
-    const int64_t begin = chunk * kChunk, end = begin + kChunk;
+  parallel_for(ceil_div(starts.back(), size), [&](int64_t chunk) {
+    const int64_t begin = chunk * size, end = begin + size;
     const auto cut = [&](size_t a, int64_t position) {
       if (position >= starts[a + 1]) return sizes[a];
       return std::max<int64_t>(0, position - starts[a]) / kAlign * kAlign;
@@ -40,6 +42,14 @@ void for_chunks(const std::vector<int64_t>& sizes, const Function& fn) {
       if (from < to) fn(chunk, a, from, to - from);
     }
   });
+}
+
+// The same for work in which an element does not depend on the chunk that it falls in: threads have equal shares.
+template <class Function>
+void for_parts(const std::vector<int64_t>& sizes, const Function& fn) {
+  const int64_t total = total_size(sizes), share = round_up(ceil_div(total, 4 * int64_t(num_threads())), kAlign);
+  for_chunks(sizes, total <= kChunk ? kChunk : std::min(kChunk, std::max(share, kLeastChunk)),
+             [&](int64_t, size_t a, int64_t begin, int64_t n) { fn(a, begin, n); });
 }
 
 // Where part `begin` of array a starts, null if the list is empty.
@@ -59,7 +69,7 @@ void sgd(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<
                         static_cast<T>(options.weight_decay),
                         options.nesterov,
                         options.first};
-  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
     kernels<T>().optim.sgd(params.data[a] + begin, part(momentum_buffers, a, begin), grads.data[a] + begin, step, n);
   });
 }
@@ -79,7 +89,7 @@ void adam(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList
   step.step_size = static_cast<T>(options.lr / correction1);
   step.root_scale = static_cast<T>(1 / std::sqrt(correction2));
   step.eps = static_cast<T>(options.eps);
-  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
     kernels<T>().optim.adam(params.data[a] + begin, exp_avgs.data[a] + begin, exp_avg_sqs.data[a] + begin,
                             grads.data[a] + begin, step, n);
   });
@@ -91,7 +101,7 @@ void rmsprop(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayL
   const RmspropStep<T> step{static_cast<T>(options.lr),           static_cast<T>(options.alpha),
                             static_cast<T>(1 - options.alpha),    static_cast<T>(options.eps),
                             static_cast<T>(options.weight_decay), static_cast<T>(options.momentum)};
-  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
     kernels<T>().optim.rmsprop(params.data[a] + begin, square_avgs.data[a] + begin, part(grad_avgs, a, begin),
                                part(momentum_buffers, a, begin), grads.data[a] + begin, step, n);
   });
@@ -102,7 +112,7 @@ void adagrad(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayL
              const AdagradOptions& options) {
   const double rate = options.lr / (1 + static_cast<double>(options.step - 1) * options.lr_decay);
   const AdagradStep<T> step{static_cast<T>(rate), static_cast<T>(options.eps), static_cast<T>(options.weight_decay)};
-  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
     kernels<T>().optim.adagrad(params.data[a] + begin, sums.data[a] + begin, grads.data[a] + begin, step, n);
   });
 }
@@ -112,7 +122,7 @@ void adadelta(const ArrayList<T>& params, const ArrayList<T>& grads, const Array
               const ArrayList<T>& acc_deltas, const AdadeltaOptions& options) {
   const AdadeltaStep<T> step{static_cast<T>(options.lr), static_cast<T>(options.rho), static_cast<T>(1 - options.rho),
                              static_cast<T>(options.eps), static_cast<T>(options.weight_decay)};
-  for_chunks(params.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
     kernels<T>().optim.adadelta(params.data[a] + begin, square_avgs.data[a] + begin, acc_deltas.data[a] + begin,
                                 grads.data[a] + begin, step, n);
   });
@@ -124,7 +134,7 @@ double l2_norm(const ArrayList<T>& arrays) {
   const arena::Buffer<double> partial(chunks);
   const auto scaled_norm = [&](double factor) {
     std::fill(partial.get(), partial.get() + chunks, 0.0);
-    for_chunks(arrays.sizes, [&](int64_t chunk, size_t a, int64_t begin, int64_t n) {
+    for_chunks(arrays.sizes, kChunk, [&](int64_t chunk, size_t a, int64_t begin, int64_t n) {
       partial.get()[chunk] += kernels<T>().optim.sum_squares(arrays.data[a] + begin, factor, n);
     });
     double sum = 0;
@@ -139,7 +149,7 @@ double l2_norm(const ArrayList<T>& arrays) {
 
 template <class T>
 void scale(const ArrayList<T>& arrays, double factor) {
-  for_chunks(arrays.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+  for_parts(arrays.sizes, [&](size_t a, int64_t begin, int64_t n) {
     kernels<T>().optim.scale(arrays.data[a] + begin, static_cast<T>(factor), n);
   });
 }
@@ -147,7 +157,7 @@ void scale(const ArrayList<T>& arrays, double factor) {
 template <class T>
 bool all_finite(const ArrayList<T>& arrays) {
   std::atomic<bool> finite{true};
-  for_chunks(arrays.sizes, [&](int64_t, size_t a, int64_t begin, int64_t n) {
+  for_chunks(arrays.sizes, kChunk, [&](int64_t, size_t a, int64_t begin, int64_t n) {
     if (!finite.load(std::memory_order_relaxed)) return;
     if (!kernels<T>().optim.all_finite(arrays.data[a] + begin, n)) finite.store(false, std::memory_order_relaxed);
   });

@@ -1,6 +1,7 @@
 #include "ops/sparse_linear.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <numeric>
 
@@ -44,16 +45,39 @@ Parts parts_of(int64_t columns, int64_t threads) {
   return {columns, lanes<T>(), std::max(least, std::min(round_up(least, threads), vectors / kLeastVectors))};
 }
 
-// C[m, n] = epilogue(A * B). A sum of -0.0 may lack a term that makes it 0.0: who finds one multiplies densely.
+// C[m, n] = epilogue(A * B), whose B has rows of `width`. A sum of -0.0 may lack a term that makes it 0.0: who finds
+// one multiplies densely.
 template <class T>
-void multiply(bool sparse, T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb,
+void multiply(bool sparse, T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t width,
               GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k) {
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   if (sparse) {
-    kernel.sparse_block(c, ldc, a, lda, b, ldb, epilogue, m, n, k);
+    kernel.sparse_block(c, ldc, a, lda, b, epilogue, m, n, k);
   } else {
-    kernel.block(c, ldc, a, lda, false, {b, ldb, kernel.nr}, epilogue, m, n, k);
+    kernel.block(c, ldc, a, lda, false, {b, width, kernel.nr}, epilogue, m, n, k);
   }
+}
+
+// Panels [in, width] of the parts of weight^T[in, columns], one after the other; the columns that fill a part are 0.
+template <class T>
+void turn_weight(T* turned, std::atomic<bool>& finite, const T* weight, const Parts& parts, int64_t in) {
+  const int64_t vectors = ceil_div(parts.columns, parts.lanes), tasks = std::min<int64_t>(num_threads(), vectors);
+  parallel_for(tasks, [&](int64_t task) {
+    const KernelTable<T>& table = kernels<T>();
+    const int64_t begin = vectors * task / tasks * parts.lanes;
+    const int64_t end = std::min(parts.columns, vectors * (task + 1) / tasks * parts.lanes);
+    for (int64_t part = 0; part < parts.count; ++part) {
+      const int64_t j = std::max(begin, parts.begin(part)), n = std::min(end, parts.begin(part + 1)) - j;
+      if (n <= 0) continue;
+      const int64_t width = parts.width(part), at = j - parts.begin(part), filled = round_up(n, parts.lanes);
+      T* panel = turned + in * parts.begin(part) + at;
+      for (int64_t p = 0; p < in; p += kTileColumns) {
+        table.layout.transpose(panel + p * width, width, weight + j * in + p, in, n, std::min(kTileColumns, in - p));
+      }
+      for (int64_t p = 0; p < in && n < filled; ++p) std::fill(panel + p * width + n, panel + p * width + filled, T(0));
+      if (!table.gemm.is_finite(weight + j * in, n * in)) finite.store(false);
+    }
+  });
 }
 
 // The transpose of dweight[n, height] = turned[height, rows] * dz[rows, width], whose columns from n on are 0, added to
@@ -101,28 +125,37 @@ void sparse_linear(T* y, const T* x, const T* weight, const T* bias, Activation 
                    int64_t out) {
   static Counter taken("gemm.sparse");
   taken.add();
-  // By columns: threads had better not share weights that an optimiser will write to.
   const int64_t threads = num_threads();
-  const Parts columns = parts_of<T>(out, threads);
-  const int64_t row_parts = threads / std::gcd(threads, columns.count);
+  // Where x is larger than the weight, threads take rows of it, which they have in their caches, and turn the weight
+  // together, each the rows that an optimiser has it write to. Else they take columns of y, and turn for themselves.
+  const bool by_rows = threads > 1 && rows > out;
+  const Parts columns = parts_of<T>(out, by_rows ? 1 : threads);
+  const int64_t row_parts = by_rows ? threads : threads / std::gcd(threads, columns.count);
+  const arena::Buffer<T> turned(by_rows ? in * columns.begin(columns.count) : 0);
+  std::atomic<bool> finite{true};
+  if (by_rows) turn_weight(turned.get(), finite, weight, columns, in);
   parallel_for(columns.count * row_parts, [&](int64_t task) {
     const KernelTable<T>& table = kernels<T>();
     const int64_t part = task % columns.count, first = rows * (task / columns.count) / row_parts;
     const int64_t end = rows * (task / columns.count + 1) / row_parts;
     const int64_t j = columns.begin(part), width = columns.width(part), n = columns.size(part);
     const int64_t depth = table.gemm.sparse_depth;
-    T* packed = arena::scratch<T>(arena::Slot::pack_b, depth * width);
-    for (int64_t p = 0; p < depth && n < width; ++p) std::fill(packed + p * width + n, packed + (p + 1) * width, T(0));
+    T* own = nullptr;
+    if (!by_rows) {
+      own = arena::scratch<T>(arena::Slot::pack_b, depth * width);
+      for (int64_t p = 0; p < depth && n < width; ++p) std::fill(own + p * width + n, own + (p + 1) * width, T(0));
+    }
     const auto multiply_all = [&](bool sparse) {
       for (int64_t p = 0; p < in; p += depth) {
         const int64_t size = std::min(depth, in - p);
-        table.layout.transpose(packed, width, weight + j * in + p, in, n, size);
+        const T* b = by_rows ? turned.get() + in * j + p * width : own;
+        if (!by_rows) table.layout.transpose(own, width, weight + j * in + p, in, n, size);
         GemmEpilogue<T> epilogue;
         epilogue.bias = bias != nullptr ? bias + j : nullptr;
         epilogue.accumulate = p > 0;
         epilogue.relu = activation == Activation::relu && p + size == in;
-        multiply(sparse && table.gemm.is_finite(packed, size * width), y + first * out + j, out, x + first * in + p, in,
-                 packed, width, epilogue, end - first, n, size);
+        const bool left_out = sparse && (by_rows ? finite.load() : table.gemm.is_finite(own, size * width));
+        multiply(left_out, y + first * out + j, out, x + first * in + p, in, b, width, epilogue, end - first, n, size);
       }
     };
     multiply_all(true);

@@ -14,6 +14,7 @@
 //   times_exp2i(a, n)                  float, a * 2^n for integral n in -252..254 and 1/2 < |a| < 2, rounded once
 //   reduce_add, reduce_max             over the lanes, in a fixed order
 //   compress_store(p, m, a)            the lanes in m, one after the other; writes a whole vector, returns how many
+//   bits_of(m)                         the mask as an integer, whose bit i is lane i
 //   in_register(a)                     a, loaded once: GCC repeats the load in every operation that can read memory
 //   widen(p, a)                        the bytes at p as integers, one per lane of a
 //   gemm_rows                          rows of gemm's block of accumulators, by the number of registers
@@ -150,6 +151,16 @@ PYNN_INLINE int compress_store(T* p, Mask<T> m, Vec<T> a) {
     count += in_mask[i] != T(0);
   }
   return count;
+}
+
+// A mask as an integer; some instruction sets have one instruction for it.
+template <class T>
+PYNN_INLINE unsigned bits_of(Mask<T> m) {
+  T in_mask[Vec<T>::lanes];
+  select(m, Vec<T>(T(1)), Vec<T>::zero()).store(in_mask);
+  unsigned bits = 0;
+  for (int i = 0; i < Vec<T>::lanes; ++i) bits |= unsigned(in_mask[i] != T(0)) << i;
+  return bits;
 }
 
 }  // namespace

@@ -115,6 +115,7 @@ struct CompressTable {
   }
 };
 constexpr CompressTable kCompress;
+PYNN_INLINE unsigned bits_of(Mask<float> m) { return static_cast<unsigned>(_mm256_movemask_ps(m.m)); }
 PYNN_INLINE int compress_store(float* p, Mask<float> m, F a) {
   const int mask = _mm256_movemask_ps(m.m);
   const __m256i packed = _mm256_set1_epi32(static_cast<int>(kCompress.lanes[mask]));
@@ -150,6 +151,7 @@ PYNN_INLINE D exp2i(D n) {
   const __m256i biased = _mm256_add_epi64(_mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n.v)), _mm256_set1_epi64x(1023));
   return _mm256_castsi256_pd(_mm256_slli_epi64(biased, 52));
 }
+PYNN_INLINE unsigned bits_of(Mask<double> m) { return static_cast<unsigned>(_mm256_movemask_pd(m.m)); }
 PYNN_INLINE double reduce_add(D a) {
   const __m128d x = _mm_add_pd(_mm256_castpd256_pd128(a.v), _mm256_extractf128_pd(a.v, 1));
   return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)));

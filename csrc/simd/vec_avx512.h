@@ -87,6 +87,7 @@ PYNN_INLINE F mantissa(F a) { return _mm512_getmant_ps(a.v, _MM_MANT_NORM_1_2, _
 PYNN_INLINE float reduce_add(F a) { return _mm512_reduce_add_ps(a.v); }
 PYNN_INLINE float reduce_max(F a) { return _mm512_reduce_max_ps(a.v); }
 // In a register, then stored whole: the instruction that compresses into memory is slow on AMD.
+PYNN_INLINE unsigned bits_of(Mask<float> m) { return m.m; }
 PYNN_INLINE int compress_store(float* p, Mask<float> m, F a) {
   _mm512_storeu_ps(p, _mm512_maskz_compress_ps(m.m, a.v));
   return __builtin_popcount(m.m);
@@ -116,6 +117,7 @@ PYNN_INLINE double reduce_max(D a) { return _mm512_reduce_max_pd(a.v); }
 PYNN_INLINE __m512i widen(const uint8_t* p, F) {
   return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
+PYNN_INLINE unsigned bits_of(Mask<double> m) { return m.m; }
 PYNN_INLINE int compress_store(double* p, Mask<double> m, D a) {
   _mm512_storeu_pd(p, _mm512_maskz_compress_pd(m.m, a.v));
   return __builtin_popcount(m.m);

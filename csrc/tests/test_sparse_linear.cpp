@@ -17,8 +17,10 @@ struct Size {
   int64_t rows, in, out;
 };
 
-// More than one panel of outputs, parts of a vector, of a group of rows, and of a block of the depth.
-const std::vector<Size> kLayers = {{16, 784, 100}, {21, 130, 128}, {200, 785, 50}, {33, 200, 301}, {130, 67, 97}};
+// More than one panel of outputs, parts of a vector, of a group of rows, and of a block of the depth; more rows than
+// outputs, which threads then share, and fewer.
+const std::vector<Size> kLayers = {{16, 784, 100}, {21, 130, 128}, {200, 785, 50},
+                                   {33, 200, 301}, {130, 67, 97},  {310, 70, 301}};
 const Size kDeepLayer = {1500, 70, 700};  // more than one pass over the rows, and more than one group of panels
 const std::vector<ops::Activation> kActivations = {ops::Activation::none, ops::Activation::relu,
                                                    ops::Activation::leaky_relu, ops::Activation::sigmoid,
@@ -122,13 +124,15 @@ TEST_CASE_TEMPLATE("so have the gradients of its weight", T, float, double) {
 }
 
 TEST_CASE("NaN and infinity in a weight or gradient meet the zeros, and those of the input are no zeros") {
-  const int64_t rows = 20, in = 150, out = 70;
+  const int64_t in = 150, out = 70;
   const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
-  for (const float value : {nan, infinity, -infinity}) {
+  const Threads scope(2);
+  for (const auto& [rows, value] : std::vector<std::pair<int64_t, float>>{
+           {20, nan}, {20, infinity}, {20, -infinity}, {90, nan}, {90, infinity}, {90, -infinity}}) {
     Guarded<float> x = mostly_zeros<float>(rows, in, 5), weight = random_array<float>(out * in), y(rows * out);
     Guarded<float> dy = random_array<float>(rows * out), dweight(out * in), want(rows * out), want_dweight(out * in);
     Guarded<float> bias = random_array<float>(out), dbias(out), want_dbias(out), dz(rows * out);
-    const auto compare = [&] {
+    const auto compare = [&, rows = rows] {
       const Guarded<float> columns = turned(weight, out, in);
       for (const auto activation : kActivations) {
         for (const bool biased : {true, false}) {
@@ -167,7 +171,7 @@ TEST_CASE("NaN and infinity in a weight or gradient meet the zeros, and those of
 }
 
 TEST_CASE_TEMPLATE("zeros keep their signs", T, float, double) {
-  const int64_t rows = 40, in = 200, out = 150;
+  const int64_t rows = 160, in = 200, out = 150;
   Guarded<T> x = mostly_zeros<T>(rows, in, 5), weight = random_array<T>(out * in), bias(out, T(-0.0));
   for (int64_t j = 0; j < in; ++j) {
     weight[7 * in + j] = -std::abs(weight[7 * in + j]);  // all terms of a row of zeros are -0.0
@@ -202,7 +206,7 @@ TEST_CASE_TEMPLATE("zeros keep their signs", T, float, double) {
 }
 
 TEST_CASE_TEMPLATE("groups of rows without zeros have the same bits", T, float, double) {
-  const int64_t rows = 85, in = 300, out = 137;
+  const int64_t rows = 185, in = 300, out = 137;
   Guarded<T> x = mostly_zeros<T>(rows, in, 5), weight = random_array<T>(out * in), dy = random_array<T>(rows * out);
   for (int64_t i = 0; i < x.size(); ++i) {
     if (i / in % 10 > 0) x[i] = i % in > 20 ? T(i % 7 + 1) : T(0);  // few of which are looked at
