@@ -463,9 +463,15 @@ class Recording:
 
     def __init__(self) -> None: ...
     # Makes function(*args) step `at` (which len() of them append) without computing it; it will write to `outputs`.
-    # The caller keeps the memory of all arrays alive.
+    # The caller keeps the memory of all arrays alive. With `scratch`, the function calls elementwise functions of this
+    # module on arrays of one size: they go over them once, in blocks, and their results in `scratch` are not written.
     def record(
-        self, at: int, function: Callable[..., Any], args: tuple[Any, ...], outputs: Sequence[Array]
+        self,
+        at: int,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        outputs: Sequence[Array],
+        scratch: Sequence[Array] | None = None,
     ) -> None: ...
     # Raises what a step raises, and leaves out those after it; returns how often threads waited for each other.
     def run(self) -> int: ...

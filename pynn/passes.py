@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from pynn.chains import fuse_elementwise
 from pynn.plan import Array, Call, memory
 
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "place"]
@@ -140,7 +141,7 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-REWRITES = (drop_unread, fuse_activation, fuse_pool)  # in this order
+REWRITES = (drop_unread, fuse_activation, fuse_pool, fuse_elementwise)  # in this order
 
 
 def _readers(calls: Iterable[Call]) -> dict[int, list[Call]]:

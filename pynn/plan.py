@@ -23,6 +23,13 @@ class Repeat:
     done: Callable[[], None]  # after a replay that succeeded
 
 
+class Value(int):
+    """Number of an array of a chain: its arguments, then its results."""
+
+
+Link: TypeAlias = tuple[str, tuple[Any, ...]]  # a call of a chain: name, and arguments with a `Value` for each array
+
+
 @dataclass(eq=False)
 class Call:
     """A call of the core."""
@@ -33,6 +40,8 @@ class Call:
     written: list[Array] = field(default_factory=list)  # arguments that it changes in place
     repeat: Repeat | None = None
     checks: bool = False  # it may raise, which ends a replay
+    links: tuple[Link, ...] = ()  # the calls that it is a chain of, each with one of the results
+    scratch: list[Array] = field(default_factory=list)  # results that threads keep for themselves: never written
 
     def __post_init__(self) -> None:
         # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made.
@@ -47,7 +56,9 @@ class Call:
     def __str__(self) -> str:
         """Name, shapes of the arrays it reads, other arguments, shapes of the results."""
         text = f"{self.name}({', '.join(_describe(arg) for arg in self.args)})"
-        return text + (f" -> {', '.join(str(list(output.shape)) for output in self.outputs)}" if self.outputs else "")
+        inside = {id(array) for array in self.scratch}
+        results = [str(list(output.shape)) for output in self.outputs if id(output) not in inside]
+        return text + (f" -> {', '.join(results)}" if results else "")
 
 
 def arrays_in(value: Any) -> list[Array]:
@@ -90,7 +101,8 @@ class Plan:
         for rewrite in passes.REWRITES:
             self.calls = rewrite(self.calls, self._kept)
             self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
-        self._offsets, self.bytes_planned = passes.place(self.calls, self._kept)
+        unplaced = self._kept.union(memory(array) for call in self.calls for array in call.scratch)
+        self._offsets, self.bytes_planned = passes.place(self.calls, unplaced)
         made = {at: output.nbytes for call in calls for at, output in zip(call.made_memory, call.outputs, strict=True)}
         self.bytes_recorded = sum(passes.aligned(made[at]) for at in made.keys() - self._kept)
 

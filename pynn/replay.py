@@ -22,8 +22,9 @@ import numpy as np
 
 from pynn import _core
 from pynn._surroundings import SIMPLE
+from pynn.chains import run_links
 from pynn.grad_mode import mode
-from pynn.plan import Array, Plan, Repeat, arrays_in, memory
+from pynn.plan import Array, Call, Plan, Repeat, arrays_in, memory
 from pynn.recorder import CaptureError, Guarded, Recorder
 from pynn.tensor import Tensor
 
@@ -159,13 +160,15 @@ class Captured:
 class _Step:
     """A call of the plan, as it is recorded in the core."""
 
-    __slots__ = ("args", "at", "function", "outputs")
+    __slots__ = ("args", "at", "function", "outputs", "scratch")
 
-    def __init__(self, at: int, function: Any, args: tuple[Any, ...], outputs: list[Array]) -> None:
-        self.at, self.function, self.args, self.outputs = at, function, args, outputs  # which keep the memory alive
+    def __init__(self, at: int, call: Call, functions: dict[str, Any]) -> None:
+        self.at, self.args, self.outputs = at, call.args, call.outputs  # which keep the memory alive
+        self.scratch = call.scratch if call.links else None
+        self.function = functools.partial(run_links, functions, call.links) if call.links else functions[call.name]
 
     def record(self, recording: Any) -> None:
-        recording.record(self.at, self.function, self.args, self.outputs)
+        recording.record(self.at, self.function, self.args, self.outputs, self.scratch)
 
 
 class _Input:
@@ -224,7 +227,7 @@ class _Replay:
         self._steps: list[_Step] = []
         self._repeats: list[tuple[_Step, Repeat]] = []
         for at, call in enumerate(self.plan.calls):
-            step = _Step(at, recorder.originals[call.name], call.args, call.outputs)
+            step = _Step(at, call, recorder.originals)
             step.record(self._recording)
             self._steps.append(step)
             if call.repeat is not None:

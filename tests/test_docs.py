@@ -23,6 +23,7 @@ FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 # What these modules have for users has its place in `pynn` or another package; the rest is how pynn works.
 INTERNAL = {
+    "chains",
     "cli",
     "creation",
     "demo",

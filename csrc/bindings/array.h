@@ -110,10 +110,13 @@ auto by_dtype(const char* op, const char* name, const py::array& array, const Fu
   throw_type(op, std::string(name) + " is " + dtype_name(array) + ", needs float32 or float64");
 }
 
+struct Links;  // elements.h
+
 // While this thread records (see recording.cpp): where computations go, and the arrays that they are to write to.
 struct Recorder {
   Recording& recording;
   std::vector<py::array> outputs;
+  Links* chain = nullptr;  // where elementwise ones go instead
   size_t next = 0;
 };
 inline Recorder*& recorder() {

@@ -2,8 +2,7 @@
 
 #include <pybind11/stl.h>
 
-#include "bindings/array.h"
-#include "ops/elementwise.h"
+#include "bindings/elements.h"
 #include "runtime/dispatch.h"
 
 namespace pynn::bindings {
@@ -46,19 +45,29 @@ py::array binary(const char* op, const py::array& a_array, const py::array& b_ar
     } else {
       kernel = kernels<T>().broadcast.*f64;
     }
-    if (a.shape == b.shape) {  // most often: nothing to plan, and nothing for the computation to carry along
+    T *const a_data = const_cast<T*>(a.data), *const b_data = const_cast<T*>(b.data);
+    // Most often: nothing to plan, and nothing for the computation to carry along.
+    if (a.shape == b.shape) {
       py::array_t<T> y = empty<T>(op, a.shape);
-      T* y_data = data_of(y);
-      launch([=, a = a.data, b = b.data, n = a.size] {
-        ops::for_elements(n, [&](int64_t begin, int64_t end) {
-          kernel(y_data + begin, {a + begin, 0, 1}, {b + begin, 0, 1}, 1, end - begin);
-        });
-      });
+      launch_elements<T, 3>(op, a.size, {data_of(y), a_data, b_data},
+                            [kernel](const auto& at, int64_t n) { kernel(at[0], {at[1], 0, 1}, {at[2], 0, 1}, 1, n); });
       return y;
     }
     const Shape shape = broadcast_shape(op, a.shape, b.shape);
     py::array_t<T> y = empty<T>(op, shape);
     T* y_data = data_of(y);
+    if (b.size == 1 && shape == a.shape) {
+      launch_elements<T, 2>(op, a.size, {y_data, a_data}, [kernel, b_data](const auto& at, int64_t n) {
+        kernel(at[0], {at[1], 0, 1}, {b_data, 0, 0}, 1, n);
+      });
+      return y;
+    }
+    if (a.size == 1 && shape == b.shape) {
+      launch_elements<T, 2>(op, b.size, {y_data, b_data}, [kernel, a_data](const auto& at, int64_t n) {
+        kernel(at[0], {a_data, 0, 0}, {at[1], 0, 1}, 1, n);
+      });
+      return y;
+    }
     const ops::Broadcast<2> g = broadcast(shape, a.shape, b.shape);
     launch([=, a = a.data, b = b.data] { ops::binary<T>(kernel, y_data, a, b, g); });
     return y;

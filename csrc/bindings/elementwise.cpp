@@ -1,6 +1,4 @@
-#include "ops/elementwise.h"
-
-#include "bindings/array.h"
+#include "bindings/elements.h"
 #include "runtime/dispatch.h"
 
 namespace pynn::bindings {
@@ -17,9 +15,8 @@ py::array apply(const char* op, const py::array& x_array, const Kernel& kernel) 
   const View<T> x = view<T>(op, "x", x_array);
   py::array_t<T> y = empty<T>(op, x.shape);
   T* y_data = data_of(y);
-  launch([=, x = x.data, n = x.size] {
-    ops::for_elements(n, [&](int64_t begin, int64_t end) { kernel(y_data + begin, x + begin, end - begin); });
-  });
+  launch_elements<T, 2>(op, x.size, {y_data, const_cast<T*>(x.data)},
+                        [kernel](const auto& at, int64_t n) { kernel(at[0], at[1], n); });
   return y;
 }
 
@@ -31,10 +28,8 @@ py::array apply_backward(const char* op, const char* kept_name, const py::array&
   require_shape(op, "dy", dy.shape, kept.shape);
   py::array_t<T> dx = empty<T>(op, dy.shape);
   T* dx_data = data_of(dx);
-  launch([=, dy = dy.data, kept = kept.data, n = dy.size] {
-    ops::for_elements(
-        n, [&](int64_t begin, int64_t end) { kernel(dx_data + begin, dy + begin, kept + begin, end - begin); });
-  });
+  launch_elements<T, 3>(op, dy.size, {dx_data, const_cast<T*>(dy.data), const_cast<T*>(kept.data)},
+                        [kernel](const auto& at, int64_t n) { kernel(at[0], at[1], at[2], n); });
   return dx;
 }
 

@@ -5,19 +5,21 @@
 #include <algorithm>
 #include <cstring>
 
-#include "bindings/array.h"
+#include "bindings/elements.h"
 
 namespace pynn::bindings {
 
 namespace {
 
 // Calls function(*args), which is one of this module, without computing: its computation becomes that of step `at`,
-// and writes its results to `outputs`.
+// and writes its results to `outputs`. With `scratch` it calls elementwise functions of this module, which become one
+// computation; those of their results that are in `scratch` stay with the threads.
 void record(Recording& recording, int64_t at, const py::function& function, const py::tuple& args,
-            const std::vector<py::array>& outputs) {
+            const std::vector<py::array>& outputs, const std::optional<std::vector<py::array>>& scratch) {
   if (at < 0 || at > recording.size())
     throw_value("Recording.record", "step " + std::to_string(at) + " is out of range");
-  Recorder current{recording, outputs};
+  Links chain;
+  Recorder current{recording, outputs, scratch ? &chain : nullptr};
   struct Scope {
     explicit Scope(Recorder* r) : before(recorder()) { recorder() = r; }
     ~Scope() { recorder() = before; }
@@ -27,6 +29,18 @@ void record(Recording& recording, int64_t at, const py::function& function, cons
   {
     const Scope scope(&current);
     function(*args);
+  }
+  if (scratch) {
+    if (recording.is_pending()) throw_value("Recording.record", "a chain takes elementwise operations only");
+    std::vector<char*> untouched;
+    size_t arrays = 0;
+    for (const ops::Link& link : chain.links) arrays += link.arrays.size();
+    if (arrays > static_cast<size_t>(ops::Chain::kMostArrays)) {
+      throw_value("Recording.record", "a chain of " + std::to_string(arrays) + " arrays, needs at most " +
+                                          std::to_string(ops::Chain::kMostArrays));
+    }
+    for (const py::array& array : *scratch) untouched.push_back(static_cast<char*>(const_cast<void*>(array.data())));
+    recording.add([run = ops::Chain(std::move(chain.links), untouched, chain.n, chain.width)] { run.run(); });
   }
   recording.put(at);
 }
@@ -236,7 +250,8 @@ bool unchanged(const py::tuple& attributes, const py::tuple& entries, const py::
 void bind_recording(py::module_& m) {
   py::class_<Recording>(m, "Recording")
       .def(py::init<>())
-      .def("record", record, py::arg("at"), py::arg("function"), py::arg("args"), py::arg("outputs"))
+      .def("record", record, py::arg("at"), py::arg("function"), py::arg("args"), py::arg("outputs"),
+           py::arg("scratch") = py::none())
       .def("run", &Recording::run, py::call_guard<py::gil_scoped_release>())
       .def_static("arrays_in", arrays_in, py::arg("value"))
       .def_static("place", place, py::arg("value"), py::arg("places"), py::arg("block"))

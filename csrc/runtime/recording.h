@@ -22,6 +22,7 @@ class Recording {
   }
   void add(Computation computation) { pending_.push_back(std::move(computation)); }
   void discard() { pending_.clear(); }
+  bool is_pending() const { return !pending_.empty(); }
 
   // What a computation throws ends the run. Returns how often the threads had to wait for each other.
   int64_t run() const {
