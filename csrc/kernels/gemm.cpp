@@ -45,15 +45,26 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
       for (int j = 0; j < Vectors; ++j) __builtin_prefetch(c + i * ldc + j * lanes, 1);
     }
   }
+  // Every fourth row of A has a pointer of its own: an index register for each row would be more than there are.
+  const T* rows[(MR + 3) / 4];
+#pragma GCC unroll 4
+  for (int i = 0; i < (MR + 3) / 4; ++i) rows[i] = a + 4 * i * lda;
   for (int64_t p = 0; p < k; ++p) {
     Vec<T> row[Vectors];
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j) row[j] = load_vector(b + p * ldb, j);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
-      const Vec<T> scalar(ATransposed ? a[p * lda + i] : a[i * lda + p]);
+      const Vec<T> scalar(ATransposed ? a[p * lda + i] : rows[i / 4][i % 4 * lda]);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(scalar, row[j], sum[i][j]);
+    }
+    if constexpr (!ATransposed) {
+#pragma GCC unroll 4
+      for (int i = 0; i < (MR + 3) / 4; ++i) {
+        ++rows[i];
+        __asm__("" : "+r"(rows[i]));
+      }
     }
   }
 #pragma GCC unroll 16

@@ -67,6 +67,12 @@ void lstm_backward(T* dz, T* dc, const T* dh, const T* dy, const T* gates, const
   const Vec<T> one(T(1));
   for_block<T>(block, 4, [&](int64_t at, int64_t gate, int64_t sum, auto lanes) {
     const T* a = gates + gate;
+    // A row further on. What the forward has left is in the third cache or beyond, and the prefetchers lose their way
+    // at the ends of rows.
+    for (int64_t k = 4; k < 8; ++k) __builtin_prefetch(a + k * hidden);
+    __builtin_prefetch(c + at + hidden);
+    __builtin_prefetch(c_prev + at + hidden);
+    if (dy != nullptr) __builtin_prefetch(dy + at + hidden);
     const Vec<T> i = load(a, lanes), f = load(a + hidden, lanes);
     const Vec<T> g = load(a + 2 * hidden, lanes), o = load(a + 3 * hidden, lanes);
     const Vec<T> d = gradient_of_h(dh, dy, at, lanes), t = tanh(load(c + at, lanes));
