@@ -145,6 +145,16 @@ def test_errors_are_those_of_recorded_layers(rng, build, bad):
         assert outcome(model, x) == recorded
 
 
+def test_an_axis_that_is_no_integer(rng):
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(6, 2)), rng.normal(size=(4, 2, 3)).astype(np.float32)
+    check(model, x)
+    model[0].start_dim = 1.0
+    recorded = outcome(model, x)
+    assert recorded[0] is TypeError
+    with pynn.no_grad():
+        assert outcome(model, x) == recorded
+
+
 @MODELS
 def test_forms_of_the_input(rng, build):
     model, x = build(), images(build, rng, 3)

@@ -58,9 +58,10 @@ def _is_fixed(option: Any) -> bool:
 
 def flatten(start_dim: int) -> Operation:
     """Prepare `functional.flatten`; the result shares memory with the array."""
+    keeps_rows = type(start_dim) is int and start_dim == 1  # as a rule; 1.0 is refused
 
     def compute(x: Array) -> Array:
-        if start_dim == 1 and x.ndim > 1 and x.size:
+        if keeps_rows and x.ndim > 1 and x.size:
             return x.reshape(len(x), -1)
         return recorded_flatten(x, start_dim).data
 
