@@ -27,6 +27,27 @@ def test_optimizers_count_and_follow_schedules(optimizer):
     assert_same_training(eager, train("mlp", optimizer, 30, pynn.capture))
 
 
+@pytest.mark.parametrize("kind", [optim.SGD, optim.Adam, optim.AdamW, optim.Adagrad, optim.RMSprop])
+def test_an_optimizer_that_steps_twice_counts_twice(kind):
+    def weights(wrap):
+        pynn.seed(1)
+        model = nn.Linear(4, 3)
+        optimizer = kind(model.parameters(), lr=0.1)
+
+        def step(x):
+            for scale in (1.0, 0.5):
+                optimizer.zero_grad()
+                F.sum(model(x) * model(x) * scale).backward()
+                optimizer.step()
+
+        step, x = wrap(step), np.arange(8, dtype=np.float32).reshape(2, 4)
+        for _ in range(4):
+            step(x)
+        return [p.data.tobytes() for p in model.parameters()]
+
+    assert weights(pynn.capture) == weights(lambda step: step)
+
+
 def test_replays_without_python_and_returns_tensors_of_its_own():
     _, _, step, calls = make()
     losses = [step(X, Y) for _ in range(4)]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pynn import _core
 from pynn.grad_mode import mode
+from pynn.plan import Call, memory
 from pynn.tape import constant
 from pynn.tensor import Tensor, bump_versions
 
@@ -152,9 +153,10 @@ class Optimizer:
         follows every update.
         """
         before = present() if present is not None and mode.recorder is not None else None
+        ahead = 0  # updates of these states earlier in a captured function: a replay counts behind all calls
 
         def now() -> tuple[Any, ...]:
-            return numbers(states[0].get("step", 0) + 1)
+            return numbers(states[0].get("step", 0) + 1 + ahead)
 
         def count() -> None:
             done()
@@ -164,6 +166,7 @@ class Optimizer:
 
         update(*lists, *now())
         if mode.recorder is not None:
+            ahead = sum(_writes(call, lists[-1]) for call in mode.recorder.calls[:-1])
             mode.recorder.repeat(len(lists), now, count)
             if present is not None:
                 mode.recorder.holds(lambda: present() == before)
@@ -252,6 +255,10 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{self._name}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _writes(call: Call, arrays: list[Array]) -> bool:
+    return not {*map(memory, arrays)}.isdisjoint(map(memory, call.written))
 
 
 def gradients(params: Sequence[Tensor]) -> list[Array]:
