@@ -13,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[Any]
+# dy, y, x, activation, dweight, dbias: the gradient of a linear layer's weight, made while the optimiser uses it, which
+# writes what linear_backward returns to dweight and dbias unless they are None.
+LinearGradient: TypeAlias = tuple[Array, Array, Array, str, Array | None, Array | None]
 Pair: TypeAlias = tuple[int, int]
 Pads: TypeAlias = tuple[int, int, int, int]  # top, bottom, left, right
 
@@ -391,7 +394,7 @@ def share(x: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]: ...  # the same 
 # momentum_buffers: empty list when momentum == 0; `first` makes buffer = gradient, as PyTorch's first step does.
 def sgd_(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Array | LinearGradient],
     momentum_buffers: Sequence[Array],
     lr: float,
     momentum: float,
@@ -404,7 +407,7 @@ def sgd_(
 # step counts from 1 (bias correction); decoupled: AdamW's weight decay.
 def adam_(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Array | LinearGradient],
     exp_avgs: Sequence[Array],
     exp_avg_sqs: Sequence[Array],
     step: int,
@@ -419,7 +422,7 @@ def adam_(
 # grad_avgs: empty list unless centred; momentum_buffers: empty list when momentum == 0.
 def rmsprop_(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Array | LinearGradient],
     square_avgs: Sequence[Array],
     grad_avgs: Sequence[Array],
     momentum_buffers: Sequence[Array],
@@ -431,7 +434,7 @@ def rmsprop_(
 ) -> None: ...
 def adagrad_(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Array | LinearGradient],
     sums: Sequence[Array],
     step: int,
     lr: float,
@@ -441,7 +444,7 @@ def adagrad_(
 ) -> None: ...
 def adadelta_(
     params: Sequence[Array],
-    grads: Sequence[Array],
+    grads: Sequence[Array | LinearGradient],
     square_avgs: Sequence[Array],
     acc_deltas: Sequence[Array],
     lr: float,

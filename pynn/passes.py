@@ -14,12 +14,15 @@ from dataclasses import replace
 from pynn.chains import fuse_elementwise
 from pynn.plan import Array, Call, memory
 
-__all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "place"]
+__all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "fuse_update", "place"]
 
 ALIGNMENT = 64  # bytes, of what kernels write
 
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
 ACTIVATION = {"linear": 3, "linear_backward": 4, "conv2d": 7, "conv2d_backward": 8}  # position of the argument
+OPTIMIZERS = {"sgd_", "adam_", "rmsprop_", "adagrad_", "adadelta_"}  # lists of parameters, of gradients, of states
+# Elements of the weights for which fuse_update pays, and the most rows of their layer's input.
+UPDATED = ((range(1 << 16, 1 << 17), 64), (range(1 << 20, 1 << 62), 512))
 HALVING = ((2, 2), (2, 2), (0, 0), (1, 1))  # kernel, stride, padding, dilation
 
 
@@ -107,6 +110,41 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
     return _replaced(calls, changes)
 
 
+def fuse_update(calls: list[Call], kept: Collection[int]) -> list[Call]:
+    """Let optimisers make the gradients of large linear layers' weights, and update each part while it is cached."""
+    updates = [(i, call) for i, call in enumerate(calls) if call.name in OPTIMIZERS]
+    if not updates:
+        return calls
+    readers, makers = _readers(calls), {at: (i, call) for i, call in enumerate(calls) for at in call.made_memory}
+    writes = [(i, memory(array)) for i, call in enumerate(calls) for array in call.written]
+    changes: dict[int, Call | None] = {}
+    for end, update in updates:
+        grads, made = list(update.args[1]), []
+        for position, grad in enumerate(grads):
+            begin, backward = makers.get(memory(grad), (0, update))
+            if backward.name != "linear_backward" or not backward.args[6] or not _is_worth_fusing(backward):
+                continue
+            dy, y, x, _, activation, needs_dx, _, needs_dbias = backward.args
+            dx, (dweight, *dbias) = backward.outputs[:needs_dx], backward.outputs[needs_dx:]
+            sources = {memory(array) for array in (dy, y, x)}
+            if (
+                not _same([grad], [dweight])
+                or any(begin < i <= end and at in sources for i, at in writes)
+                or any(readers[at] != [update] or update.read_memory.count(at) != 1 for at in map(memory, dbias))
+                or readers[memory(dweight)] != [update]
+                or update.read_memory.count(memory(dweight)) != 1
+            ):
+                continue
+            is_kept = memory(dweight) in kept
+            grads[position] = dy, y, x, activation, dweight if is_kept else None, dbias[0] if needs_dbias else None
+            made += [dweight] * is_kept + dbias
+            left = replace(backward, args=(*backward.args[:6], False, False), outputs=dx) if needs_dx else None
+            changes[id(backward)] = left
+        if any(isinstance(grad, tuple) for grad in grads):
+            changes[id(update)] = replace(update, args=(update.args[0], grads, *update.args[2:]), outputs=made)
+    return _replaced(calls, changes)
+
+
 def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], int]:
     """Give each result that is not `fixed` a place in one block of memory that it leaves after its last reader.
 
@@ -141,7 +179,7 @@ def aligned(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-REWRITES = (drop_unread, fuse_activation, fuse_pool, fuse_elementwise)  # in this order
+REWRITES = (drop_unread, fuse_activation, fuse_pool, fuse_elementwise, fuse_update)  # in this order
 
 
 def _readers(calls: Iterable[Call]) -> dict[int, list[Call]]:
@@ -169,6 +207,15 @@ def _conv_backward(call: Call, readers: dict[int, list[Call]]) -> list[Call]:
     """The gradients of convolutions of the same input and weight."""
     found = (c for c in readers[call.read_memory[0]] if c.name == "conv2d_backward")
     return [c for c in found if _same(c.args[2:4], call.args[:2])]
+
+
+def _is_worth_fusing(call: Call) -> bool:
+    """Whether the update of a `linear_backward`'s weight waits for the other core's cache, or for memory.
+
+    Between the two it comes from the third cache, as quickly as it is computed.
+    """
+    dy, weight = call.args[0], call.args[3]
+    return any(weight.size in sizes and dy.size <= rows * weight.shape[0] for sizes, rows in UPDATED)
 
 
 def _with_activation(call: Call, activation: Call) -> Call:

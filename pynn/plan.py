@@ -140,6 +140,10 @@ class Plan:
 def _describe(arg: Any) -> str:
     if isinstance(arg, np.ndarray):
         return str(list(arg.shape))
+    if isinstance(arg, list) and any(isinstance(item, tuple) for item in arg):  # gradients that an optimiser makes
+        made = [f"linear_backward({', '.join(map(_describe, item[:4]))})" for item in arg if isinstance(item, tuple)]
+        arrays = [item for item in arg if isinstance(item, np.ndarray)]
+        return " and ".join([*made, *([_describe(arrays)] if arrays else [])])
     if isinstance(arg, list) and arg and isinstance(arg[0], np.ndarray):
         return f"{len(arg)} arrays" if len(arg) > 1 else f"[{_describe(arg[0])}]"
     return repr(arg)

@@ -24,7 +24,7 @@ from pynn import _core
 from pynn._surroundings import SIMPLE
 from pynn.chains import run_links
 from pynn.grad_mode import mode
-from pynn.plan import Array, Call, Plan, Repeat, arrays_in, memory
+from pynn.plan import Array, Call, Plan, Repeat, memory
 from pynn.recorder import CaptureError, Guarded, Recorder
 from pynn.tensor import Tensor
 
@@ -176,10 +176,12 @@ class _Input:
 
     def __init__(self, own: Array, steps: list[_Step], returned: Collection[int]) -> None:
         self.own = own
-        self.readers: list[tuple[_Step, int]] = []  # steps, and which of their arguments it is
+        self.readers: list[tuple[_Step, tuple[int, ...]]] = []  # steps, and where in their arguments it is
         if own.nbytes >= LEAST_BOUND and memory(own) not in returned:
-            uses = [(step, i) for step in steps for i, arg in enumerate(step.args) if _reads(arg, own)]
-            if all(_is_whole(step.args[i], own) for step, i in uses):
+            at = memory(own)
+            reading = [step for step in steps if at in _core.Recording.arrays_in(step.args)[1]]
+            uses = [(step, path) for step in reading for path in _paths(step.args, at)]
+            if all(_is_whole(_item(step.args, path), own) for step, path in uses):
                 self.readers = uses
         self.bound = own
 
@@ -195,18 +197,39 @@ class _Input:
             np.copyto(self.own, array)
             array = self.own
         if array is not self.bound:
-            for step, i in self.readers:
-                step.args = (*step.args[:i], array.reshape(step.args[i].shape), *step.args[i + 1 :])
+            for step, path in self.readers:
+                step.args = _with_item(step.args, path, array.reshape(_item(step.args, path).shape))
                 step.record(recording)
             self.bound = array
 
 
-def _reads(arg: Any, own: Array) -> bool:
-    return any(memory(array) == memory(own) for array in arrays_in(arg))
+def _paths(value: Any, at: int) -> Iterator[tuple[int, ...]]:
+    """Yield where the arrays of this memory lie in nested lists and tuples."""
+    if isinstance(value, np.ndarray):
+        if memory(value) == at:
+            yield ()
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            for path in _paths(item, at):
+                yield i, *path
 
 
-def _is_whole(arg: Any, own: Array) -> bool:
-    return isinstance(arg, np.ndarray) and arg.size == own.size and arg.dtype == own.dtype
+def _item(value: Any, path: tuple[int, ...]) -> Any:
+    for i in path:
+        value = value[i]
+    return value
+
+
+def _with_item(value: Any, path: tuple[int, ...], array: Array) -> Any:
+    """The same nested lists and tuples with this array at a path."""
+    if not path:
+        return array
+    i = path[0]
+    return type(value)([*value[:i], _with_item(value[i], path[1:], array), *value[i + 1 :]])
+
+
+def _is_whole(array: Array, own: Array) -> bool:
+    return array.size == own.size and array.dtype == own.dtype
 
 
 class _Replay:

@@ -6,8 +6,32 @@
 #include <string>
 
 #include "bindings/array.h"
+#include "bindings/linear.h"
 
 namespace pynn::bindings {
+
+ops::Activation activation_from_name(const char* op, const std::string& name) {
+  if (name == "none") return ops::Activation::none;
+  if (name == "relu") return ops::Activation::relu;
+  if (name == "leaky_relu") return ops::Activation::leaky_relu;
+  if (name == "sigmoid") return ops::Activation::sigmoid;
+  if (name == "tanh") return ops::Activation::tanh;
+  throw_value(op, "activation \"" + name + "\" is not one of none, relu, leaky_relu, sigmoid, tanh");
+}
+
+LinearSizes linear_sizes(const char* op, const Shape& x, const Shape& weight) {
+  if (weight.size() != 2) throw_value(op, "weight " + to_string(weight) + " needs 2 axes, [out, in]");
+  if (x.empty()) throw_value(op, "x [] needs at least 1 axis, [..., in]");
+  const int64_t in = weight[1], out = weight[0];
+  if (x.back() != in) {
+    throw_value(op, "x " + to_string(x) + " has " + std::to_string(x.back()) + " features, weight " +
+                        to_string(weight) + " expects " + std::to_string(in));
+  }
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < x.size(); ++i) rows *= x[i];
+  return {rows, in, out};
+}
+
 namespace {
 
 Shape batch_of(const Shape& shape) { return Shape(shape.begin(), shape.end() - 2); }
@@ -82,33 +106,6 @@ py::array matmul(const py::array& a_array, const py::array& b_array, bool transp
     });
     return c;
   });
-}
-
-ops::Activation activation_from_name(const char* op, const std::string& name) {
-  if (name == "none") return ops::Activation::none;
-  if (name == "relu") return ops::Activation::relu;
-  if (name == "leaky_relu") return ops::Activation::leaky_relu;
-  if (name == "sigmoid") return ops::Activation::sigmoid;
-  if (name == "tanh") return ops::Activation::tanh;
-  throw_value(op, "activation \"" + name + "\" is not one of none, relu, leaky_relu, sigmoid, tanh");
-}
-
-// The sizes of x [..., in] and weight [out, in], checked against each other.
-struct LinearSizes {
-  int64_t rows, in, out;
-};
-
-LinearSizes linear_sizes(const char* op, const Shape& x, const Shape& weight) {
-  if (weight.size() != 2) throw_value(op, "weight " + to_string(weight) + " needs 2 axes, [out, in]");
-  if (x.empty()) throw_value(op, "x [] needs at least 1 axis, [..., in]");
-  const int64_t in = weight[1], out = weight[0];
-  if (x.back() != in) {
-    throw_value(op, "x " + to_string(x) + " has " + std::to_string(x.back()) + " features, weight " +
-                        to_string(weight) + " expects " + std::to_string(in));
-  }
-  int64_t rows = 1;
-  for (size_t i = 0; i + 1 < x.size(); ++i) rows *= x[i];
-  return {rows, in, out};
 }
 
 py::array linear(const py::array& x_array, const py::array& weight_array, const std::optional<py::array>& bias_array,

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "bindings/array.h"
+#include "bindings/linear.h"
 
 namespace pynn::bindings {
 namespace {
@@ -11,12 +12,19 @@ namespace {
 // A list of arrays: held, so that they outlive the time without the GIL, whatever happens to the caller's list.
 class Arrays {
  public:
-  Arrays(const char* op, const char* name, const py::sequence& list) : op_(op), name_(name) {
+  // Where `params` are given, these are their gradients, and may be tuples (see gradients).
+  Arrays(const char* op, const char* name, const py::sequence& list, const Arrays* params = nullptr)
+      : op_(op), name_(name) {
     const size_t length = py::len(list);
     arrays_.reserve(length);
     for (size_t i = 0; i < length; ++i) {
       const py::object item = list[i];
       if (!py::isinstance<py::array>(item)) {
+        if (params != nullptr && i < params->size() && py::isinstance<py::tuple>(item)) {
+          arrays_.push_back((*params)[i]);  // in its place
+          linear_.emplace_back(i, py::reinterpret_borrow<py::tuple>(item));
+          continue;
+        }
         throw_type(op_, element(i) + " is " + std::string(py::str(py::type::of(item).attr("__name__"))) +
                             ", needs a NumPy array");
       }
@@ -52,6 +60,18 @@ class Arrays {
     return list;
   }
 
+  // The same of gradients. A tuple (dy, y, x, activation, dweight, dbias) is the gradient of a linear layer's weight as
+  // linear_backward makes it, which also goes to dweight, and that of the bias to dbias, unless these are None.
+  template <class T>
+  ops::Gradients<T> gradients() const {
+    ops::Gradients<T> list(checked<T>(false));
+    for (const auto& [i, items] : linear_) {
+      list.arrays.data[i] = nullptr;
+      list.linear.emplace_back(i, linear_gradient<T>(shape_of(arrays_[i]), items));
+    }
+    return list;
+  }
+
   // ValueError unless both lists have arrays of the same shapes.
   void require_like(const Arrays& other) const {
     if (size() != other.size()) {
@@ -83,9 +103,47 @@ class Arrays {
   }
 
  private:
+  template <class T>
+  ops::LinearGradient<T> linear_gradient(const Shape& weight, const py::tuple& items) const {
+    if (items.size() != 6) {
+      throw_type(op_, "a gradient is a tuple of " + std::to_string(items.size()) +
+                          ", needs (dy, y, x, activation, dweight, dbias)");
+    }
+    const auto array = [&](size_t i) {
+      const py::object item = items[i];
+      if (!py::isinstance<py::array>(item)) throw_type(op_, "item " + std::to_string(i) + " of a gradient is no array");
+      return py::reinterpret_borrow<py::array>(item);
+    };
+    const View<T> dy = view<T>(op_, "dy", array(0)), y = view<T>(op_, "y", array(1)), x = view<T>(op_, "x", array(2));
+    const LinearSizes size = linear_sizes(op_, x.shape, weight);
+    Shape shape = x.shape;
+    shape.back() = size.out;
+    require_shape(op_, "dy", dy.shape, shape);
+    require_shape(op_, "y", y.shape, shape);
+    const auto kept = [&](size_t i, const char* name, const Shape& needed) -> T* {
+      if (items[i].is_none()) return nullptr;
+      const View<T> v = view<T>(op_, name, array(i));
+      require_shape(op_, name, v.shape, needed);
+      require_writeable(op_, name, array(i));
+      return const_cast<T*>(v.data);
+    };
+    if (!py::isinstance<py::str>(items[3])) throw_type(op_, "item 3 of a gradient is no name of an activation");
+    const ops::Activation activation = activation_from_name(op_, items[3].cast<std::string>());
+    return {dy.data,
+            y.data,
+            x.data,
+            activation,
+            size.rows,
+            size.in,
+            size.out,
+            kept(4, "dweight", weight),
+            kept(5, "dbias", {size.out})};
+  }
+
   const char* op_;
   const char* name_;
   std::vector<py::array> arrays_;
+  std::vector<std::pair<size_t, py::tuple>> linear_;
 };
 
 void require_finite(const char* op, const char* name, double value) {
@@ -106,12 +164,13 @@ void sgd(const py::sequence& params, const py::sequence& grads, const py::sequen
   require_finite(op, "momentum", momentum);
   require_finite(op, "dampening", dampening);
   require_finite(op, "weight_decay", weight_decay);
-  const Arrays p(op, "params", params), g(op, "grads", grads), b(op, "momentum_buffers", momentum_buffers);
+  const Arrays p(op, "params", params), g(op, "grads", grads, &p), b(op, "momentum_buffers", momentum_buffers);
   g.require_like(p);
   b.require_momentum(p, momentum);
   p.by_dtype([&](auto zero) {
     using T = decltype(zero);
-    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), buffer = b.checked<T>(true);
+    const ops::Gradients<T> grad = g.gradients<T>();
+    const ops::ArrayList<T> param = p.checked<T>(true), buffer = b.checked<T>(true);
     launch([=] { ops::sgd(param, grad, buffer, {lr, momentum, dampening, weight_decay, nesterov, first}); });
   });
 }
@@ -126,14 +185,15 @@ void adam(const py::sequence& params, const py::sequence& grads, const py::seque
   require_decay(op, "beta2", beta2);
   require_finite(op, "eps", eps);
   require_finite(op, "weight_decay", weight_decay);
-  const Arrays p(op, "params", params), g(op, "grads", grads);
+  const Arrays p(op, "params", params), g(op, "grads", grads, &p);
   const Arrays m(op, "exp_avgs", exp_avgs), v(op, "exp_avg_sqs", exp_avg_sqs);
   g.require_like(p);
   m.require_like(p);
   v.require_like(p);
   p.by_dtype([&](auto zero) {
     using T = decltype(zero);
-    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false);
+    const ops::Gradients<T> grad = g.gradients<T>();
+    const ops::ArrayList<T> param = p.checked<T>(true);
     const ops::ArrayList<T> exp_avg = m.checked<T>(true), exp_avg_sq = v.checked<T>(true);
     launch(
         [=] { ops::adam(param, grad, exp_avg, exp_avg_sq, {step, lr, beta1, beta2, eps, weight_decay, decoupled}); });
@@ -149,7 +209,7 @@ void rmsprop(const py::sequence& params, const py::sequence& grads, const py::se
   require_finite(op, "eps", eps);
   require_finite(op, "weight_decay", weight_decay);
   require_finite(op, "momentum", momentum);
-  const Arrays p(op, "params", params), g(op, "grads", grads), v(op, "square_avgs", square_avgs);
+  const Arrays p(op, "params", params), g(op, "grads", grads, &p), v(op, "square_avgs", square_avgs);
   const Arrays m(op, "grad_avgs", grad_avgs), b(op, "momentum_buffers", momentum_buffers);
   g.require_like(p);
   v.require_like(p);
@@ -157,7 +217,8 @@ void rmsprop(const py::sequence& params, const py::sequence& grads, const py::se
   b.require_momentum(p, momentum);
   p.by_dtype([&](auto zero) {
     using T = decltype(zero);
-    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), square_avg = v.checked<T>(true);
+    const ops::Gradients<T> grad = g.gradients<T>();
+    const ops::ArrayList<T> param = p.checked<T>(true), square_avg = v.checked<T>(true);
     const ops::ArrayList<T> grad_avg = m.checked<T>(true), buffer = b.checked<T>(true);
     launch([=] { ops::rmsprop(param, grad, square_avg, grad_avg, buffer, {lr, alpha, eps, weight_decay, momentum}); });
   });
@@ -171,12 +232,13 @@ void adagrad(const py::sequence& params, const py::sequence& grads, const py::se
   require_finite(op, "lr_decay", lr_decay);
   require_finite(op, "eps", eps);
   require_finite(op, "weight_decay", weight_decay);
-  const Arrays p(op, "params", params), g(op, "grads", grads), s(op, "sums", sums);
+  const Arrays p(op, "params", params), g(op, "grads", grads, &p), s(op, "sums", sums);
   g.require_like(p);
   s.require_like(p);
   p.by_dtype([&](auto zero) {
     using T = decltype(zero);
-    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false), sum = s.checked<T>(true);
+    const ops::Gradients<T> grad = g.gradients<T>();
+    const ops::ArrayList<T> param = p.checked<T>(true), sum = s.checked<T>(true);
     launch([=] { ops::adagrad(param, grad, sum, {step, lr, lr_decay, eps, weight_decay}); });
   });
 }
@@ -188,14 +250,15 @@ void adadelta(const py::sequence& params, const py::sequence& grads, const py::s
   require_decay(op, "rho", rho);
   require_finite(op, "eps", eps);
   require_finite(op, "weight_decay", weight_decay);
-  const Arrays p(op, "params", params), g(op, "grads", grads);
+  const Arrays p(op, "params", params), g(op, "grads", grads, &p);
   const Arrays v(op, "square_avgs", square_avgs), u(op, "acc_deltas", acc_deltas);
   g.require_like(p);
   v.require_like(p);
   u.require_like(p);
   p.by_dtype([&](auto zero) {
     using T = decltype(zero);
-    const ops::ArrayList<T> param = p.checked<T>(true), grad = g.checked<T>(false);
+    const ops::Gradients<T> grad = g.gradients<T>();
+    const ops::ArrayList<T> param = p.checked<T>(true);
     const ops::ArrayList<T> square_avg = v.checked<T>(true), acc_delta = u.checked<T>(true);
     launch([=] { ops::adadelta(param, grad, square_avg, acc_delta, {lr, rho, eps, weight_decay}); });
   });

@@ -30,14 +30,14 @@ void adam(T* param, T* exp_avg, T* exp_avg_sq, const T* grad, AdamStep<T> step, 
   const Vec<T> beta2(step.beta2), one_minus_beta2(step.one_minus_beta2);
   const bool decays = step.weight_decay != T(0);  // 0 times an infinite parameter would be NaN
   for_lanes<T>(n, [&](int64_t i, auto lanes) {
-    const Vec<T> p = load(param + i, lanes) * keep;
+    const Vec<T> p = load(param + i, lanes);
     Vec<T> g = load(grad + i, lanes);
     if (decays) g = fma(decay, p, g);
     const Vec<T> m = fma(beta1, load(exp_avg + i, lanes), one_minus_beta1 * g);
     const Vec<T> v = fma(beta2, load(exp_avg_sq + i, lanes), one_minus_beta2 * g * g);
     store(exp_avg + i, m, lanes);
     store(exp_avg_sq + i, v, lanes);
-    store(param + i, p + minus_step * m / fma(sqrt(v), root_scale, eps), lanes);
+    store(param + i, fma(keep, p, minus_step * m / fma(sqrt(v), root_scale, eps)), lanes);
   });
 }
 

@@ -54,6 +54,13 @@ bool dot_pays(const GemmArguments<T>& g) {
 
 int64_t pass_depth(int64_t k) { return k <= kDepthUnsplit ? k : ceil_div(k, ceil_div(k, kDepth)); }
 
+bool bad_row_stride(int64_t stride) { return stride % kPageFloats == 0; }
+
+template <class T>
+bool bad_to_read(int64_t ldb, int64_t size) {
+  return bad_row_stride(ldb) || size * int64_t(sizeof(T)) > kUnpackedBytes;
+}
+
 template <class T>
 void activate(Activation activation, T* y, int64_t n) {
   const ElementwiseKernels<T>& elementwise = kernels<T>().elementwise;
@@ -114,10 +121,8 @@ void Product<T>::choose_form() {
   }
   depth_ = pass_depth(g_.k);
   const GemmKernels<T>& kernel = kernels<T>().gemm;
-  pack_b_ = g_.b_transposed ||
-            (g_.m > kernel.mr && (g_.ldb % kPageFloats == 0 || g_.k * g_.n * int64_t(sizeof(T)) > kUnpackedBytes));
-  const bool bad_stride = g_.lda % kPageFloats == 0;
-  pack_a_ = g_.n >= 4 * kernel.nr && (bad_stride || (!g_.a_transposed && g_.k > kDepthUnsplit));
+  pack_b_ = g_.b_transposed || (g_.m > kernel.mr && bad_to_read<T>(g_.ldb, g_.k * g_.n));
+  pack_a_ = g_.n >= 4 * kernel.nr && (bad_row_stride(g_.lda) || (!g_.a_transposed && g_.k > kDepthUnsplit));
 }
 
 // The parts whose longest share of a thread is the smallest.
@@ -235,7 +240,7 @@ typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth) cons
     return {packed, rows.size, true};
   }
   const int64_t count = g_.a_transposed ? depth.size : rows.size, size = g_.a_transposed ? rows.size : depth.size;
-  const int64_t stride = size % kPageFloats == 0 ? size + 16 : size;
+  const int64_t stride = bad_row_stride(size) ? size + 16 : size;
   T* packed = arena::scratch<T>(arena::Slot::pack_a, count * stride);
   if (source_.activation != Activation::none && size == g_.lda && size == stride) {
     activation_backward(source_.activation, packed, g_.a + first, source_.y + first, count * size);
@@ -283,6 +288,8 @@ template class Product<float>;
 template class Product<double>;
 template bool dot_pays(const GemmArguments<float>&);
 template bool dot_pays(const GemmArguments<double>&);
+template bool bad_to_read<float>(int64_t, int64_t);
+template bool bad_to_read<double>(int64_t, int64_t);
 template void activate(Activation, float*, int64_t);
 template void activate(Activation, double*, int64_t);
 template void activation_backward(Activation, float*, const float*, const float*, int64_t);

@@ -23,6 +23,13 @@ bool dot_pays(const GemmArguments<T>& g);
 // Of the k that a block goes through before C is written.
 int64_t pass_depth(int64_t k);
 
+// Whether rows that are so many elements apart all fall on one set of the first cache.
+bool bad_row_stride(int64_t stride);
+
+// Whether a row-major B of so many elements is better packed than read in place.
+template <class T>
+bool bad_to_read(int64_t ldb, int64_t size);
+
 // What else happens to A on the way: A stands for A * activation'(y), with y laid out as A is, and row_sums[m] become
 // the sums of op(A) over k, or have them added if C has.
 template <class T>

@@ -52,6 +52,24 @@ void for_parts(const std::vector<int64_t>& sizes, const Function& fn) {
              [&](int64_t, size_t a, int64_t begin, int64_t n) { fn(a, begin, n); });
 }
 
+// Calls update(array, begin, gradient, n) for parts that make up all arrays.
+template <class T, class Update>
+void for_gradients(const Gradients<T>& grads, const Update& update) {
+  const auto update_parts = [&](const std::vector<int64_t>& sizes) {
+    for_parts(sizes, [&](size_t a, int64_t begin, int64_t n) { update(a, begin, grads.arrays.data[a] + begin, n); });
+  };
+  if (grads.linear.empty()) {
+    update_parts(grads.arrays.sizes);
+    return;
+  }
+  std::vector<int64_t> others = grads.arrays.sizes;
+  for (const auto& [array, gradient] : grads.linear) {
+    for_gradient<T>(gradient, [&, a = array](int64_t begin, const T* g, int64_t n) { update(a, begin, g, n); });
+    others[array] = 0;
+  }
+  update_parts(others);
+}
+
 // Where part `begin` of array a starts, null if the list is empty.
 template <class T>
 T* part(const ArrayList<T>& list, size_t a, int64_t begin) {
@@ -61,7 +79,7 @@ T* part(const ArrayList<T>& list, size_t a, int64_t begin) {
 }  // namespace
 
 template <class T>
-void sgd(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& momentum_buffers,
+void sgd(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& momentum_buffers,
          const SgdOptions& options) {
   const SgdStep<T> step{static_cast<T>(options.lr),
                         static_cast<T>(options.momentum),
@@ -69,13 +87,13 @@ void sgd(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<
                         static_cast<T>(options.weight_decay),
                         options.nesterov,
                         options.first};
-  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
-    kernels<T>().optim.sgd(params.data[a] + begin, part(momentum_buffers, a, begin), grads.data[a] + begin, step, n);
+  for_gradients(grads, [&](size_t a, int64_t begin, const T* grad, int64_t n) {
+    kernels<T>().optim.sgd(params.data[a] + begin, part(momentum_buffers, a, begin), grad, step, n);
   });
 }
 
 template <class T>
-void adam(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& exp_avgs,
+void adam(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& exp_avgs,
           const ArrayList<T>& exp_avg_sqs, const AdamOptions& options) {
   const double t = static_cast<double>(options.step);
   const double correction1 = 1 - std::pow(options.beta1, t), correction2 = 1 - std::pow(options.beta2, t);
@@ -89,42 +107,42 @@ void adam(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList
   step.step_size = static_cast<T>(options.lr / correction1);
   step.root_scale = static_cast<T>(1 / std::sqrt(correction2));
   step.eps = static_cast<T>(options.eps);
-  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
-    kernels<T>().optim.adam(params.data[a] + begin, exp_avgs.data[a] + begin, exp_avg_sqs.data[a] + begin,
-                            grads.data[a] + begin, step, n);
+  for_gradients(grads, [&](size_t a, int64_t begin, const T* grad, int64_t n) {
+    kernels<T>().optim.adam(params.data[a] + begin, exp_avgs.data[a] + begin, exp_avg_sqs.data[a] + begin, grad, step,
+                            n);
   });
 }
 
 template <class T>
-void rmsprop(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& square_avgs,
+void rmsprop(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& square_avgs,
              const ArrayList<T>& grad_avgs, const ArrayList<T>& momentum_buffers, const RmspropOptions& options) {
   const RmspropStep<T> step{static_cast<T>(options.lr),           static_cast<T>(options.alpha),
                             static_cast<T>(1 - options.alpha),    static_cast<T>(options.eps),
                             static_cast<T>(options.weight_decay), static_cast<T>(options.momentum)};
-  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
+  for_gradients(grads, [&](size_t a, int64_t begin, const T* grad, int64_t n) {
     kernels<T>().optim.rmsprop(params.data[a] + begin, square_avgs.data[a] + begin, part(grad_avgs, a, begin),
-                               part(momentum_buffers, a, begin), grads.data[a] + begin, step, n);
+                               part(momentum_buffers, a, begin), grad, step, n);
   });
 }
 
 template <class T>
-void adagrad(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& sums,
+void adagrad(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& sums,
              const AdagradOptions& options) {
   const double rate = options.lr / (1 + static_cast<double>(options.step - 1) * options.lr_decay);
   const AdagradStep<T> step{static_cast<T>(rate), static_cast<T>(options.eps), static_cast<T>(options.weight_decay)};
-  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
-    kernels<T>().optim.adagrad(params.data[a] + begin, sums.data[a] + begin, grads.data[a] + begin, step, n);
+  for_gradients(grads, [&](size_t a, int64_t begin, const T* grad, int64_t n) {
+    kernels<T>().optim.adagrad(params.data[a] + begin, sums.data[a] + begin, grad, step, n);
   });
 }
 
 template <class T>
-void adadelta(const ArrayList<T>& params, const ArrayList<T>& grads, const ArrayList<T>& square_avgs,
+void adadelta(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& square_avgs,
               const ArrayList<T>& acc_deltas, const AdadeltaOptions& options) {
   const AdadeltaStep<T> step{static_cast<T>(options.lr), static_cast<T>(options.rho), static_cast<T>(1 - options.rho),
                              static_cast<T>(options.eps), static_cast<T>(options.weight_decay)};
-  for_parts(params.sizes, [&](size_t a, int64_t begin, int64_t n) {
-    kernels<T>().optim.adadelta(params.data[a] + begin, square_avgs.data[a] + begin, acc_deltas.data[a] + begin,
-                                grads.data[a] + begin, step, n);
+  for_gradients(grads, [&](size_t a, int64_t begin, const T* grad, int64_t n) {
+    kernels<T>().optim.adadelta(params.data[a] + begin, square_avgs.data[a] + begin, acc_deltas.data[a] + begin, grad,
+                                step, n);
   });
 }
 
@@ -165,13 +183,13 @@ bool all_finite(const ArrayList<T>& arrays) {
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                    \
-  template void sgd(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const SgdOptions&);         \
-  template void adam(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&,       \
+  template void sgd(const ArrayList<T>&, const Gradients<T>&, const ArrayList<T>&, const SgdOptions&);         \
+  template void adam(const ArrayList<T>&, const Gradients<T>&, const ArrayList<T>&, const ArrayList<T>&,       \
                      const AdamOptions&);                                                                      \
-  template void rmsprop(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&,    \
+  template void rmsprop(const ArrayList<T>&, const Gradients<T>&, const ArrayList<T>&, const ArrayList<T>&,    \
                         const ArrayList<T>&, const RmspropOptions&);                                           \
-  template void adagrad(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const AdagradOptions&); \
-  template void adadelta(const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&, const ArrayList<T>&,   \
+  template void adagrad(const ArrayList<T>&, const Gradients<T>&, const ArrayList<T>&, const AdagradOptions&); \
+  template void adadelta(const ArrayList<T>&, const Gradients<T>&, const ArrayList<T>&, const ArrayList<T>&,   \
                          const AdadeltaOptions&);                                                              \
   template double l2_norm(const ArrayList<T>&);                                                                \
   template void scale(const ArrayList<T>&, double);                                                            \

@@ -61,7 +61,7 @@ TEST_CASE_TEMPLATE("sgd equals the naive step", T, float, double) {
 
 TEST_CASE_TEMPLATE("sgd without weight decay keeps infinite parameters from NaN", T, float, double) {
   T param = std::numeric_limits<T>::infinity(), grad = 1;
-  ops::sgd<T>({{&param}, {1}}, {{&grad}, {1}}, {}, {0.1, 0, 0, 0, false, true});
+  ops::sgd<T>({{&param}, {1}}, ops::ArrayList<T>{{&grad}, {1}}, {}, {0.1, 0, 0, 0, false, true});
   CHECK(param == std::numeric_limits<T>::infinity());
 }
 
@@ -117,8 +117,8 @@ TEST_CASE_TEMPLATE("centred rmsprop takes a variance that rounding made negative
   Guarded<T> param(1, T(1)), square_avg(1, T(0.25)), grad_avg(1, T(1)), grad(1, T(1));
   const ops::RmspropOptions o{0.5, 0.5, 0.5, 0, 0};
   const auto step = [&] {
-    ops::rmsprop<T>({{param.data()}, {1}}, {{grad.data()}, {1}}, {{square_avg.data()}, {1}}, {{grad_avg.data()}, {1}},
-                    {}, o);
+    ops::rmsprop<T>({{param.data()}, {1}}, ops::ArrayList<T>{{grad.data()}, {1}}, {{square_avg.data()}, {1}},
+                    {{grad_avg.data()}, {1}}, {}, o);
   };
   step();  // 0.625 - 1 < 0
   CHECK(param[0] == T(0));
