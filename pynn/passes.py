@@ -112,7 +112,8 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
 
 def fuse_update(calls: list[Call], kept: Collection[int]) -> list[Call]:
     """Let optimisers make the gradients of large linear layers' weights, and update each part while it is cached."""
-    updates = [(i, call) for i, call in enumerate(calls) if call.name in OPTIMIZERS]
+    worth = {id(call) for call in calls if call.name == "linear_backward" and call.args[6] and _is_worth_fusing(call)}
+    updates = [(i, call) for i, call in enumerate(calls) if call.name in OPTIMIZERS] if worth else []
     if not updates:
         return calls
     readers, makers = _readers(calls), {at: (i, call) for i, call in enumerate(calls) for at in call.made_memory}
@@ -122,7 +123,7 @@ def fuse_update(calls: list[Call], kept: Collection[int]) -> list[Call]:
         grads, made = list(update.args[1]), []
         for position, grad in enumerate(grads):
             begin, backward = makers.get(memory(grad), (0, update))
-            if backward.name != "linear_backward" or not backward.args[6] or not _is_worth_fusing(backward):
+            if id(backward) not in worth:
                 continue
             dy, y, x, _, activation, needs_dx, _, needs_dbias = backward.args
             dx, (dweight, *dbias) = backward.outputs[:needs_dx], backward.outputs[needs_dx:]
