@@ -54,7 +54,7 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
     changes: dict[int, Call | None] = {}  # each call is in at most one of the groups that become one
     for call in plain:
         before = readers[call.made_memory[0]]
-        after = [c for c in before if c.name in FUSED[call.name] and _same(c.args[:1], call.outputs)]
+        after = [c for c in before if c.name in FUSED[call.name] and _is(c.args[0], call.outputs[0])]
         backward = [c for c in before if c.name == call.name + "_backward"]
         if call.name == "conv2d":  # whose backward does not read y
             backward = _conv_backward(call, readers)
@@ -68,7 +68,7 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
         activation, y = after[0], after[0].outputs[0]
         if backward:
             maker = _maker(makers, backward[0].args[0])
-            if maker is None or maker.name != activation.name + "_backward" or not _same([maker.args[1]], [y]):
+            if maker is None or maker.name != activation.name + "_backward" or not _is(maker.args[1], y):
                 continue
             dz = maker.made_memory[0]
             if readers[dz] != backward or dz in kept:
@@ -91,13 +91,13 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
             continue
         before, backward = readers[call.made_memory[0]], _conv_backward(call, readers)
         pools = [c for c in before if c.name == "max_pool2d" and c.args[1:] == (*HALVING, False)]
-        pools = [c for c in pools if _same(c.args[:1], call.outputs)]
+        pools = [c for c in pools if _is(c.args[0], call.outputs[0])]
         if len(pools) != 1 or len(backward) > 1 or not {id(c) for c in before} <= _ids(pools, backward):
             continue
         pool = pools[0]
         if backward:
             maker = _maker(makers, backward[0].args[0])
-            if maker is None or maker.name != "max_pool2d_backward" or not _same([maker.args[1]], [pool.outputs[1]]):
+            if maker is None or maker.name != "max_pool2d_backward" or not _is(maker.args[1], pool.outputs[1]):
                 continue
             dz = maker.made_memory[0]
             if readers[dz] != backward or dz in kept:
@@ -129,7 +129,7 @@ def fuse_update(calls: list[Call], kept: Collection[int]) -> list[Call]:
             dx, (dweight, *dbias) = backward.outputs[:needs_dx], backward.outputs[needs_dx:]
             sources = {memory(array) for array in (dy, y, x)}
             if (
-                not _same([grad], [dweight])
+                not _is(grad, dweight)
                 or any(begin < i <= end and at in sources for i, at in writes)
                 or any(readers[at] != [update] or update.read_memory.count(at) != 1 for at in map(memory, dbias))
                 or readers[memory(dweight)] != [update]
@@ -162,17 +162,17 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
             if at in lives:
                 lives[at] = lives[at][0], i
     offsets: dict[int, int] = {}
-    placed: list[tuple[int, int, int, int]] = []  # by offset: begin and end of the memory, first and last call
+    placed: list[tuple[int, int, int, int]] = []  # by offset: begin, where the next may begin, first and last call
     for at in sorted(sizes, key=sizes.__getitem__, reverse=True):
         (first, last), size, offset = lives[at], sizes[at], 0
         for begin, end, other_first, other_last in placed:
             if begin >= offset + size:  # and so do all that follow
                 break
             if offset < end and other_first <= last and first <= other_last:
-                offset = aligned(end)
+                offset = end
         offsets[at] = offset
-        bisect.insort(placed, (offset, offset + size, first, last))
-    return offsets, max((aligned(end) for _, end, _, _ in placed), default=0)
+        bisect.insort(placed, (offset, offset + aligned(size), first, last))
+    return offsets, max((end for _, end, _, _ in placed), default=0)
 
 
 def aligned(nbytes: int) -> int:
@@ -207,7 +207,7 @@ def _maker(makers: dict[int, Call], array: Array) -> Call | None:
 def _conv_backward(call: Call, readers: dict[int, list[Call]]) -> list[Call]:
     """The gradients of convolutions of the same input and weight."""
     found = (c for c in readers[call.read_memory[0]] if c.name == "conv2d_backward")
-    return [c for c in found if _same(c.args[2:4], call.args[:2])]
+    return [c for c in found if _is(c.args[2], call.args[0]) and _is(c.args[3], call.args[1])]
 
 
 def _is_worth_fusing(call: Call) -> bool:
@@ -230,9 +230,9 @@ def _replaced(calls: list[Call], changes: dict[int, Call | None]) -> list[Call]:
     return [call for call in changed if call is not None]
 
 
-def _same(a: Iterable[Array], b: Iterable[Array]) -> bool:
-    """Whether these are the same arrays."""
-    return all(memory(x) == memory(y) and x.shape == y.shape for x, y in zip(a, b, strict=True))
+def _is(x: Array, y: Array) -> bool:
+    """Whether this is the same array, and no view of another shape."""
+    return memory(x) == memory(y) and x.shape == y.shape
 
 
 def _ids(*lists: list[Call]) -> set[int]:

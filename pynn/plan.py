@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray  # `memory` is asked often
 
 from pynn import _core
 
@@ -46,7 +47,7 @@ class Call:
     def __post_init__(self) -> None:
         # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made.
         self.read_memory = _core.Recording.arrays_in(self.args)[1]
-        self.made_memory = [memory(output) for output in self.outputs]
+        self.made_memory = list(_core.Recording.arrays_in(self.outputs)[1])
 
     @property
     def reads(self) -> list[Array]:
@@ -68,9 +69,8 @@ def arrays_in(value: Any) -> list[Array]:
 
 def memory(array: Array) -> int:
     """Return a number for the memory that an array is, or is a view of: while it lives, no other has it."""
-    base = array.base
-    while isinstance(base, np.ndarray):
-        array, base = base, base.base
+    while isinstance(base := array.base, ndarray):
+        array = base
     return id(array)
 
 
