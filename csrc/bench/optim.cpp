@@ -47,7 +47,7 @@ void for_samples(const Network& network, Step step) {
 Work make_sgd(const Network& network) {
   const State params(network, -1, 1), grads(network, -1, 1), buffers(network, -1, 1);
   const ops::SgdOptions options{0.01, 0.9, 0.0, 1e-4, false, false};
-  const auto run = [=] { ops::sgd(params.list, grads.list, buffers.list, options); };
+  const auto run = [=] { ops::sgd(params.list, {grads.list}, buffers.list, options); };
   const auto check = [=, &network] {
     for_samples(network, [&](size_t p, size_t i) {
       double param = static_cast<double>(params.before[p][i]), buffer = static_cast<double>(buffers.before[p][i]);
@@ -62,7 +62,7 @@ Work make_sgd(const Network& network) {
 Work make_adam(const Network& network, bool decoupled) {
   const State params(network, -1, 1), grads(network, -1, 1), exp_avgs(network, -1, 1), exp_avg_sqs(network, 0.01f, 1);
   const ops::AdamOptions options{10, 1e-3, 0.9, 0.999, 1e-8, 1e-2, decoupled};
-  const auto run = [=] { ops::adam(params.list, grads.list, exp_avgs.list, exp_avg_sqs.list, options); };
+  const auto run = [=] { ops::adam(params.list, {grads.list}, exp_avgs.list, exp_avg_sqs.list, options); };
   const auto check = [=, &network] {
     for_samples(network, [&](size_t p, size_t i) {
       double param = static_cast<double>(params.before[p][i]);

@@ -64,7 +64,7 @@ class Arrays {
   // linear_backward makes it, which also goes to dweight, and that of the bias to dbias, unless these are None.
   template <class T>
   ops::Gradients<T> gradients() const {
-    ops::Gradients<T> list(checked<T>(false));
+    ops::Gradients<T> list{checked<T>(false)};
     for (const auto& [i, items] : linear_) {
       list.arrays.data[i] = nullptr;
       list.linear.emplace_back(i, linear_gradient<T>(shape_of(arrays_[i]), items));

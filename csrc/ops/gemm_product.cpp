@@ -56,6 +56,8 @@ int64_t pass_depth(int64_t k) { return k <= kDepthUnsplit ? k : ceil_div(k, ceil
 
 bool bad_row_stride(int64_t stride) { return stride % kPageFloats == 0; }
 
+int64_t good_row_stride(int64_t size) { return bad_row_stride(size) ? size + 16 : size; }
+
 template <class T>
 bool bad_to_read(int64_t ldb, int64_t size) {
   return bad_row_stride(ldb) || size * int64_t(sizeof(T)) > kUnpackedBytes;
@@ -240,7 +242,7 @@ typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth) cons
     return {packed, rows.size, true};
   }
   const int64_t count = g_.a_transposed ? depth.size : rows.size, size = g_.a_transposed ? rows.size : depth.size;
-  const int64_t stride = bad_row_stride(size) ? size + 16 : size;
+  const int64_t stride = good_row_stride(size);
   T* packed = arena::scratch<T>(arena::Slot::pack_a, count * stride);
   if (source_.activation != Activation::none && size == g_.lda && size == stride) {
     activation_backward(source_.activation, packed, g_.a + first, source_.y + first, count * size);

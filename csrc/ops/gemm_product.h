@@ -23,8 +23,10 @@ bool dot_pays(const GemmArguments<T>& g);
 // Of the k that a block goes through before C is written.
 int64_t pass_depth(int64_t k);
 
-// Whether rows that are so many elements apart all fall on one set of the first cache.
+// Whether rows that are so many elements apart all fall on one set of the first cache; and how far apart to copy rows
+// of this size.
 bool bad_row_stride(int64_t stride);
+int64_t good_row_stride(int64_t size);
 
 // Whether a row-major B of so many elements is better packed than read in place.
 template <class T>

@@ -35,9 +35,8 @@ struct Rows {
 
 template <class T>
 Rows<T> rows_of_dz(const LinearGradient<T>& g, Range rows) {
-  const bool bad_stride = bad_row_stride(g.out);
-  if (g.activation == Activation::none && !bad_stride) return {g.dy + rows.begin, g.out};
-  const int64_t size = rows.size(), stride = bad_row_stride(size) ? size + 16 : size;
+  if (g.activation == Activation::none && !bad_row_stride(g.out)) return {g.dy + rows.begin, g.out};
+  const int64_t size = rows.size(), stride = good_row_stride(size);
   T* dz = arena::scratch<T>(arena::Slot::pack_a, g.rows * stride);
   for (int64_t p = 0; p < g.rows; ++p) {
     const int64_t at = p * g.out + rows.begin;

@@ -79,7 +79,7 @@ T* part(const ArrayList<T>& list, size_t a, int64_t begin) {
 }  // namespace
 
 template <class T>
-void sgd(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& momentum_buffers,
+void sgd(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& momentum_buffers,
          const SgdOptions& options) {
   const SgdStep<T> step{static_cast<T>(options.lr),
                         static_cast<T>(options.momentum),
@@ -93,7 +93,7 @@ void sgd(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayLis
 }
 
 template <class T>
-void adam(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& exp_avgs,
+void adam(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& exp_avgs,
           const ArrayList<T>& exp_avg_sqs, const AdamOptions& options) {
   const double t = static_cast<double>(options.step);
   const double correction1 = 1 - std::pow(options.beta1, t), correction2 = 1 - std::pow(options.beta2, t);
@@ -114,7 +114,7 @@ void adam(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayLi
 }
 
 template <class T>
-void rmsprop(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& square_avgs,
+void rmsprop(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& square_avgs,
              const ArrayList<T>& grad_avgs, const ArrayList<T>& momentum_buffers, const RmspropOptions& options) {
   const RmspropStep<T> step{static_cast<T>(options.lr),           static_cast<T>(options.alpha),
                             static_cast<T>(1 - options.alpha),    static_cast<T>(options.eps),
@@ -126,7 +126,7 @@ void rmsprop(const ArrayList<T>& params, const GradientsOf<T>& grads, const Arra
 }
 
 template <class T>
-void adagrad(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& sums,
+void adagrad(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& sums,
              const AdagradOptions& options) {
   const double rate = options.lr / (1 + static_cast<double>(options.step - 1) * options.lr_decay);
   const AdagradStep<T> step{static_cast<T>(rate), static_cast<T>(options.eps), static_cast<T>(options.weight_decay)};
@@ -136,7 +136,7 @@ void adagrad(const ArrayList<T>& params, const GradientsOf<T>& grads, const Arra
 }
 
 template <class T>
-void adadelta(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& square_avgs,
+void adadelta(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& square_avgs,
               const ArrayList<T>& acc_deltas, const AdadeltaOptions& options) {
   const AdadeltaStep<T> step{static_cast<T>(options.lr), static_cast<T>(options.rho), static_cast<T>(1 - options.rho),
                              static_cast<T>(options.eps), static_cast<T>(options.weight_decay)};

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -45,30 +44,26 @@ struct ArrayList {
 template <class T>
 struct Gradients {
   ArrayList<T> arrays;
-  std::vector<std::pair<size_t, LinearGradient<T>>> linear;
-
-  Gradients(ArrayList<T> list) : arrays(std::move(list)) {}  // NOLINT(google-explicit-constructor)
+  std::vector<std::pair<size_t, LinearGradient<T>>> linear = {};
 };
-template <class T>
-using GradientsOf = std::common_type_t<Gradients<T>>;  // of the parameters' type
 
 // The lists have equal lengths and sizes; momentum_buffers is empty without momentum.
 template <class T>
-void sgd(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& momentum_buffers,
+void sgd(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& momentum_buffers,
          const SgdOptions& options);
 template <class T>
-void adam(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& exp_avgs,
+void adam(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& exp_avgs,
           const ArrayList<T>& exp_avg_sqs, const AdamOptions& options);
 
 // grad_avgs is empty unless centred, momentum_buffers without momentum.
 template <class T>
-void rmsprop(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& square_avgs,
+void rmsprop(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& square_avgs,
              const ArrayList<T>& grad_avgs, const ArrayList<T>& momentum_buffers, const RmspropOptions& options);
 template <class T>
-void adagrad(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& sums,
+void adagrad(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& sums,
              const AdagradOptions& options);
 template <class T>
-void adadelta(const ArrayList<T>& params, const GradientsOf<T>& grads, const ArrayList<T>& square_avgs,
+void adadelta(const ArrayList<T>& params, const Gradients<T>& grads, const ArrayList<T>& square_avgs,
               const ArrayList<T>& acc_deltas, const AdadeltaOptions& options);
 
 template <class T>

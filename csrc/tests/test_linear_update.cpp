@@ -88,7 +88,7 @@ TEST_CASE_TEMPLATE("an update with a gradient in parts has the bits of one with 
       const auto list = [&](Guarded<T>& of_weight, Guarded<T>& of_bias) {
         return ops::ArrayList<T>{{of_weight.data(), of_bias.data()}, {in * out, out}};
       };
-      ops::Gradients<T> grads = list(dweight, in_parts ? dbias_in_parts : dbias);
+      ops::Gradients<T> grads{list(dweight, in_parts ? dbias_in_parts : dbias)};
       if (in_parts) {
         grads.arrays.data[0] = nullptr;
         grads.linear.push_back(

@@ -53,7 +53,7 @@ TEST_CASE_TEMPLATE("sgd equals the naive step", T, float, double) {
         reference::sgd(want.arrays[a][i], want_buffer.arrays[a][i], double(grad.arrays[a][i]), o);
       }
     }
-    ops::sgd(param.pointers(), grad.pointers(), o.momentum != 0 ? buffer.pointers() : ops::ArrayList<T>{}, o);
+    ops::sgd(param.pointers(), {grad.pointers()}, o.momentum != 0 ? buffer.pointers() : ops::ArrayList<T>{}, o);
     check_lists(param, want, rounding<T>(3), "param");
     check_lists(buffer, want_buffer, rounding<T>(3, 2), "momentum_buffer");
   }
@@ -61,7 +61,7 @@ TEST_CASE_TEMPLATE("sgd equals the naive step", T, float, double) {
 
 TEST_CASE_TEMPLATE("sgd without weight decay keeps infinite parameters from NaN", T, float, double) {
   T param = std::numeric_limits<T>::infinity(), grad = 1;
-  ops::sgd<T>({{&param}, {1}}, ops::ArrayList<T>{{&grad}, {1}}, {}, {0.1, 0, 0, 0, false, true});
+  ops::sgd<T>({{&param}, {1}}, {{{&grad}, {1}}}, {}, {0.1, 0, 0, 0, false, true});
   CHECK(param == std::numeric_limits<T>::infinity());
 }
 
@@ -80,7 +80,7 @@ TEST_CASE_TEMPLATE("adam equals the naive step", T, float, double) {
         reference::adam(want.arrays[a][i], want_avg.arrays[a][i], want_avg_sq.arrays[a][i], double(g), o);
       }
     }
-    ops::adam(param.pointers(), grad.pointers(), exp_avg.pointers(), exp_avg_sq.pointers(), o);
+    ops::adam(param.pointers(), {grad.pointers()}, exp_avg.pointers(), exp_avg_sq.pointers(), o);
     check_lists(exp_avg, want_avg, rounding<T>(3), "exp_avg");
     check_lists(exp_avg_sq, want_avg_sq, rounding<T>(3), "exp_avg_sq");
     check_lists(param, want, rounding<T>(4), "param");
@@ -101,7 +101,7 @@ TEST_CASE_TEMPLATE("rmsprop equals the naive step", T, float, double) {
                              want_buffer.arrays[a][i], double(grad.arrays[a][i]), o);
         }
       }
-      ops::rmsprop(param.pointers(), grad.pointers(), square_avg.pointers(),
+      ops::rmsprop(param.pointers(), {grad.pointers()}, square_avg.pointers(),
                    centred ? grad_avg.pointers() : ops::ArrayList<T>{},
                    o.momentum != 0 ? buffer.pointers() : ops::ArrayList<T>{}, o);
       check_lists(square_avg, want_square, rounding<T>(4), "square_avg");
@@ -117,8 +117,8 @@ TEST_CASE_TEMPLATE("centred rmsprop takes a variance that rounding made negative
   Guarded<T> param(1, T(1)), square_avg(1, T(0.25)), grad_avg(1, T(1)), grad(1, T(1));
   const ops::RmspropOptions o{0.5, 0.5, 0.5, 0, 0};
   const auto step = [&] {
-    ops::rmsprop<T>({{param.data()}, {1}}, ops::ArrayList<T>{{grad.data()}, {1}}, {{square_avg.data()}, {1}},
-                    {{grad_avg.data()}, {1}}, {}, o);
+    ops::rmsprop<T>({{param.data()}, {1}}, {{{grad.data()}, {1}}}, {{square_avg.data()}, {1}}, {{grad_avg.data()}, {1}},
+                    {}, o);
   };
   step();  // 0.625 - 1 < 0
   CHECK(param[0] == T(0));
@@ -137,7 +137,7 @@ TEST_CASE_TEMPLATE("adagrad equals the naive step", T, float, double) {
         reference::adagrad(want.arrays[a][i], want_sum.arrays[a][i], double(grad.arrays[a][i]), o);
       }
     }
-    ops::adagrad(param.pointers(), grad.pointers(), sum.pointers(), o);
+    ops::adagrad(param.pointers(), {grad.pointers()}, sum.pointers(), o);
     check_lists(sum, want_sum, rounding<T>(3, 2), "sum");
     check_lists(param, want, rounding<T>(4), "param");
   }
@@ -154,7 +154,7 @@ TEST_CASE_TEMPLATE("adadelta equals the naive step", T, float, double) {
                             double(grad.arrays[a][i]), o);
       }
     }
-    ops::adadelta(param.pointers(), grad.pointers(), square_avg.pointers(), acc_delta.pointers(), o);
+    ops::adadelta(param.pointers(), {grad.pointers()}, square_avg.pointers(), acc_delta.pointers(), o);
     check_lists(square_avg, want_square, rounding<T>(4), "square_avg");
     check_lists(acc_delta, want_delta, rounding<T>(8), "acc_delta");
     check_lists(param, want, rounding<T>(8), "param");
