@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "ops/elementwise.h"
-#include "runtime/arena.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
 

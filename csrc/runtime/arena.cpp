@@ -6,7 +6,6 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
-#include <vector>
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -21,7 +20,6 @@ namespace pynn::arena {
 namespace {
 
 constexpr size_t kHugePage = size_t(2) << 20;
-constexpr size_t kLargest = size_t(1) << 46;
 
 // Stands in front of every block; as long as the alignment, so that the block behind it is aligned.
 struct alignas(kAlignment) Header {
@@ -146,6 +144,9 @@ Arena& arena() {
 
 class ThreadScratch {
  public:
+  ThreadScratch() = default;
+  ThreadScratch(const ThreadScratch&) = delete;
+  ThreadScratch& operator=(const ThreadScratch&) = delete;
   ~ThreadScratch() {
     for (const Piece& piece : pieces_) {
       if (piece.data != nullptr) arena().release(piece.data);

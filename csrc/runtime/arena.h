@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 
 namespace pynn::arena {
 
 constexpr size_t kAlignment = 64;
+constexpr size_t kLargest = size_t(1) << 46;  // bytes of a block
 
 // At least `bytes` bytes, contents undefined; throws std::bad_alloc. Freed with release().
 void* allocate(size_t bytes);
@@ -24,16 +26,23 @@ Stats stats();
 enum class Slot { pack_a, pack_b, tile, columns, partial };
 void* scratch(Slot slot, size_t bytes);
 
+// The bytes of `count` elements; throws std::bad_alloc for more than a block can have.
+template <class T>
+size_t bytes_of(int64_t count) {
+  if (count < 0 || static_cast<size_t>(count) > kLargest / sizeof(T)) throw std::bad_alloc();
+  return static_cast<size_t>(count) * sizeof(T);
+}
+
 template <class T>
 T* scratch(Slot slot, int64_t count) {
-  return static_cast<T*>(scratch(slot, static_cast<size_t>(count) * sizeof(T)));
+  return static_cast<T*>(scratch(slot, bytes_of<T>(count)));
 }
 
 // A block of the arena that returns to it at the end of the scope.
 template <class T>
 class Buffer {
  public:
-  explicit Buffer(int64_t count) : data_(static_cast<T*>(allocate(static_cast<size_t>(count) * sizeof(T)))) {}
+  explicit Buffer(int64_t count) : data_(static_cast<T*>(allocate(bytes_of<T>(count)))) {}
   ~Buffer() { release(data_); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;

@@ -57,6 +57,13 @@ KernelSet make_set(Isa isa) {
   return set;
 }
 
+// Each table is made on its first use: to make it runs code of its instruction set, which this processor may not have.
+template <Isa isa>
+const KernelSet& made_set() {
+  static const KernelSet set = make_set(isa);
+  return set;
+}
+
 struct Active {
   Isa isa;
   const KernelSet* set;
@@ -72,13 +79,6 @@ Active& active() {
 }
 
 }  // namespace
-
-// Each table is made on its first use: to make it runs code of its instruction set, which this processor may not have.
-template <Isa isa>
-const KernelSet& made_set() {
-  static const KernelSet set = make_set(isa);
-  return set;
-}
 
 const KernelSet& kernel_set(Isa isa) {
   switch (isa) {

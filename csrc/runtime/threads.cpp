@@ -1,26 +1,25 @@
 #include "runtime/threads.h"
 
 #include <pthread.h>
-#if defined(__linux__)
-#include <sched.h>
-#endif
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
-#include <exception>
-#include <stdexcept>
-#include <string>
-
-#include "runtime/cpu.h"
-
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
+#include <exception>
 #include <mutex>
+#include <stdexcept>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
 
+#include "runtime/cpu.h"
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -71,7 +70,9 @@ struct Claim {
   ~Claim() {
     if (claimed) busy.store(false, std::memory_order_release);
   }
-  bool claimed;
+  Claim(const Claim&) = delete;
+  Claim& operator=(const Claim&) = delete;
+  const bool claimed;
 };
 
 // One call of parallel_for: every participant begins with its own run of tasks and then takes from the others.
@@ -253,8 +254,6 @@ Pool& the_pool() {
   return *pool.load(std::memory_order_acquire);
 }
 
-void run_job(Job& job, int participants) { the_pool().run(job, participants); }
-
 }  // namespace
 
 int max_threads() {
@@ -283,7 +282,7 @@ void run_tasks(int64_t tasks, Task task, void* context) {
     if (claim.claimed) {
       ++calls_with_others;
       Job job(tasks, task, context, participants);
-      run_job(job, participants);
+      the_pool().run(job, participants);
       job.rethrow();
       return;
     }
