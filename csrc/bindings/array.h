@@ -150,6 +150,12 @@ T* data_of(py::array_t<T>& array) {
   return static_cast<T*>(static_cast<void*>(py::detail::array_proxy(array.ptr())->data));
 }
 
+// null if there is none
+template <class T>
+T* data_of(std::optional<py::array_t<T>>& array) {
+  return array ? data_of(*array) : nullptr;
+}
+
 // Every family adds its functions to the module.
 void bind_runtime(py::module_& m);
 void bind_gemm(py::module_& m);

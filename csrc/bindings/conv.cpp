@@ -134,7 +134,6 @@ struct Gradients {
     if (need_dweight) dweight = empty<T>(op, weight);
     if (need_dbias) dbias = empty<T>(op, {weight[0]});
   }
-  static T* data(std::optional<py::array_t<T>>& array) { return array ? data_of(*array) : nullptr; }
 };
 
 py::tuple conv2d_backward(const py::array& dy_array, const std::optional<py::array>& y_array, const py::array& x_array,
@@ -150,8 +149,7 @@ py::tuple conv2d_backward(const py::array& dy_array, const std::optional<py::arr
     const T* y = optional_data<T>(op, "y", y_array, dy.shape);
     if (a.relu && y == nullptr) throw_value(op, "y is None, activation \"relu\" needs it");
     Gradients<T> gradients(op, a.x.shape, a.weight.shape, need_dx, need_dweight, need_dbias);
-    T *dx = gradients.data(gradients.dx), *dweight = gradients.data(gradients.dweight);
-    T* dbias = gradients.data(gradients.dbias);
+    T *dx = data_of(gradients.dx), *dweight = data_of(gradients.dweight), *dbias = data_of(gradients.dbias);
     launch([=, dy = dy.data, x = a.x.data, weight = a.weight.data, relu = a.relu, shape = a.shape] {
       ops::conv2d_backward(dx, dweight, dbias, dy, y, x, weight, relu, shape);
     });
@@ -174,8 +172,7 @@ py::tuple conv2d_max_pool2d_backward(const py::array& dy_array, const py::array&
     require_shape(op, "y", y.shape, dy.shape);
     require_shape(op, "indices", indices.shape, dy.shape);
     Gradients<T> gradients(op, a.x.shape, a.weight.shape, need_dx, need_dweight, need_dbias);
-    T *dx = gradients.data(gradients.dx), *dweight = gradients.data(gradients.dweight);
-    T* dbias = gradients.data(gradients.dbias);
+    T *dx = data_of(gradients.dx), *dweight = data_of(gradients.dweight), *dbias = data_of(gradients.dbias);
     launch([=, dy = dy.data, y = y.data, indices = indices.data, x = a.x.data, weight = a.weight.data, relu = a.relu,
             shape = a.shape] {
       if (!ops::conv2d_max_pool2d_backward(dx, dweight, dbias, dy, y, indices, x, weight, relu, shape)) {

@@ -145,9 +145,7 @@ py::tuple linear_backward(const py::array& dy_array, const py::array& y_array, c
     if (need_dx) dx = empty<T>(op, x.shape);
     if (need_dweight) dweight = empty<T>(op, weight.shape);
     if (need_dbias) dbias = empty<T>(op, {size.out});
-    T* dx_data = dx ? data_of(*dx) : nullptr;
-    T* dweight_data = dweight ? data_of(*dweight) : nullptr;
-    T* dbias_data = dbias ? data_of(*dbias) : nullptr;
+    T *dx_data = data_of(dx), *dweight_data = data_of(dweight), *dbias_data = data_of(dbias);
     launch([=, dy = dy.data, y = y.data, x = x.data, weight = weight.data] {
       ops::linear_backward(dx_data, dweight_data, dbias_data, dy, y, x, weight, activation, size.rows, size.in,
                            size.out);

@@ -122,8 +122,7 @@ py::tuple loss_of_rows(const char* op, const char* name, const py::array& x_arra
     py::array_t<T> loss = empty<T>(op, reduction == ops::Reduction::none ? Shape{rows} : Shape{});
     std::optional<py::array_t<T>> dx;
     if (need_grad) dx = empty<T>(op, x.shape);
-    T* loss_data = data_of(loss);
-    T* dx_data = dx ? data_of(*dx) : nullptr;
+    T *loss_data = data_of(loss), *dx_data = data_of(dx);
     launch([=, x = x.data, target = target.data] {
       const std::vector<int64_t> labels = copy_of(target, rows);
       require_targets(op, labels, classes, ignore_index);
@@ -168,8 +167,7 @@ py::tuple elementwise_loss(const char* op, const py::array& x_array, const py::a
     py::array_t<T> loss = empty<T>(op, reduction == ops::Reduction::none ? x.shape : Shape{});
     std::optional<py::array_t<T>> dx;
     if (need_grad) dx = empty<T>(op, x.shape);
-    T* loss_data = data_of(loss);
-    T* dx_data = dx ? data_of(*dx) : nullptr;
+    T *loss_data = data_of(loss), *dx_data = data_of(dx);
     launch([=, x = x.data, target = target.data, n = x.size] { compute(loss_data, dx_data, x, target, reduction, n); });
     return py::make_tuple(loss, dx);
   });

@@ -1,7 +1,9 @@
 #include "ops/optim.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 
 #include "bindings/array.h"
 #include "bindings/linear.h"

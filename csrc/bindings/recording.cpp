@@ -68,7 +68,7 @@ py::object changed(PyObject* value, const Change& change) {
   struct Scope {
     ~Scope() { Py_LeaveRecursiveCall(); }
   } const scope;
-  const auto items = py::reinterpret_steal<py::list>(PySequence_List(value));
+  auto items = py::reinterpret_steal<py::list>(PySequence_List(value));
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(items.ptr()); ++i) {
     PyObject* item = PyList_GET_ITEM(items.ptr(), i);
     if (PyLong_CheckExact(item) || PyFloat_CheckExact(item)) continue;

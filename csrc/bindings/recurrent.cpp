@@ -99,9 +99,8 @@ struct Gradients {
     if (two_biases) dbias_hh = empty<T>(op, layer.bias);
   }
 
-  static T* data(Output& output) { return output ? data_of(*output) : nullptr; }
   ops::RecurrentGradients<T> pointers() {
-    return {data(dx), data(dh0), data(dweight_ih), data(dweight_hh), data(dbias_ih), data(dbias_hh)};
+    return {data_of(dx), data_of(dh0), data_of(dweight_ih), data_of(dweight_hh), data_of(dbias_ih), data_of(dbias_hh)};
   }
 };
 
@@ -190,7 +189,7 @@ py::tuple lstm_backward(const Optional& dy_array, const Optional& dh_n_array, co
     const T* y = plain_data<T>(op, "y", y_array, layer.steps);
     Gradients<T> out(op, layer, need_dx, need_dh0, need_dc0, need_dweights, false);
     const ops::RecurrentGradients<T> to = out.pointers();
-    T* dc0 = out.data(out.dc0);
+    T* dc0 = data_of(out.dc0);
     launch([=, in = layer.in, indices = layer.indices, sizes = layer.sizes] {
       with_checked<T>(op, in, indices, sizes, [&](const ops::RecurrentInputs<T>& checked) {
         ops::lstm_backward(to, dc0, dy, dh_n, dc_n, gates, cells, y, checked, c0, sizes);
