@@ -40,13 +40,8 @@ int64_t multiply_add(T* sink, int64_t rounds) {
 }
 
 template <class T>
-void copy(T* y, const T* x, int64_t n) {
-  for_lanes<T>(n, [&](int64_t i, auto lanes) { store(y + i, load(x + i, lanes), lanes); });
-}
-
-template <class T>
 PeakKernels<T> table() {
-  return {multiply_add<T>, copy<T>};
+  return {multiply_add<T>};
 }
 
 }  // namespace

@@ -198,8 +198,7 @@ void avg_pool2d_backward(T* dx, const T* dy, const PoolShape& shape, bool count_
   });
 }
 
-// -- 2 x 2: neighbours lie in neighbouring lanes; even and odd ones are taken apart and put together again
-// ---------------
+// -- 2 x 2: neighbours in memory are taken apart into even and odd ones, and put together again ----------------------
 
 template <class T>
 PYNN_INLINE Vec<T> load_indices(const uint8_t* p, int n, int64_t room) {

@@ -6,7 +6,7 @@
 namespace pynn {
 
 template <class T>
-struct Reduction {
+struct Reducer {
   // y[i] = reduction of x[i, 0..n-1], i < rows, whose rows are ldx apart; center [rows], or null where it has no use
   void (*rows)(T* y, const T* x, const T* center, int64_t rows, int64_t n, int64_t ldx);
 
@@ -16,9 +16,9 @@ struct Reduction {
 
 template <class T>
 struct ReductionKernels {
-  Reduction<T> sum;
-  Reduction<T> squared_deviations;  // sum of (x - center)^2
-  Reduction<T> max, min;            // NaN if there is one; of nothing, -infinity and +infinity
+  Reducer<T> sum;
+  Reducer<T> squared_deviations;  // sum of (x - center)^2
+  Reducer<T> max, min;            // NaN if there is one; of nothing, -infinity and +infinity
 
   // Index of the first x[i] that is `value` or NaN; n if there is none
   int64_t (*find)(const T* x, T value, int64_t n);

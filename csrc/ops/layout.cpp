@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ops/ceil_div.h"
 #include "runtime/counters.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
@@ -82,7 +83,7 @@ void strided_copy(T* dst, const T* src, std::vector<CopyAxis> axes) {
     const CopyAxis rows = *along_src;
     axes.erase(along_src);
     constexpr int64_t kRowsPerTask = 64;
-    const int64_t row_parts = (rows.size + kRowsPerTask - 1) / kRowsPerTask, outer = box_size(axes);
+    const int64_t row_parts = ceil_div(rows.size, kRowsPerTask), outer = box_size(axes);
     const int64_t per_part = std::min(rows.size, kRowsPerTask) * inner.size;
     parallel_ranges(outer * row_parts, 1 + kElementsPerTask / per_part, [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; ++part) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "ops/ceil_div.h"
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
@@ -25,7 +26,7 @@ void for_rows(int64_t rows, int64_t cols, const Function& fn) {
 // The sum of chunk(begin, end) over 0..size-1, in chunks of `grain`, added in their order.
 template <class Chunk>
 double sum_chunks(int64_t size, int64_t grain, const Chunk& chunk) {
-  const int64_t chunks = (size + grain - 1) / grain;
+  const int64_t chunks = ceil_div(size, grain);
   double* partial = arena::scratch<double>(arena::Slot::partial, std::max<int64_t>(1, chunks));
   parallel_for(chunks, [&](int64_t c) { partial[c] = chunk(c * grain, std::min(size, (c + 1) * grain)); });
   double sum = 0;
@@ -33,16 +34,23 @@ double sum_chunks(int64_t size, int64_t grain, const Chunk& chunk) {
   return sum;
 }
 
+// What becomes of the sum of the losses, of which the mean counts `counted`; without reduction they are there already.
+template <class T>
+void store_reduced(T* loss, double sum, double counted, Reduction reduction) {
+  if (reduction != Reduction::none) *loss = static_cast<T>(reduction == Reduction::mean ? sum / counted : sum);
+}
+
 // apply(loss, dx, x, target, scale, n) is a kernel
 template <class T, class Apply>
 void reduce_loss(T* loss, T* dx, const T* x, const T* target, Reduction reduction, int64_t n, const Apply& apply) {
-  const bool mean = reduction == Reduction::mean, each = reduction == Reduction::none;
-  const T scale = static_cast<T>(mean ? 1.0 / static_cast<double>(n) : 1.0);
+  const bool each = reduction == Reduction::none;
+  const double counted = static_cast<double>(n);
+  const T scale = static_cast<T>(reduction == Reduction::mean ? 1 / counted : 1.0);
   const double sum = sum_chunks(n, kChunk, [&](int64_t begin, int64_t end) {
     return apply(each ? loss + begin : nullptr, dx != nullptr ? dx + begin : nullptr, x + begin, target + begin, scale,
                  end - begin);
   });
-  if (!each) *loss = static_cast<T>(mean ? sum / static_cast<double>(n) : sum);
+  store_reduced(loss, sum, counted, reduction);
 }
 
 // What the mean divides by.
@@ -96,7 +104,7 @@ void cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, 
                                            dlogits != nullptr ? dlogits + begin * cols : nullptr, logits + begin * cols,
                                            target + begin, terms, end - begin, cols);
   });
-  if (!each) *loss = static_cast<T>(mean ? sum / counted : sum);
+  store_reduced(loss, sum, counted, reduction);
 }
 
 template <class T>
@@ -119,7 +127,7 @@ void nll_loss(T* loss, T* dlog_probs, const T* log_probs, const int64_t* target,
     }
     return part;
   });
-  if (!each) *loss = static_cast<T>(mean ? sum / counted : sum);
+  store_reduced(loss, sum, counted, reduction);
 }
 
 template <class T>

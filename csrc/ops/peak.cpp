@@ -56,7 +56,9 @@ double copy_rate(int64_t bytes) {
   // A thread copies its own part again and again: the cost of starting the threads is not that of copying.
   const double seconds = best_time([&] {
     parallel_for(threads, [&](int64_t t) {
-      for (int64_t i = 0; i < times; ++i) kernels<float>().peak.copy(y.get() + t * part, x.get() + t * part, part);
+      for (int64_t i = 0; i < times; ++i) {
+        kernels<float>().layout.copy(y.get() + t * part, 1, x.get() + t * part, 1, part);
+      }
     });
   });
   return static_cast<double>(copied * times) / seconds;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ops/broadcast.h"
+#include "ops/ceil_div.h"
 #include "ops/elementwise.h"
 #include "ops/layout.h"
 #include "runtime/arena.h"
@@ -31,12 +32,12 @@ void for_tasks(int64_t tasks, int64_t work, const Function& fn) {
 }  // namespace
 
 template <class T>
-void reduce(const Reduction<T>& kernel, const Reduction<T>& combine, T* y, const T* x, const T* center, Middle size) {
+void reduce(const Reducer<T>& kernel, const Reducer<T>& combine, T* y, const T* x, const T* center, Middle size) {
   const auto [outer, n, inner] = size;
   if (outer * inner == 0) return;
   const auto at = [](const T* p, int64_t i) { return p != nullptr ? p + i : nullptr; };
   const int64_t longest = inner == 1 ? kRowChunk : kColumnChunk;
-  const int64_t chunks = n <= longest ? 1 : (n + longest - 1) / longest;
+  const int64_t chunks = std::max<int64_t>(1, ceil_div(n, longest));
   if (inner == 1 && chunks == 1) {
     for_tasks(outer, n, [&, n = n](int64_t begin, int64_t end) {
       kernel.rows(y + begin, x + begin * n, at(center, begin), end - begin, n, n);
@@ -45,7 +46,7 @@ void reduce(const Reduction<T>& kernel, const Reduction<T>& combine, T* y, const
   }
   const arena::Buffer<T> partial(chunks == 1 ? 0 : outer * chunks * inner);  // [outer, chunks, inner]
   T* target = chunks == 1 ? y : partial.get();
-  const int64_t blocks = (inner + kColumnBlock - 1) / kColumnBlock;
+  const int64_t blocks = ceil_div(inner, kColumnBlock);
   const int64_t work = std::min(n, longest) * std::min(inner, kColumnBlock);
   for_tasks(outer * chunks * blocks, work, [&, n = n, inner = inner](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
@@ -97,9 +98,9 @@ constexpr int64_t kShortAxis = 16;  // elements; a row of fewer is better reduce
 
 // A reduction whose partial results are reduced by itself: one group of axes after another.
 template <class T>
-void reduce_groups(const Reduction<T>& kernel, T* y, const T* x, const Axes& axes) {
+void reduce_groups(const Reducer<T>& kernel, T* y, const T* x, const Axes& axes) {
   Groups groups(axes);
-  int left = groups.count_reduced();
+  const int left = groups.count_reduced();
   if (left == 0) {
     return for_elements(axes.kept, [&](int64_t begin, int64_t end) { std::copy(x + begin, x + end, y + begin); });
   }
@@ -107,7 +108,8 @@ void reduce_groups(const Reduction<T>& kernel, T* y, const T* x, const Axes& axe
     const int axis = static_cast<int>(std::find(groups.reduced, groups.reduced + groups.ndim, true) - groups.reduced);
     return reduce<T>(kernel, kernel, y, x, nullptr, groups.middle(axis));
   }
-  int first = groups.reduced[0] ? 0 : 1, last = groups.reduced[groups.ndim - 1] ? groups.ndim - 1 : groups.ndim - 2;
+  const int first = groups.reduced[0] ? 0 : 1;
+  const int last = groups.reduced[groups.ndim - 1] ? groups.ndim - 1 : groups.ndim - 2;
   const int axis = last == groups.ndim - 1 && groups.size[last] < kShortAxis ? first : last;
   const Middle m = groups.middle(axis);
   const arena::Buffer<T> smaller(m.outer * m.inner);
@@ -236,15 +238,15 @@ void var_backward(T* dx, const T* dy, const T* x, int64_t correction, const Axes
   binary(kernel.mul, dx, dx, slope, g);
 }
 
-#define PYNN_INSTANTIATE(T)                                                                       \
-  template void reduce(const Reduction<T>&, const Reduction<T>&, T*, const T*, const T*, Middle); \
-  template void sum(T*, const T*, const Axes&);                                                   \
-  template void mean(T*, const T*, const Axes&);                                                  \
-  template void max(T*, const T*, const Axes&);                                                   \
-  template void min(T*, const T*, const Axes&);                                                   \
-  template void var(T*, const T*, int64_t, const Axes&);                                          \
-  template void argmax(int64_t*, const T*, Middle);                                               \
-  template void extremum_backward(T*, const T*, const T*, const T*, const Axes&);                 \
+#define PYNN_INSTANTIATE(T)                                                                   \
+  template void reduce(const Reducer<T>&, const Reducer<T>&, T*, const T*, const T*, Middle); \
+  template void sum(T*, const T*, const Axes&);                                               \
+  template void mean(T*, const T*, const Axes&);                                              \
+  template void max(T*, const T*, const Axes&);                                               \
+  template void min(T*, const T*, const Axes&);                                               \
+  template void var(T*, const T*, int64_t, const Axes&);                                      \
+  template void argmax(int64_t*, const T*, Middle);                                           \
+  template void extremum_backward(T*, const T*, const T*, const T*, const Axes&);             \
   template void var_backward(T*, const T*, const T*, int64_t, const Axes&);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)

@@ -14,7 +14,7 @@ struct Middle {
 
 // `kernel` reduces elements to partial results, `combine` these to one; center [outer, inner] or null.
 template <class T>
-void reduce(const Reduction<T>& kernel, const Reduction<T>& combine, T* y, const T* x, const T* center, Middle size);
+void reduce(const Reducer<T>& kernel, const Reducer<T>& combine, T* y, const T* x, const T* center, Middle size);
 
 // An array of which some axes are reduced; y holds the others. reduced[axis] says which.
 struct Axes {

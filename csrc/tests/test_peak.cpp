@@ -12,15 +12,6 @@ TEST_CASE_TEMPLATE("the loop of multiply-adds does what it counts", T, float, do
   CHECK(std::abs(static_cast<double>(sum) - want) <= rounding<T>(rounds, want));
 }
 
-TEST_CASE_TEMPLATE("the loop of copies copies", T, float, double) {
-  for (const int64_t size : kSizes) {
-    const Guarded<T> x = random_array<T>(size);
-    Guarded<T> y(size);
-    kernels<T>().peak.copy(y.data(), x.data(), size);
-    check_close(y, x, 0, "copy");
-  }
-}
-
 TEST_CASE("the machine has a peak and copies") {
   CHECK(ops::peak_flops() > 0);
   for (const int64_t bytes : {0, 1, 1 << 16}) CHECK(ops::copy_rate(bytes) > 0);

@@ -225,6 +225,8 @@ TEST_CASE_TEMPLATE("indices stand for ones in x", T, float, double) {
   }
 }
 
+namespace {
+
 // Sequences [first, first + count) of an array [steps, batch, width].
 template <class T>
 Guarded<T> sequences(const Guarded<T>& values, int64_t steps, int64_t batch, int64_t first, int64_t count) {
@@ -236,6 +238,8 @@ Guarded<T> sequences(const Guarded<T>& values, int64_t steps, int64_t batch, int
   }
   return array;
 }
+
+}  // namespace
 
 // Of 24 sequences the inputs' part of the sums is made step by step, of 6 for all steps at once.
 TEST_CASE_TEMPLATE("a batch of sequences equals its quarters", T, float, double) {
