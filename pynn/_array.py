@@ -31,10 +31,7 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
         from_python = isinstance(data, (list, tuple)) or type(data) is float
         target = np.dtype(np.float32) if from_python and array.dtype == np.float64 else array.dtype
     else:
-        try:
-            target = np.dtype(dtype)
-        except TypeError:
-            raise TypeError(f"{name}: dtype is {dtype!r}, needs float32, float64, an integer or bool") from None
+        target = as_dtype(name, dtype)
     if not target.isnative:
         target = target.newbyteorder("=")
     if array.dtype.kind not in "biuf" or not is_supported(target):
@@ -56,6 +53,14 @@ def empty(*shape: int) -> Array:
     It begins with a cache line, where NumPy's may begin within one: a vector that lies across two takes two loads.
     """
     return _core.empty(shape, np.float32)
+
+
+def as_dtype(name: str, dtype: npt.DTypeLike, needs: str = "float32, float64, an integer or bool") -> np.dtype[Any]:
+    """`dtype` as NumPy's; TypeError, which begins with `name`, if it is none."""
+    try:
+        return np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{name}: dtype is {dtype!r}, needs {needs}") from None
 
 
 def is_supported(dtype: np.dtype[Any]) -> bool:

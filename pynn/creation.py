@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import random
+from pynn._array import FLOATS, as_dtype
 from pynn.grad_mode import mode
 from pynn.tensor import Tensor
 
@@ -36,7 +37,7 @@ def zeros(*shape: int | tuple[int, ...], requires_grad: bool = False, dtype: npt
     >>> pynn.zeros(2, 3).shape
     (2, 3)
     """
-    return Tensor(np.zeros(_shape("zeros", shape), dtype), requires_grad)
+    return Tensor(np.zeros(_shape("zeros", shape), as_dtype("zeros", dtype)), requires_grad)
 
 
 def ones(*shape: int | tuple[int, ...], requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
@@ -46,19 +47,22 @@ def ones(*shape: int | tuple[int, ...], requires_grad: bool = False, dtype: npt.
     >>> pynn.ones(2)
     Tensor([1., 1.], dtype=float32)
     """
-    return Tensor(np.ones(_shape("ones", shape), dtype), requires_grad)
+    return Tensor(np.ones(_shape("ones", shape), as_dtype("ones", dtype)), requires_grad)
 
 
 def randn(*shape: int | tuple[int, ...], requires_grad: bool = False, dtype: npt.DTypeLike = np.float32) -> Tensor:
     """Return samples of the standard normal distribution, from the generator that `pynn.seed` sets.
 
-    `shape` is given as for `zeros`.
+    `shape` is given as for `zeros`, `dtype` is float32 or float64.
 
     >>> import pynn
     >>> pynn.randn(2, 3).shape
     (2, 3)
     """
-    return Tensor(random.generator().standard_normal(_shape("randn", shape)).astype(dtype), requires_grad)
+    target, sizes = as_dtype("randn", dtype, "float32 or float64"), _shape("randn", shape)
+    if target not in FLOATS:
+        raise TypeError(f"randn: dtype is {target}, needs float32 or float64")
+    return Tensor(random.generator().standard_normal(sizes).astype(target), requires_grad)
 
 
 def arange(start: float, stop: float | None = None, step: float = 1, dtype: npt.DTypeLike | None = None) -> Tensor:

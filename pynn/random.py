@@ -105,7 +105,9 @@ def set_rng_state(state: Mapping[str, Any]) -> None:
         fresh = _State(operator.index(state["key"]))
         fresh.offset = operator.index(state["offset"])
         fresh.generator.bit_generator.state = state["generator"]
-    except (KeyError, TypeError, ValueError) as error:
+        if not (0 <= fresh.key < 2**64 and 0 <= fresh.offset < 2**64):
+            raise ValueError(f"key {fresh.key}, offset {fresh.offset}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"set_rng_state: not a state of pynn's random numbers: {error!r}") from error
     _set(fresh)
 

@@ -75,6 +75,8 @@ class Captured:
     """What `capture` returns."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise TypeError(f"capture: got {function!r}, needs a function or a module")
         self.function = function
         self._plans: OrderedDict[Any, list[_Replay]] = OrderedDict()  # the one used last comes last
         self._latest: _Replay | None = None

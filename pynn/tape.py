@@ -15,7 +15,7 @@ import itertools
 import operator
 import threading
 import weakref
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -175,19 +175,22 @@ def backward(output: Tensor, grad_output: object = None, retain_graph: bool = Fa
 
 
 def grad(
-    output: Tensor, inputs: Tensor | Sequence[Tensor], grad_output: object = None, retain_graph: bool = False
+    output: Tensor, inputs: Tensor | Iterable[Tensor], grad_output: object = None, retain_graph: bool = False
 ) -> list[Array]:
     """Return the gradients of `output` with respect to `inputs`, and leave every `.grad` as it is.
 
     `inputs` may be leaves or computed tensors. `grad_output` (of the shape of `output`) can be left out for a single
-    element. Raises RuntimeError if `output` does not depend on one of them.
+    element. Raises RuntimeError if `output` does not depend on one of them, TypeError for what is no tensor.
 
     >>> import pynn
     >>> x = pynn.tensor(3.0, requires_grad=True)
     >>> pynn.grad(x * x, [x])
     [array(6., dtype=float32)]
     """
-    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    tensors = list(inputs) if isinstance(inputs, Iterable) and not isinstance(inputs, Tensor) else [inputs]
+    for x in (output, *tensors):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"grad: got a {type(x).__name__}, needs tensors")
     dy = _start_gradient("grad", output, grad_output)
     sources = [x._node or x for x in tensors]
     start = output._node or output

@@ -254,3 +254,14 @@ def test_training_goes_on_from_a_state_between_captured_and_eager_runs(order):
     second.fit(batches, 3)
     for name, value in state(whole)[0].items():
         np.testing.assert_array_equal(second.model.state_dict()[name], value)
+
+
+def test_an_error_of_the_model_is_not_taken_for_one_of_the_capture():
+    lines = []
+    model = nn.Linear(3, 2)
+    trainer = Trainer(model, nn.MSELoss(), optim.SGD(model.parameters(), lr=0.1), log=lines.append)
+    with pytest.raises(TypeError, match=r"^linear: input is float64"):
+        trainer.fit([(np.ones((4, 3)), np.ones((4, 2)))], 1)
+    assert lines == []
+    trainer.fit([(np.ones((4, 3), np.float32), np.ones((4, 2), np.float32))], 1)
+    assert trainer.capture

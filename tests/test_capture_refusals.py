@@ -161,6 +161,12 @@ def test_a_result_that_a_replay_cannot_make_is_refused(function):
         pynn.capture(function)(np.ones(2, np.float32))
 
 
+@pytest.mark.parametrize("function", [3, None, np.ones(2)])
+def test_only_functions_are_captured(function):
+    with pytest.raises(TypeError, match=r"^capture: got .*, needs a function or a module$"):
+        pynn.capture(function)
+
+
 def test_plan_before_the_first_call():
     with pytest.raises(RuntimeError, match=r"^plan: nothing was captured yet"):
         pynn.capture(F.relu).plan()

@@ -127,6 +127,7 @@ def test_a_transform_with_random_numbers_of_its_own():
         ({**before, "num_samples": 5}, "state is of 5 samples, the loader has 4"),
         ({"seed": 1}, r"state has \['seed'\], needs"),
         ({**before, "seed": -1}, "seed -1"),
+        ({**before, "epoch": -1}, "state is of epoch -1, needs at least 0"),
     ):
         with pytest.raises(ValueError, match=message):
             second.load_state_dict(wrong)
@@ -141,7 +142,15 @@ def test_random_numbers_go_on_and_bad_states_change_nothing():
     pynn.random.set_rng_state(state)
     assert (pynn.randn(5).tolist(), pynn.random.generator().random(), pynn.random.next_offset(4)) == draws
     before = pynn.random.get_rng_state()
-    for wrong in ({}, {**state, "key": "x"}, {**state, "generator": {"bit_generator": "MT19937"}}):
+    for wrong in (
+        {},
+        {**state, "key": "x"},
+        {**state, "offset": -1},
+        {**state, "offset": 2**64},
+        {**state, "generator": {"bit_generator": "MT19937"}},
+        {**state, "generator": {**state["generator"], "uinteger": -1}},
+        {**state, "generator": {**state["generator"], "state": {"state": -1, "inc": 1}}},
+    ):
         with pytest.raises(ValueError, match="set_rng_state: not a state"):
             pynn.random.set_rng_state(wrong)
         assert pynn.random.get_rng_state() == before
@@ -153,7 +162,8 @@ def test_random_numbers_go_on_and_bad_states_change_nothing():
 def test_a_failed_load_changes_nothing(tmp_path):
     go_on(tmp_path, 2, True)
     last = tmp_path / "last.safetensors"
-    rest = contents(last)[1]
+    rest = json.loads(load(last)[1]["training"])
+    row = rest["history"][0]
     trainer, loader, val = make(seed=11)
     trainer.fit(loader, 1, val=val)
     batches = list(loader)
@@ -184,7 +194,15 @@ def test_a_failed_load_changes_nothing(tmp_path):
         refused(edited(last, bad, **{name: None}), f"^fit: resume: .*bad.safetensors has no .*: its '{name}' is null")
     for name, wrong in (
         ("history", [None]),
+        ("history", [{}]),
+        ("history", [{**row, "epoch": 2}]),
+        ("history", [{**row, "loss": "0.5"}]),
+        ("history", [{**row, "accuracy": None}]),
+        ("history", [{name: figure for name, figure in row.items() if name != "lr"}]),
         ("best", {"epoch": 1, "score": None}),
+        ("best", {"epoch": 0, "score": [0.5]}),
+        ("best", {"epoch": 3, "score": [0.5]}),
+        ("best", {"epoch": 1, "score": []}),
         ("callbacks", {"EarlyStopping": 3}),
         ("epoch", 3),
         ("scheduler", None),
@@ -272,3 +290,29 @@ def test_killed_at_random_moments_there_is_a_last_checkpoint(tmp_path, rng, kill
     for name in ("last.safetensors", "best.safetensors"):
         assert contents(folder / name) == contents(tmp_path / "whole" / name)
     assert sorted(path.name for path in folder.iterdir()) == ["best.safetensors", "last.safetensors"]
+
+
+class SignSGD(optim.Optimizer):
+    """An optimiser as users write it: only `step`."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    def step(self):
+        with pynn.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p -= group["lr"] * np.sign(p.grad)
+
+
+def test_an_optimiser_of_ones_own_goes_on(tmp_path):
+    def train(epochs, **options):
+        pynn.seed(0)
+        model = nn.Linear(2, 2)
+        loader = DataLoader(np.eye(2, dtype=np.float32), np.arange(2), batch_size=1, shuffle=True)
+        trainer = Trainer(model, nn.CrossEntropyLoss(), SignSGD(model.parameters(), lr=0.1), verbose=False)
+        trainer.fit(loader, epochs, **options)
+        return model.weight.tolist()
+
+    train(2, checkpoint=tmp_path)
+    assert train(4, resume=tmp_path) == train(4)

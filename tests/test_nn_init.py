@@ -95,6 +95,11 @@ def test_bad_initialisers(weight, call, message):
         call(weight)
 
 
+def test_only_tensors_are_filled():
+    with pytest.raises(TypeError, match=r"^nn.init: got a ndarray, needs a Tensor$"):
+        nn.init.kaiming_normal_(np.ones((2, 2), np.float32))
+
+
 def test_initialiser_counts_as_a_write():
     w = nn.Parameter([[2.0]])
     y = (w * w).sum()

@@ -108,6 +108,8 @@ def test_astype_converts_floats_only():
     assert model(np.ones((2, 3))).dtype == np.float64
     with pytest.raises(TypeError, match="astype: got int32, needs float32 or float64"):
         model.astype(np.int32)
+    with pytest.raises(TypeError, match=r"^astype: dtype is 'foo', needs float32 or float64$"):
+        model.astype("foo")
 
 
 def test_buffers():

@@ -60,6 +60,12 @@ def test_summary_of_vectors():
     assert model.summary(3) == model.summary((3,))
 
 
+@pytest.mark.parametrize("shape", [np.ones((1, 3)), "3", 2.5, None])
+def test_summary_needs_a_shape(shape):
+    with pytest.raises(TypeError, match=r"^summary: input_shape is a \w+, needs the sizes of one example"):
+        nn.summary(nn.Linear(3, 2), shape)
+
+
 def test_summary_restores_the_model_after_an_error():
     model = mlp()
     with pytest.raises(ValueError, match="linear"):

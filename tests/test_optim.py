@@ -339,6 +339,8 @@ def _changed(state, path, value):
         (("param_groups", 0, "lr"), -1.0, "lr is -1"),
         (("state", 7), {}, "state of parameter 7, which no group has"),
         (("state", 3, "step"), None, "parameter 3 has state"),
+        (("state", 3, "step"), 0, "parameter 3: step is 0, needs the number of steps taken"),
+        (("state", 3, "step"), 1e300, "parameter 3: step is 1000"),
         (("state", 3, "exp_avg"), np.zeros((2, 2)), r"parameter 3: exp_avg has shape \[2, 2\], needs \[2, 3, 2, 2\]"),
     ],
 )

@@ -64,6 +64,12 @@ def test_thread_setting() -> None:
         assert pynn.num_threads() == 3
         with pytest.raises(ValueError, match="number of threads 0 is not between"):
             pynn.set_num_threads(0)
+        for n in (3000000000, -(2**31) - 1, 10**30):
+            with pytest.raises(ValueError, match=rf"^set_num_threads: n is {n}, needs an integer from 1 to 256$"):
+                pynn.set_num_threads(n)
+        for n in (2.0, "2", None):
+            with pytest.raises(TypeError, match=rf"^set_num_threads: n is {n!r}, needs an integer from 1 to 256$"):
+                pynn.set_num_threads(n)
         assert pynn.num_threads() == 3
     finally:
         pynn.set_num_threads(before)

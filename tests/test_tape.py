@@ -304,3 +304,15 @@ def test_given_gradient_of_another_dtype():
 def test_backward_without_anything_that_requires_grad():
     with pytest.raises(RuntimeError, match=r"^backward: nothing that the tensor was computed from requires a gradient"):
         pynn.tensor(1.0).backward()
+
+
+@pytest.mark.parametrize(("output", "inputs"), [(3.0, None), (None, 3), (None, [3]), (None, [np.ones(2)])])
+def test_grad_needs_tensors(output, inputs):
+    x = pynn.tensor(3.0, requires_grad=True)
+    with pytest.raises(TypeError, match=r"^grad: got a \w+, needs tensors$"):
+        pynn.grad(x * x if output is None else output, x if inputs is None else inputs)
+
+
+def test_grad_takes_an_iterator_of_tensors():
+    x = pynn.tensor(3.0, requires_grad=True)
+    assert [g.item() for g in pynn.grad(x * x, iter([x]))] == [6.0]

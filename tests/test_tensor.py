@@ -159,6 +159,17 @@ def test_factories_take_a_tuple_and_name_bad_shapes(make):
         make(2.5)
 
 
+@pytest.mark.parametrize("make", [pynn.zeros, pynn.ones, pynn.randn])
+def test_factories_name_bad_dtypes(make):
+    with pytest.raises(TypeError, match=rf"^{make.__name__}: dtype is 'foo', needs float32"):
+        make(2, dtype="foo")
+
+
+def test_randn_does_not_truncate():
+    with pytest.raises(TypeError, match=r"^randn: dtype is int64, needs float32 or float64$"):
+        pynn.randn(2, dtype=np.int64)
+
+
 def test_arange_without_a_step():
     with pytest.raises(ValueError, match=r"^arange: step is 0"):
         pynn.arange(0, 3, 0)

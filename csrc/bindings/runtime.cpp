@@ -45,11 +45,13 @@ py::array empty_by_dtype(const Shape& shape, const py::object& dtype) {
 }
 
 void set_threads(const py::object& n) {
-  py::detail::make_caster<int> count;
-  if (!count.load(n, true)) {
-    throw_type("set_num_threads", "n is " + py::cast<std::string>(py::repr(n)) + ", needs an integer from 1 to 256");
-  }
-  set_num_threads(py::detail::cast_op<int>(count));
+  constexpr const char* op = "set_num_threads";
+  const std::string message = "n is " + py::cast<std::string>(py::repr(n)) + ", needs an integer from 1 to 256";
+  if (!PyIndex_Check(n.ptr())) throw_type(op, message);
+  const py::ssize_t count = PyNumber_AsSsize_t(n.ptr(), nullptr);  // the nearest one, if n is too large
+  if (PyErr_Occurred() != nullptr) throw py::error_already_set();
+  if (count != static_cast<int>(count)) throw_value(op, message);
+  set_num_threads(static_cast<int>(count));
 }
 
 double peak_flops() {

@@ -217,6 +217,8 @@ class DataLoader:
                 f"DataLoader: state is of {state['num_samples']} samples, the loader has {self.num_samples}"
             )
         seed, epoch = _as_seed("DataLoader", state["seed"]), _as_int("DataLoader: epoch", state["epoch"])
+        if epoch < 0:
+            raise ValueError(f"DataLoader: state is of epoch {epoch}, needs at least 0")
         if transform is not None:
             transform.load_state_dict(state["transform"])
         self.seed, self.epoch = seed, epoch

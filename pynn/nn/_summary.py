@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,11 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     ---------------------------------------------------
     total                          7,850          7,840
     """
-    example = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
+    try:
+        example = tuple(map(operator.index, (input_shape,) if isinstance(input_shape, int) else input_shape))
+    except TypeError:
+        got = type(input_shape).__name__
+        raise TypeError(f"summary: input_shape is a {got}, needs the sizes of one example: (1, 28, 28)") from None
     names: dict[Module, str] = {module: name for name, module in model.named_modules()}
     modes = {module: module.training for module in names}
     layers: list[LayerSummary] = []

@@ -238,6 +238,8 @@ def calculate_gain(nonlinearity: str, a: float = 0.01) -> float:
 
 
 def _fill(tensor: Tensor, values: npt.NDArray[Any] | float) -> Tensor:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"nn.init: got a {type(tensor).__name__}, needs a Tensor")
     tensor.data[...] = values
     tensor._bump_version()
     return tensor

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from pynn._array import FLOATS, as_dtype
 from pynn.grad_mode import mode
 from pynn.nn.hooks import BackwardHook, call_with_backward_hooks
 from pynn.tensor import Tensor
@@ -302,8 +303,8 @@ class Module:
         TypeError
             If `dtype` is neither float32 nor float64.
         """
-        dtype = np.dtype(dtype)
-        if dtype not in (np.float32, np.float64):
+        dtype = as_dtype("astype", dtype, "float32 or float64")
+        if dtype not in FLOATS:
             raise TypeError(f"astype: got {dtype}, needs float32 or float64")
         for parameter in self.parameters():
             parameter.data = parameter.data.astype(dtype)

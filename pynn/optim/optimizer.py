@@ -23,13 +23,33 @@ State = dict[str, Any]  # of one parameter: arrays, and Adam's step count
 
 
 class Optimizer:
-    """Base class: a subclass gives the defaults of its options, checks them, and updates lists of parameters.
+    """Base class, also of an optimiser of your own: give it the defaults of the options, and define `step`.
 
     `param_groups` is a list of dicts with the key `params` and the options, which may be changed between steps.
     `state` maps a parameter to its arrays and step count; it appears with the first step that has a gradient.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pynn
+    >>> class SignSGD(Optimizer):
+    ...     def __init__(self, params, lr=0.01):
+    ...         super().__init__(params, {"lr": lr})
+    ...
+    ...     def step(self):
+    ...         with pynn.no_grad():
+    ...             for group in self.param_groups:
+    ...                 for p in group["params"]:
+    ...                     if p.grad is not None:
+    ...                         p -= group["lr"] * np.sign(p.grad)
+    >>> p = pynn.tensor([1.0, -2.0], requires_grad=True)
+    >>> (p * p).sum().backward()
+    >>> SignSGD([p], lr=0.5).step()
+    >>> p.detach()
+    Tensor([ 0.5, -1.5], dtype=float32)
     """
 
-    _arrays: tuple[str, ...]  # names of the state arrays, which have the parameter's shape and dtype
+    _arrays: tuple[str, ...] = ()  # names of the state arrays, which have the parameter's shape and dtype
     _optional_arrays: tuple[str, ...] = ()  # such that some options need; they appear with the first step that does
     _scalars: tuple[str, ...] = ()  # names of the state numbers
 
@@ -46,7 +66,9 @@ class Optimizer:
             )
         entries: list[Any] = list(params)
         if not entries:
-            raise ValueError(f"{self._name}: params is empty, needs at least one parameter")
+            raise ValueError(
+                f"{self._name}: params is empty, needs at least one parameter (of modules in a list, a ModuleList's)"
+            )
         groups = entries if any(isinstance(entry, Mapping) for entry in entries) else [{"params": entries}]
         for group in groups:
             self.add_param_group(group)
@@ -176,11 +198,10 @@ class Optimizer:
 
     def _check(self, options: Group) -> None:
         """Raise ValueError if an option is out of range."""
-        raise NotImplementedError
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
         """Update parameters that have gradients, one dtype, and one step count; fill in states that are empty."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self._name}: defines no step")
 
     def _params(self) -> Iterator[Tensor]:
         for group in self.param_groups:
@@ -241,6 +262,9 @@ class Optimizer:
         if saved.keys() - set(self._optional_arrays) != {*self._arrays, *self._scalars}:
             raise ValueError(f"{what} has state {sorted(saved)}, needs {sorted((*self._arrays, *self._scalars))}")
         state: State = {name: int(saved[name]) for name in self._scalars}
+        for name, count in state.items():
+            if not 0 < count < 2**53:  # beyond, float64 has no room for the powers of betas that it counts
+                raise ValueError(f"{what}: {name} is {count}, needs the number of steps taken")
         for name in saved.keys() - set(self._scalars):
             array = np.array(saved[name], dtype=p.dtype, order="C")
             if array.shape != p.shape:

@@ -48,6 +48,9 @@ ENTRIES: dict[str, type | tuple[type, ...]] = {  # of the metadata, and what the
     "epoch": (dict, NoneType),
 }
 
+FIGURES = ("loss", "lr", "seconds", "images_per_s")  # of each row of the history
+OPTIONAL_FIGURES = {"accuracy", "val_loss", "val_accuracy"}
+
 
 def checkpoint_weights(path: str | os.PathLike[str]) -> Arrays:
     """Return the model's `state_dict` from a checkpoint that `Trainer.fit` wrote; of a folder, from its last one.
@@ -227,15 +230,26 @@ def _read(operation: str, path: str | os.PathLike[str]) -> tuple[Arrays, dict[st
         for name, types in ENTRIES.items():
             if not isinstance(rest[name], types):
                 raise ValueError(f"its {name!r} is {json.dumps(rest[name])[:40]}")
-        if not all(isinstance(row, dict) for row in rest["history"]):
-            raise ValueError("a row of its history is none")
+        for epoch, row in enumerate(rest["history"], 1):
+            _check_row(epoch, row)
         if not all(isinstance(states, list) for states in rest["callbacks"].values()):
             raise ValueError("a state of its callbacks is none")
         if rest["best"] is not None:
             rest["best"] = {"epoch": int(rest["best"]["epoch"]), "score": tuple(map(float, rest["best"]["score"]))}
+            if not (1 <= rest["best"]["epoch"] <= len(rest["history"]) and rest["best"]["score"]):
+                raise ValueError(f"its 'best' is {json.dumps(rest['best'])[:40]}")
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{operation}: {path} has no readable state of a training: {error}") from error
     return arrays, rest
+
+
+def _check_row(epoch: int, row: Any) -> None:
+    """Raise ValueError unless a row of the history is that of this epoch; figures of callbacks are their affair."""
+    if not isinstance(row, dict) or row.get("epoch") != epoch:
+        raise ValueError(f"row {epoch} of its history is {json.dumps(row)[:40]}")
+    for name in (*FIGURES, *(OPTIONAL_FIGURES & row.keys())):
+        if type(row.get(name)) not in (int, float):
+            raise ValueError(f"{name!r} in row {epoch} of its history is {json.dumps(row.get(name))[:40]}")
 
 
 def _group(arrays: Arrays, prefix: str) -> Arrays:

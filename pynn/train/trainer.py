@@ -336,14 +336,17 @@ class Trainer:
 
     def _run(self, captured: Captured, *args: Any) -> Any:
         """Replay a captured function, or run it as it is written if it cannot be captured."""
-        if self.capture:
-            try:
-                return captured(*[np.asarray(arg) if isinstance(arg, list) else arg for arg in args])
-            except (CaptureError, AttributeError, TypeError) as error:  # such as a loss that needs a NumPy array
-                self.capture = False
-                if self.verbose:
-                    self.log(f"{self.prefix}runs without capture: {error}")
-        return captured.function(*args)
+        if not self.capture:
+            return captured.function(*args)
+        try:
+            return captured(*[np.asarray(arg) if isinstance(arg, list) else arg for arg in args])
+        except (CaptureError, AttributeError, TypeError) as error:  # such as a loss that needs a NumPy array
+            reason = str(error)
+        result = captured.function(*args)  # an error that has nothing to do with the capture comes out here
+        self.capture = False
+        if self.verbose:
+            self.log(f"{self.prefix}runs without capture: {reason}")
+        return result
 
     def _schedule_epoch(self, row: dict[str, float]) -> None:
         if isinstance(self.scheduler, ReduceLROnPlateau):
