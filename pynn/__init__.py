@@ -31,7 +31,7 @@ from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
     from pynn import data, debug, graph, nn, onnx, optim, serialize, sklearn, train, viz
-    from pynn.recorder import CaptureError
+    from pynn.guarded import CaptureError
     from pynn.replay import capture
 
 __all__ = [
@@ -69,7 +69,7 @@ __all__ = [
 
 # Imported on first use: `import pynn` stays quick.
 _LAZY = ("data", "debug", "graph", "nn", "onnx", "optim", "serialize", "sklearn", "train", "viz")
-_LAZY_NAMES = {"capture": "pynn.replay", "CaptureError": "pynn.recorder"}
+_LAZY_NAMES = {"capture": "pynn.replay", "CaptureError": "pynn.guarded"}
 
 
 def __getattr__(name: str) -> Any:

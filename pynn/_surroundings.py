@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import dis
 import functools
+import itertools
 import sys
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+from pynn.guarded import CaptureError, Guarded, where
+from pynn.optim.optimizer import Optimizer
+from pynn.tensor import Tensor
 
 SIMPLE = (bool, int, float, str)
 
@@ -14,6 +19,76 @@ SIMPLE = (bool, int, float, str)
 _ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if dis.opmap.get(name, 256) < 256]
 _EXTENDED_ARG = dis.opmap["EXTENDED_ARG"]
 _FLAGGED = {"LOAD_GLOBAL", "LOAD_ATTR"} if sys.version_info >= (3, 12) else {"LOAD_GLOBAL"}  # the lowest bit is a flag
+
+
+class Around:
+    """What functions take from around them while they are captured, which must be the same objects in each replay."""
+
+    def __init__(self) -> None:
+        self.values: list[tuple[Any, str, Any]] = []  # thing, attribute, value
+        self.globals: list[tuple[dict[str, Any], str, Any]] = []
+        self._functions: set[Any] = set()
+        self._optimizers: list[tuple[Optimizer, list[Any]]] = []  # and their options
+
+    def note(self, function: Any) -> None:
+        """Note what the function has from around it, and the functions among that, which it must not change."""
+        if isinstance(function, functools.partial):
+            function = function.func
+        function, owner = getattr(function, "__func__", function), getattr(function, "__self__", None)
+        if not isinstance(function, FunctionType) or function in self._functions:
+            return
+        if (function.__module__ or "").partition(".")[0] == "pynn":
+            return
+        self._functions.add(function)
+        values, variables, methods = surroundings(function, owner)
+        self.values += values
+        self.globals += variables
+        for value in (*(value for _, _, value in (*values, *variables)), *methods):
+            if isinstance(value, Optimizer):
+                self._optimizers.append((value, _options(value)))
+            else:
+                self.note(value)
+
+    def check(self) -> None:
+        """Refuse what a function did to it."""
+        for optimizer, _ in self._optimizers:
+            self._same_options(optimizer)
+        self.values = [
+            (thing, name, self._same(thing, name, value, getattr(thing, name))) for thing, name, value in self.values
+        ]
+        self.globals = [
+            (entries, name, self._same(entries, name, value, entries.get(name)))
+            for entries, name, value in self.globals
+        ]
+
+    def forget(self, optimizer: Optimizer) -> None:
+        """From now on a schedule changes the options of this one."""
+        self._same_options(optimizer)
+        self._optimizers = [entry for entry in self._optimizers if entry[0] is not optimizer]
+
+    def _same(self, thing: Any, name: str, before: Any, now: Any) -> Any:
+        """Return the value; refuse that it is another one now, or a list or dict to which a result was added."""
+        same = now is before or (type(before) in SIMPLE and type(now) is type(before) and now == before)
+        items = now if type(now) is list else now.values() if type(now) is dict else ()
+        last = next(reversed(items), None)
+        if same and not isinstance(last.data if isinstance(last, Tensor) else last, Guarded):
+            return now
+        if name == "cell_contents":
+            variables = [zip(f.__code__.co_freevars, f.__closure__ or (), strict=True) for f in self._functions]
+            name = next(name for name, cell in itertools.chain(*variables) if cell is thing)
+        raise CaptureError(
+            f"capture: the function {'puts a result into' if same else 'changes'} {name}, which it has from around it, "
+            f"{where()}, and a replay would not; return the value, and keep it outside"
+        )
+
+    def _same_options(self, optimizer: Optimizer) -> None:
+        """Refuse that the function changes options of the optimiser."""
+        for known, options in self._optimizers:
+            if known is optimizer and options != _options(optimizer):
+                raise CaptureError(
+                    f"capture: options of {type(optimizer).__name__} are changed inside of the captured function, "
+                    f"{where()}, which a replay does not repeat; let a scheduler do it, or change them outside"
+                )
 
 
 def surroundings(
@@ -74,3 +149,7 @@ def _is_set(cell: Any) -> bool:
 def _is_plain(owner: Any, name: str) -> bool:
     """Whether this is an attribute that is the same object every time, no property or method."""
     return name in getattr(owner, "__dict__", ()) or isinstance(getattr(type(owner), name, None), SIMPLE)
+
+
+def _options(optimizer: Optimizer) -> list[Any]:
+    return [{**group, "params": None} for group in optimizer.param_groups]

@@ -21,7 +21,6 @@ class Repeat:
 
     first: int
     numbers: Callable[[], tuple[Any, ...]]
-    done: Callable[[], None]  # after a replay that succeeded
 
 
 class Value(int):
@@ -40,7 +39,9 @@ class Call:
     outputs: list[Array]
     written: list[Array] = field(default_factory=list)  # arguments that it changes in place
     repeat: Repeat | None = None
+    done: list[Callable[[], None]] = field(default_factory=list)  # what Python does once it has run
     checks: bool = False  # it may raise, which ends a replay
+    python: Callable[[], None] | None = None  # what Python does at this place, where there is no call of the core
     links: tuple[Link, ...] = ()  # the calls that it is a chain of, each with one of the results
     scratch: list[Array] = field(default_factory=list)  # results that threads keep for themselves: never written
 

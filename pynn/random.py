@@ -56,6 +56,8 @@ def fork_rng(n: int) -> Iterator[None]:
     ...     bool((a == pynn.randn(3)).all())
     True
     """
+    if mode.recorder is not None:
+        mode.recorder.random_starts()
     before, mode.random = mode.random, _seeded("fork_rng", n)
     try:
         yield
@@ -79,6 +81,8 @@ def _now() -> _State:
 
 def _set(state: _State) -> None:
     global _state
+    if mode.recorder is not None:
+        mode.recorder.random_starts()
     if mode.random is None:
         _state = state
     else:

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 
 from pynn import _core
+from pynn._arguments import arrays_of, describe, rebuild, wrapped
 from pynn._surroundings import SIMPLE
 from pynn.chains import run_links
 from pynn.grad_mode import mode
-from pynn.plan import Array, Call, Plan, Repeat, memory
-from pynn.recorder import CaptureError, Guarded, Recorder
+from pynn.guarded import CaptureError, Guarded
+from pynn.plan import Array, Call, Plan, memory
+from pynn.recorder import Recorder, place
 from pynn.tensor import Tensor
 
 __all__ = ["CaptureError", "Captured", "capture"]
@@ -86,7 +88,7 @@ class Captured:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if mode.recorder is not None:  # inside of another capture: a part of it
-            mode.recorder.values_of(self.function)
+            mode.recorder.around.note(self.function)
             return self.function(*args, **kwargs)
         with self._lock:
             latest = self._latest
@@ -97,11 +99,11 @@ class Captured:
     def _choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Replay the plan for these arguments, or make one."""
         arrays: list[Array] = []
-        key = (mode.enabled, *[_describe(arg, arrays) for arg in args])
+        key = (mode.enabled, *[describe(arg, arrays) for arg in args])
         if kwargs:
-            key = (*key, "kwargs", _describe(kwargs, arrays))
+            key = (*key, "kwargs", describe(kwargs, arrays))
         for replay in self._plans.get(key, ()):
-            if replay.is_current():
+            if replay.is_current() and replay.fits(arrays):
                 self._plans.move_to_end(key)
                 self._latest = replay
                 replay.expect(args, kwargs)
@@ -125,15 +127,15 @@ class Captured:
         return self._latest.plan
 
     def _capture(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
-        earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _ in replay.gradients]
+        earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _, _ in replay.gradients]
         with Recorder(earlier) as recorder:
             for function in (self.function, *args, *kwargs.values()):
-                recorder.values_of(function)
+                recorder.around.note(function)
             inputs = [recorder.input(array) for array in arrays]
-            fresh = iter([_tensor(array.view(Guarded)) for array in inputs])
-            new_args, new_kwargs = _rebuild((args, kwargs), fresh)
+            fresh = iter([wrapped(array.view(Guarded)) for array in inputs])
+            new_args, new_kwargs = rebuild((args, kwargs), fresh)
             result = self.function(*new_args, **new_kwargs)
-            outputs = [output.view(np.ndarray) for output in _results(result)]
+            outputs = [output.view(np.ndarray) for output in arrays_of(result)]
             recorder.finish()
         self._latest = _Replay(recorder, inputs, result, outputs)
         self._latest.expect(args, kwargs)
@@ -167,10 +169,18 @@ class _Step:
     def __init__(self, at: int, call: Call, functions: dict[str, Any]) -> None:
         self.at, self.args, self.outputs = at, call.args, call.outputs  # which keep the memory alive
         self.scratch = call.scratch if call.links else None
-        self.function = functools.partial(run_links, functions, call.links) if call.links else functions[call.name]
+        self.function: Callable[..., Any] = _nothing_to_run
+        if call.links:
+            self.function = functools.partial(run_links, functions, call.links)
+        elif call.python is None:
+            self.function = functions[call.name]
 
     def record(self, recording: Any) -> None:
         recording.record(self.at, self.function, self.args, self.outputs, self.scratch)
+
+
+def _nothing_to_run() -> None:
+    """Stands for what Python does between the calls."""
 
 
 class _Input:
@@ -238,8 +248,8 @@ class _Replay:
     """A plan, ready to run."""
 
     def __init__(self, recorder: Recorder, inputs: list[Array], result: Any, outputs: list[Array]) -> None:
-        self._outputs, self.gradients = outputs, recorder.grads
-        self._result = _rebuild(result, itertools.repeat(_tensor(_nothing)))  # without the tensors and their graph
+        self._outputs = outputs
+        self._result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
         self._is_tensor = isinstance(result, Tensor)
         self._guards, self._conditions = _flat(recorder), recorder.conditions
         self._after, self._draws = recorder.after, recorder.draws
@@ -250,21 +260,30 @@ class _Replay:
         self.plan.move_to(_core.empty((self.plan.bytes_planned // 4 + 1,), np.float32))
         self._recording = _core.Recording()
         self._steps: list[_Step] = []
-        self._repeats: list[tuple[_Step, Repeat]] = []
+        self._between: list[tuple[_Step, Call]] = []  # that Python has a part in
+        self._done: list[tuple[int, list[Callable[[], None]]]] = []
         for at, call in enumerate(self.plan.calls):
             step = _Step(at, call, recorder.originals)
             step.record(self._recording)
             self._steps.append(step)
-            if call.repeat is not None:
-                self._repeats.append((step, call.repeat))
+            if call.repeat is not None or call.python is not None:
+                self._between.append((step, call))
+            if call.done:
+                self._done.append((at, call.done))
         at_returned = {memory(array) for array in returned}
         self._inputs = [_Input(own, self._steps, at_returned) for own in inputs]
+        makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
+        self.gradients = [(tensor, grad, makers.get(memory(grad), -1)) for tensor, grad in recorder.grads]
+        self._written = _core.Recording.extents(recorder.written)  # outside of the plan
+        self._shared = dict(sorted(recorder.shared.items()))
 
     def expect(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Prepare for arguments like these, which `takes` will know again."""
         self._enabled = mode.enabled
         self._expected = None
         self._bound = []
+        if self._shared:  # `fits` has a closer look
+            return
         inputs = iter(self._inputs)
         expected: list[Any] = []
         for i, arg in enumerate(args):
@@ -284,7 +303,16 @@ class _Replay:
     def takes(self, args: tuple[Any, ...]) -> bool:
         """Whether the arguments are like the latest ones. Small arrays are then where the plan reads them."""
         expected = self._expected
-        return expected is not None and self._enabled is mode.enabled and _core.Recording.takes(args, expected)
+        return (
+            expected is not None
+            and self._enabled is mode.enabled
+            and _core.Recording.takes(args, expected, self._written)
+        )
+
+    def fits(self, arrays: list[Array]) -> bool:
+        """Whether these arguments share memory with what the plan updates exactly as those of the recording did."""
+        sharing = _core.Recording.overlapping(arrays, self._written)
+        return sharing == [*self._shared] and all(place(arrays[i]) == at for i, at in self._shared.items())
 
     def is_current(self) -> bool:
         """Whether everything that the recording took for fixed is as it was."""
@@ -306,102 +334,50 @@ class _Replay:
     def _replay(self) -> Any:
         for draw in self._draws:
             draw.again()
-        for step, repeat in self._repeats:
-            numbers = repeat.numbers()
-            if step.args[repeat.first :] != numbers:
-                step.args = step.args[: repeat.first] + numbers
-                step.record(self._recording)
-        self.plan.barriers = self._recording.run()
-        for _, repeat in self._repeats:
-            repeat.done()
+        begin, barriers, is_running = 0, 0, False
+        try:
+            for step, call in self._between:
+                if call.python is not None:
+                    is_running = True
+                    barriers += self._recording.run(begin, step.at)
+                    begin, is_running = step.at, False
+                    call.python()
+                elif (repeat := call.repeat) is not None and (numbers := repeat.numbers()) != step.args[repeat.first :]:
+                    step.args = step.args[: repeat.first] + numbers
+                    step.record(self._recording)
+            is_running = True
+            self.plan.barriers = barriers + self._recording.run(begin)
+        except BaseException:
+            self._finish(self._recording.position if is_running else begin)
+            raise
+        self._finish(len(self._steps))
         for action in self._after:
             action()
-        for tensor, grad in self.gradients:
-            tensor.grad = grad
         return self.results()
+
+    def _finish(self, position: int) -> None:
+        """Do in Python what follows the calls that were run, those before `position`."""
+        for at, actions in self._done:
+            if at < position:
+                for action in actions:
+                    action()
+        for tensor, grad, at in self.gradients:
+            tensor.grad = grad if at < position else None
 
     def results(self) -> Any:
         """Copies of what the function returned."""
         if self._is_tensor:
-            return _tensor(self._outputs[0].copy())
+            return wrapped(self._outputs[0].copy())
         if self._result is None:
             return None
-        return _rebuild(self._result, (_tensor(output.copy()) for output in self._outputs))
+        return rebuild(self._result, (wrapped(output.copy()) for output in self._outputs))
 
 
 def _flat(recorder: Recorder) -> tuple[tuple[Any, ...], ...]:
     """What must be the same objects in each replay, as `Recording.unchanged` takes it."""
     attributes = itertools.chain(*recorder.guards.values())
     items = itertools.chain(*((vars(module), values) for module, values in recorder.modules.values()), *recorder.items)
-    return tuple(attributes), tuple(itertools.chain(*recorder.globals, *recorder.entries)), tuple(items)
+    return tuple(attributes), tuple(itertools.chain(*recorder.around.globals, *recorder.entries)), tuple(items)
 
 
 _nothing = np.empty(0, np.float32)
-
-
-def _tensor(array: Array) -> Tensor:
-    """Wrap an array as it is, a `Guarded` too."""
-    tensor = Tensor.__new__(Tensor)  # without __init__, which would convert it
-    tensor.data, tensor._version = array, [0]
-    tensor.grad = tensor._node = None
-    tensor.requires_grad = False
-    return tensor
-
-
-def _describe(value: Any, arrays: list[Array]) -> Any:
-    """A hashable description of an argument, whose arrays are added to `arrays`."""
-    if isinstance(value, np.ndarray):
-        arrays.append(value)
-        return value.shape, value.dtype
-    if isinstance(value, Tensor):
-        if value.requires_grad and mode.recorder is None:
-            raise CaptureError(
-                f"capture: an argument {list(value.shape)} requires a gradient, which would go to a copy of it; let "
-                "the function refer to the tensor instead"
-            )
-        arrays.append(value.data)
-        return value.data.shape, value.data.dtype
-    if isinstance(value, (list, tuple)):
-        return type(value), *(_describe(item, arrays) for item in value)
-    if isinstance(value, float) and value == 0:
-        return type(value), str(value)  # the sign
-    if isinstance(value, dict):
-        return dict, *((name, _describe(item, arrays)) for name, item in value.items())
-    try:
-        hash(value)
-    except TypeError:
-        raise TypeError(
-            f"capture: an argument is a {type(value).__name__}, needs arrays or something hashable"
-        ) from None
-    return type(value), value
-
-
-def _results(value: Any) -> Iterator[Array]:
-    """Yield the arrays of what the function returned, which must hide none."""
-    if isinstance(value, Tensor):
-        yield value.data
-    elif isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _results(item)
-    elif isinstance(value, dict):
-        yield from _results(list(value.values()))
-    elif value is not None and not isinstance(value, (*SIMPLE, np.generic)):
-        raise CaptureError(
-            f"capture: the function returns a {type(value).__name__}, which a replay cannot make anew; return tensors, "
-            "arrays, numbers, texts or None, alone or in lists, tuples and dicts"
-        )
-
-
-def _rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """The same arguments with tensors for the arrays."""
-    if isinstance(value, (Tensor, np.ndarray)):
-        return next(tensors)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_rebuild(item, tensors) for item in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_rebuild(item, tensors) for item in value)
-    if isinstance(value, dict):
-        return {name: _rebuild(item, tensors) for name, item in value.items()}
-    return value

@@ -7,9 +7,9 @@ import pytest
 from captured_steps import OPTIMIZERS, X, Y, cnn, make, mlp
 
 import pynn
-from pynn import CaptureError, _core, nn, recorder
+from pynn import CaptureError, _core, intercept, nn
 from pynn import functional as F
-from pynn.recorder import IN_PLACE, OPERATIONS
+from pynn.intercept import IN_PLACE, OPERATIONS
 
 
 def read_item(x, model):
@@ -214,15 +214,16 @@ def test_a_failed_capture_draws_no_random_numbers():
 
 
 def test_an_interrupt_before_the_function_runs_leaves_the_core_as_it_was(monkeypatch):
-    def interrupted(originals):
-        raise KeyboardInterrupt
+    class Interrupted:
+        def keys(self):
+            raise KeyboardInterrupt
 
     before = [getattr(_core, name) for name in OPERATIONS]
     with monkeypatch.context() as patch:
-        patch.setattr(recorder, "_interceptors", interrupted)
+        patch.setattr(intercept, "_INTERCEPTORS", Interrupted())
         with pytest.raises(KeyboardInterrupt):
             pynn.capture(F.relu)(X)
-    assert not recorder._intercept.locked()
+    assert not intercept._intercepting.locked()
     assert [getattr(_core, name) for name in OPERATIONS] == before
 
 

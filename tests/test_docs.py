@@ -33,6 +33,8 @@ INTERNAL = {
     "models",
     "passes",
     "plan",
+    "guarded",
+    "intercept",
     "recorder",
     "replay",
     "sampling",

@@ -16,9 +16,9 @@ from exported import check, flat, letters, needs_onnxruntime, numbers, onnx, run
 import pynn
 from pynn import functional as F
 from pynn import models, nn
+from pynn.intercept import CHECKS, OPERATIONS
 from pynn.onnx import export, load
 from pynn.onnx.export_rules import RULES
-from pynn.recorder import CHECKS, OPERATIONS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BATCHES = (1, 3, 8)

@@ -13,8 +13,8 @@ import pynn
 from pynn import functional as F
 from pynn import models, nn
 from pynn.grad_mode import is_grad_enabled
+from pynn.guarded import CaptureError
 from pynn.onnx import export, load
-from pynn.recorder import CaptureError
 
 
 # -- dynamic axes ------------------------------------------------------------------------------------------------------

@@ -45,6 +45,16 @@ void record(Recording& recording, int64_t at, const py::function& function, cons
   recording.put(at);
 }
 
+int64_t run(Recording& recording, int64_t begin, std::optional<int64_t> end) {
+  const int64_t last = end.value_or(recording.size());
+  if (begin < 0 || begin > last || last > recording.size()) {
+    throw_value("Recording.run", "steps " + std::to_string(begin) + " to " + std::to_string(last) + " of " +
+                                     std::to_string(recording.size()));
+  }
+  const py::gil_scoped_release nogil;
+  return recording.run(begin, last);
+}
+
 using Api = py::detail::npy_api;
 
 // The array whose memory this is a view of.
@@ -160,10 +170,76 @@ struct Groups {
   Py_ssize_t of_;
 };
 
+// Where the elements of an array lie: the first byte, and the one behind the last; nowhere if there are none.
+struct Extent {
+  int64_t begin, end;
+};
+
+Extent extent(PyObject* array) {
+  const auto* x = py::detail::array_proxy(array);
+  const py::array borrowed = py::reinterpret_borrow<py::array>(array);
+  Extent result{reinterpret_cast<int64_t>(x->data), reinterpret_cast<int64_t>(x->data)};
+  if (borrowed.size() == 0) return result;
+  for (int axis = 0; axis < x->nd; ++axis) {
+    (x->strides[axis] < 0 ? result.begin : result.end) += (x->dimensions[axis] - 1) * x->strides[axis];
+  }
+  result.end += borrowed.itemsize();
+  return result;
+}
+
+// The extents of arrays as rows in order, one for those that touch.
+py::array extents(const std::vector<py::array>& arrays) {
+  std::vector<Extent> found, merged;
+  for (const py::array& array : arrays) found.push_back(extent(array.ptr()));
+  std::sort(found.begin(), found.end(), [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  for (const Extent& e : found) {
+    if (e.begin == e.end) continue;
+    if (merged.empty() || e.begin > merged.back().end) {
+      merged.push_back(e);
+    } else {
+      merged.back().end = std::max(merged.back().end, e.end);
+    }
+  }
+  py::array_t<int64_t> result({static_cast<py::ssize_t>(merged.size()), py::ssize_t{2}});
+  if (!merged.empty()) std::memcpy(result.mutable_data(), merged.data(), merged.size() * sizeof(Extent));
+  return std::move(result);
+}
+
+// What `extents` returned.
+struct Extents {
+  Extents(const char* op, const py::array& rows) {
+    if (!holds<int64_t>(rows) || rows.ndim() != 2 || rows.shape(1) != 2 || !is_plain(rows, false)) {
+      throw_type(op, "needs extents, int64 [n, 2]");
+    }
+    begin = static_cast<const Extent*>(rows.data());
+    end = begin + rows.shape(0);
+  }
+  bool overlap(PyObject* array) const {
+    if (begin == end) return false;
+    const Extent e = extent(array);
+    const Extent* at = std::upper_bound(begin, end, e.begin, [](int64_t x, const Extent& row) { return x < row.end; });
+    return at != end && at->begin < e.end && e.begin < e.end;
+  }
+
+ private:
+  const Extent *begin, *end;
+};
+
+// Which of the arrays share memory with extents.
+std::vector<py::ssize_t> overlapping(const std::vector<py::array>& arrays, const py::array& rows) {
+  const Extents written("Recording.overlapping", rows);
+  std::vector<py::ssize_t> found;
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    if (written.overlap(arrays[i].ptr())) found.push_back(static_cast<py::ssize_t>(i));
+  }
+  return found;
+}
+
 // Whether the arguments are as `expected`: for each its type, an array or the very value, and whether an array is to be
-// copied to that one. Anything that needs a closer look is not.
-bool takes(const py::tuple& args, const py::tuple& expected) {
+// copied to that one; and share no memory with `written`. Anything that needs a closer look is not.
+bool takes(const py::tuple& args, const py::tuple& expected, const py::array& written) {
   const Groups groups("Recording.takes", expected, 3);
+  const Extents extents("Recording.takes", written);
   if (PyTuple_GET_SIZE(args.ptr()) != groups.count()) return false;
   static PyObject* const data = PyUnicode_InternFromString("data");
   static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
@@ -180,7 +256,7 @@ bool takes(const py::tuple& args, const py::tuple& expected) {
       array = attribute(arg, data);
       if (!array || !is_array(array.ptr())) return false;
     }
-    if (!are_alike(array.ptr(), own)) return false;
+    if (!are_alike(array.ptr(), own) || extents.overlap(array.ptr())) return false;
     if (groups.get(i, 2) != Py_True) continue;
     const auto to = py::reinterpret_borrow<py::array>(own);
     std::memmove(py::detail::array_proxy(own)->data, py::detail::array_proxy(array.ptr())->data,
@@ -252,10 +328,13 @@ void bind_recording(py::module_& m) {
       .def(py::init<>())
       .def("record", record, py::arg("at"), py::arg("function"), py::arg("args"), py::arg("outputs"),
            py::arg("scratch") = py::none())
-      .def("run", &Recording::run, py::call_guard<py::gil_scoped_release>())
+      .def("run", run, py::arg("begin") = 0, py::arg("end") = py::none())
+      .def_property_readonly("position", &Recording::position)
       .def_static("arrays_in", arrays_in, py::arg("value"))
       .def_static("place", place, py::arg("value"), py::arg("places"), py::arg("block"))
-      .def_static("takes", takes, py::arg("args"), py::arg("expected"))
+      .def_static("takes", takes, py::arg("args"), py::arg("expected"), py::arg("written"))
+      .def_static("extents", extents, py::arg("arrays"))
+      .def_static("overlapping", overlapping, py::arg("arrays"), py::arg("extents"))
       .def_static("unchanged", unchanged, py::arg("attributes"), py::arg("entries"), py::arg("items"))
       .def("__len__", &Recording::size);
 }

@@ -24,19 +24,22 @@ class Recording {
   void discard() { pending_.clear(); }
   bool is_pending() const { return !pending_.empty(); }
 
-  // What a computation throws ends the run. Returns how often the threads had to wait for each other.
-  int64_t run() const {
+  // Runs steps begin … end - 1. What a computation throws ends the run. Returns how often the threads had to wait for
+  // each other.
+  int64_t run(int64_t begin, int64_t end) {
     const int64_t before = parallel_calls();
-    for (const std::vector<Computation>& step : steps_) {
-      for (const Computation& computation : step) computation();
+    for (position_ = begin; position_ < end; ++position_) {
+      for (const Computation& computation : steps_[static_cast<size_t>(position_)]) computation();
     }
     return parallel_calls() - before;
   }
+  int64_t position() const { return position_; }  // the step at which the latest run ended
   int64_t size() const { return static_cast<int64_t>(steps_.size()); }
 
  private:
   std::vector<std::vector<Computation>> steps_;
   std::vector<Computation> pending_;
+  int64_t position_ = 0;
 };
 
 }  // namespace pynn

@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from pynn.grad_mode import mode, no_grad
+from pynn.guarded import CaptureError, guarded, where
 from pynn.nn import Module, Parameter
 from pynn.plan import Array, Call, arrays_in, memory
-from pynn.recorder import CaptureError, Recorder, _where, guarded
+from pynn.recorder import Recorder
 
 ADVICE = "pass dynamic_axes={} for a file that takes the shapes of the example alone"
 Source: TypeAlias = tuple[str, int, int]  # ("input", which, 0) or ("call", which, which of its results)
@@ -140,7 +141,7 @@ class Tracer(Recorder):
         return result
 
     def _note(self) -> None:
-        module, place = "", _where()
+        module, place = "", where()
         if self._calling:
             module = self._names[self._calling[-1]]
             kind = type(self._calling[-1]).__name__

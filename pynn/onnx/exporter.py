@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pynn._arguments import rebuild, wrapped
 from pynn._files import atomic_file
 from pynn._version import __version__
 from pynn.grad_mode import mode
+from pynn.guarded import CaptureError
 from pynn.nn import Module
 from pynn.onnx import export_layers  # noqa: F401 - enters its rules
 from pynn.onnx._package import import_onnx
@@ -21,8 +23,7 @@ from pynn.onnx.export_rules import RULES, cast
 from pynn.onnx.export_trace import Axes, Length, Recording, Ref, Size, Trace, record, trace
 from pynn.onnx.graph import GraphModule
 from pynn.plan import Array
-from pynn.recorder import CaptureError
-from pynn.replay import Captured, _rebuild, _tensor
+from pynn.replay import Captured
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _trace(
     returned: list[str] = []
 
     def run(own: list[Array]) -> list[Array]:
-        new_args, new_kwargs = _rebuild((args, kwargs), map(_tensor, own))
+        new_args, new_kwargs = rebuild((args, kwargs), map(wrapped, own))
         results = list(_results(model(*new_args, **new_kwargs)))
         if not results:
             raise TypeError("export: the model returns no tensor")

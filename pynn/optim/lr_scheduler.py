@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from pynn.grad_mode import mode
 from pynn.optim.optimizer import Optimizer, check_range
 
 
@@ -33,6 +35,7 @@ class LRScheduler:
 
     def step(self) -> None:
         """Count one step and set the learning rates; call it after `optimizer.step()`."""
+        self._repeat()
         self.step_count += 1
         self._apply()
 
@@ -65,6 +68,21 @@ class LRScheduler:
     def _apply(self) -> None:
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = self._lr(base_lr)
+
+    def _repeat(self, *args: float) -> None:
+        """Let the replays of a function that is being captured take this step, too."""
+        if mode.recorder is None:
+            return
+        groups = self.optimizer.param_groups
+        attributes, options = dict(vars(self)), [dict(group) for group in groups]
+
+        def undo() -> None:
+            vars(self).update(attributes)
+            for group, before in zip(groups, options, strict=True):
+                group.update(before)
+
+        mode.recorder.undo(undo)
+        mode.recorder.schedules(f"{type(self).__name__}.step", self.optimizer, functools.partial(self.step, *args))
 
     def _lr(self, base_lr: float) -> float:
         return base_lr * self._factor()
@@ -315,6 +333,7 @@ class ReduceLROnPlateau(LRScheduler):
     def step(self, metric: float) -> None:  # type: ignore[override]  # needs_metric tells
         """Take the epoch's value of the metric into account; NaN counts as no improvement."""
         metric = float(metric)
+        self._repeat(metric)
         self.step_count += 1
         if self._improves(metric):
             self.best = metric

@@ -88,9 +88,8 @@ class Muon(Optimizer):
                 raise ValueError(f"Muon: parameter {list(p.shape)}, needs a matrix; give the others to AdamW")
 
     def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
-        if mode.recorder is not None:  # the numbers below are a replay's, too: others capture anew
-            options = dict(group)
-            mode.recorder.holds(lambda: group == options)
+        if mode.recorder is not None:  # the numbers below are a replay's, too
+            mode.recorder.fixed_options(group)
         lr, momentum, grads = group["lr"], group["momentum"], gradients(params)
         averages = buffers(params, states, "momentum_buffer")
         # m -= (momentum - 1) (g - m)

@@ -143,8 +143,10 @@ class Optimizer:
         bump_versions(params)
         if is_first and states[0]:
             self.state.update(zip(params, states, strict=True))  # only now: a failed first step leaves none behind
-        if mode.recorder is not None and states[0]:
-            mode.recorder.same_entry(self.state, params[0])
+        if mode.recorder is not None:
+            mode.recorder.done(lambda: bump_versions(params))
+            if states[0]:
+                mode.recorder.same_entry(self.state, params[0])
 
     def _while_recording(self, recorder: Any) -> None:
         state = {p: dict(values) for p, values in self.state.items()}
@@ -155,10 +157,8 @@ class Optimizer:
         for group in self.param_groups:
             recorder.same_entry(group, "params")
             recorder.same_items(group["params"])
-        updated = [p for p in self._params() if p.grad is not None]
-        for p in updated:
+        for p in self._params():
             recorder.uses_gradient(p)
-        recorder.after.append(lambda: bump_versions(updated))
 
     def _call(
         self,
@@ -180,6 +180,10 @@ class Optimizer:
         def now() -> tuple[Any, ...]:
             return numbers(states[0].get("step", 0) + 1 + ahead)
 
+        def in_step() -> bool:  # a parameter that was frozen for a while has fewer
+            steps = [state["step"] for state in states]
+            return steps.count(steps[0]) == len(steps)
+
         def count() -> None:
             done()
             if "step" in self._scalars:
@@ -192,6 +196,8 @@ class Optimizer:
             mode.recorder.repeat(len(lists), now, count)
             if present is not None:
                 mode.recorder.holds(lambda: present() == before)
+            if "step" in self._scalars and len(states) > 1:
+                mode.recorder.holds(in_step)
         count()
 
     # -- what an algorithm defines -------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn.functional import require_finite
+from pynn.guarded import CaptureError
 from pynn.nn import Module
 from pynn.optim import LRScheduler, Optimizer, ReduceLROnPlateau
-from pynn.recorder import CaptureError
 from pynn.replay import Captured
 from pynn.tape import no_grad
 from pynn.tensor import Tensor

@@ -1,0 +1,82 @@
+"""What goes into a captured function and comes out of it: arrays among nested lists, tuples and dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pynn._surroundings import SIMPLE
+from pynn.grad_mode import mode
+from pynn.guarded import CaptureError
+from pynn.plan import Array
+from pynn.tensor import Tensor
+
+
+def wrapped(array: Array) -> Tensor:
+    """Wrap an array as it is, a `Guarded` too."""
+    tensor = Tensor.__new__(Tensor)  # without __init__, which would convert it
+    tensor.data, tensor._version = array, [0]
+    tensor.grad = tensor._node = None
+    tensor.requires_grad = False
+    return tensor
+
+
+def describe(value: Any, arrays: list[Array]) -> Any:
+    """A hashable description of an argument, whose arrays are added to `arrays`."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return value.shape, value.dtype
+    if isinstance(value, Tensor):
+        if value.requires_grad and mode.recorder is None:
+            raise CaptureError(
+                f"capture: an argument {list(value.shape)} requires a gradient, which would go to a copy of it; let "
+                "the function refer to the tensor instead"
+            )
+        arrays.append(value.data)
+        return value.data.shape, value.data.dtype
+    if isinstance(value, (list, tuple)):
+        return type(value), *(describe(item, arrays) for item in value)
+    if isinstance(value, float) and value == 0:
+        return type(value), str(value)  # the sign
+    if isinstance(value, dict):
+        return dict, *((name, describe(item, arrays)) for name, item in value.items())
+    try:
+        hash(value)
+    except TypeError:
+        raise TypeError(
+            f"capture: an argument is a {type(value).__name__}, needs arrays or something hashable"
+        ) from None
+    return type(value), value
+
+
+def arrays_of(value: Any) -> Iterator[Array]:
+    """Yield the arrays of what the function returned, which must hide none."""
+    if isinstance(value, Tensor):
+        yield value.data
+    elif isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from arrays_of(item)
+    elif isinstance(value, dict):
+        yield from arrays_of(list(value.values()))
+    elif value is not None and not isinstance(value, (*SIMPLE, np.generic)):
+        raise CaptureError(
+            f"capture: the function returns a {type(value).__name__}, which a replay cannot make anew; return tensors, "
+            "arrays, numbers, texts or None, alone or in lists, tuples and dicts"
+        )
+
+
+def rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """The same arguments with tensors for the arrays."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return next(tensors)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(rebuild(item, tensors) for item in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(rebuild(item, tensors) for item in value)
+    if isinstance(value, dict):
+        return {name: rebuild(item, tensors) for name, item in value.items()}
+    return value

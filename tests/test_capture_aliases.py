@@ -1,0 +1,126 @@
+"""Arguments that share memory with what a captured step updates: read as in eager mode, before and after the update."""
+
+import numpy as np
+import pytest
+from captured_steps import X
+
+import pynn
+from pynn import CaptureError, nn, optim
+from pynn import functional as F
+from pynn._core import Recording
+
+SIZES = pytest.mark.parametrize("n", [6, 5000])  # copied, or read where they are
+
+
+def run(wrap, n, argument, optimizer=optim.SGD):
+    """Sums of an argument before and after each of six updates, half of them with another argument; and weights."""
+    w = nn.Parameter(np.linspace(-1, 1, n, dtype=np.float32))
+    optimizer = optimizer([w], lr=0.01)
+
+    def step(x):
+        optimizer.zero_grad()
+        before = F.sum(x * w)
+        before.backward()
+        optimizer.step()
+        return before, F.sum(x * x), pynn.tensor(x), x
+
+    step, rows = wrap(step), []
+    other = np.full(n, 0.5, np.float32)
+    for i in range(6):
+        x = argument(w, optimizer) if i % 3 else other
+        rows.append([result.data.copy() for result in step(x if wrap is pynn.capture else pynn.Tensor(x))])
+    return rows, w.data
+
+
+@SIZES
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
+@pytest.mark.parametrize(
+    "argument",
+    [
+        lambda w, optimizer: w.data,
+        lambda w, optimizer: w.detach(),
+        lambda w, optimizer: w.data.reshape(2, -1).reshape(-1),
+        lambda w, optimizer: np.frombuffer(w.data, np.float32),  # which names no owner
+        lambda w, optimizer: optimizer.state.get(w, {}).get("exp_avg", w.data),
+    ],
+    ids=["array", "tensor", "view", "buffer", "state"],
+)
+def test_an_updated_array_as_an_argument(n, argument, optimizer):
+    (eager, weights), (captured, same_weights) = (
+        run(wrap, n, argument, optimizer) for wrap in (lambda f: f, pynn.capture)
+    )
+    for step, (expected, got) in enumerate(zip(eager, captured, strict=True)):
+        for a, b in zip(expected, got, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"step {step}")
+    np.testing.assert_array_equal(weights, same_weights)
+
+
+def test_a_part_of_a_parameter_as_an_argument():
+    def steps(wrap):
+        w = nn.Parameter(np.arange(8, dtype=np.float32).reshape(4, 2))
+        optimizer, calls = optim.SGD([w], lr=0.5), []
+
+        def step(x):
+            calls.append(1)
+            optimizer.zero_grad()
+            F.sum(w * w).backward()
+            optimizer.step()
+            return F.sum(x)
+
+        step = wrap(step)
+        return [step(pynn.Tensor(w.data[row : row + 1])).item() for row in (1, 1, 2, 1)], len(calls)
+
+    (eager, _), (captured, plans) = steps(lambda f: f), steps(pynn.capture)
+    assert eager == captured
+    assert plans == 2  # one for each place
+
+
+@pytest.mark.parametrize(
+    "argument", [lambda w: w.data[::2], lambda w: w.data.view(np.int32)], ids=["strided", "integers"]
+)
+def test_what_cannot_follow_an_update_is_refused(argument):
+    w = nn.Parameter(np.arange(8, dtype=np.float32))
+    optimizer = optim.SGD([w], lr=0.5)
+
+    @pynn.capture
+    def step(x):
+        optimizer.zero_grad()
+        F.sum(w * w).backward()
+        optimizer.step()
+        return x
+
+    with pytest.raises(CaptureError, match=r"^capture: an argument .* shares memory with what is updated, at .*:\d+"):
+        step(argument(w))
+    assert w.data.tolist() == list(range(8))
+
+
+def test_running_statistics_as_arguments():
+    def steps(wrap):
+        norm = nn.BatchNorm1d(6)
+        step = wrap(lambda x, mean: (F.sum(norm(x)), mean * 1))
+        return [step(pynn.Tensor(X), pynn.Tensor(norm.running_mean))[1].data.tolist() for _ in range(3)]
+
+    assert steps(lambda f: f) == steps(pynn.capture)
+    norm = nn.BatchNorm1d(6)
+    with pytest.raises(CaptureError, match="shares memory"):
+        pynn.capture(lambda x, count: (norm(x), count))(X, norm.num_batches_tracked)
+    assert norm.num_batches_tracked == 0
+
+
+def test_extents_of_arrays_and_what_overlaps_them():
+    base = np.zeros((4, 8), np.float32)
+    at, nothing = base.ctypes.data, base[:, :0]
+    rows = Recording.extents([base[2], base[0], nothing, base[1, ::-1], base[3, 4:]])
+    assert (rows - at).tolist() == [[0, 96], [112, 128]]
+    arrays = [base, base[3, :4], base[3, 3:], base[3, 4::-1], base[3, 2::-1], nothing, base[::3, 5], base.T]
+    assert Recording.overlapping(arrays, rows) == [0, 2, 3, 6, 7]
+    assert Recording.overlapping(arrays, Recording.extents([])) == []
+    for refused in (rows.astype(np.float64), rows[:, :1], rows[0]):
+        with pytest.raises(TypeError, match=r"^Recording\.overlapping: needs extents"):
+            Recording.overlapping(arrays, refused)
+
+
+def test_steps_of_a_recording_that_are_not_there_are_refused():
+    for begin, end in ((-1, None), (1, 0), (0, 1)):
+        with pytest.raises(ValueError, match=r"^Recording\.run: steps"):
+            Recording().run(begin, end)
