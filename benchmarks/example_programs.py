@@ -17,7 +17,8 @@ from typing import Any
 import attention
 import numpy as np
 import numpy.typing as npt
-from workloads import ATTENTION, SEQUENCES, Sequences, Transformer, makemore, mlp, two_convs
+from networks import makemore, mlp, two_convs
+from workloads import ATTENTION, SEQUENCES, Sequences, Transformer
 
 from pynn.data import load_mnist
 from pynn.data.mnist import MNIST

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from networks import lenet
 from torch import nn
-from workloads import lenet
 
 imported = time.perf_counter()
 

@@ -45,8 +45,8 @@ def bench():
         "sides",
         "timing",
         "training",
+        "workloads",
     ]
-    names += ["workloads"]
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     sys.path.remove(str(FOLDER))
     for name in MODULES:
