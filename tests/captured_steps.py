@@ -80,6 +80,19 @@ OPTIMIZERS = {
 }
 
 
+def step_of(model, optimizer):
+    """Return the plain training step."""
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step
+
+
 def prepare(model_name, optimizer_name, wrap, clip=False, seed=0):
     """Build model and optimiser; return a function that trains them and returns every loss and the state at the end."""
     build, shape = MODELS[model_name]

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from captured_steps import MODELS, OPTIMIZERS, X, Y, assert_same_training, make, mlp, prepare, train
+from captured_steps import MODELS, OPTIMIZERS, X, Y, assert_same_training, make, mlp, prepare, step_of, train
 
 import pynn
 from pynn import functional as F
@@ -300,14 +300,7 @@ def test_a_thousand_captures_do_not_keep_memory():
     model, optimizer, _, _ = make()
 
     def capture_once():
-        @pynn.capture
-        def step(x, y):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
+        step = pynn.capture(step_of(model, optimizer))
         step(X, Y)
         step(X, Y)
 

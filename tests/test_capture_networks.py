@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from captured_steps import step_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,16 +28,9 @@ sys.path.remove(str(ROOT / "benchmarks"))
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py") if "pynn.capture" in path.read_text())
 
 
-def losses(model, optimizer, x, y, steps, wrap):
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
-    step = wrap(step)
-    return [step(x, y).item() for _ in range(steps)]
+def losses(model, optimizer, batches, wrap):
+    step = wrap(step_of(model, optimizer))
+    return [step(x, y).item() for x, y in batches]
 
 
 def compare_workload(workload, steps):
@@ -49,7 +43,7 @@ def compare_workload(workload, steps):
         pynn.seed(0)
         model = workload.build(nn)
         optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-        results.append(losses(model, optimizer, x, y, steps, wrap))
+        results.append(losses(model, optimizer, [(x, y)] * steps, wrap))
     assert np.isfinite(results[0]).all()
     np.testing.assert_array_equal(results[1], results[0])
 
@@ -62,25 +56,20 @@ def test_a_replay_goes_by_the_zeros_of_its_own_batch(order):
     if order == "mostly zeros later":
         batches.reverse()
     y = rng.integers(0, 10, 64)
+    captured = []
+
+    def capture(step):
+        captured.append(pynn.capture(step))
+        return captured[0]
+
     results = []
-    for wrap in (lambda f: f, pynn.capture):
+    for wrap in (lambda f: f, capture):
         pynn.seed(0)
         model = nn.Sequential(nn.Linear(400, 100), nn.ReLU(), nn.Linear(100, 10))
         optimizer = optim.SGD(model.parameters(), lr=0.1)
-        runs = []
-
-        def step(x, y, model=model, optimizer=optimizer, runs=runs):
-            runs.append(x.shape)
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        wrapped = wrap(step)
-        values = [wrapped(batches[i], y).item() for i in (0, 1, 1, 0, 1)]
+        values = losses(model, optimizer, [(batches[i], y) for i in (0, 1, 1, 0, 1)], wrap)
         results.append([values, *(p.detach().numpy() for p in model.parameters())])
-    assert len(runs) == 1  # the other steps were replays
+    assert len(captured[0]._plans) == 1  # the other steps were replays
     for got, want in zip(results[1], results[0], strict=True):
         np.testing.assert_array_equal(got, want)
 
@@ -157,7 +146,7 @@ def test_random_networks_train_alike(network, optimizer, batch):
     for wrap in (lambda f: f, pynn.capture):
         pynn.seed(0)
         model = nn.Sequential(*(layer(*args, **options) for layer, args, options in layers))
-        results.append(losses(model, optimizer(model.parameters(), lr=0.01), x, y, 5, wrap))
+        results.append(losses(model, optimizer(model.parameters(), lr=0.01), [(x, y)] * 5, wrap))
     np.testing.assert_array_equal(results[0], results[1])
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from captured_steps import step_of
 
 import pynn
 from pynn import functional as F
@@ -107,16 +108,9 @@ def train_blocks(wrap, steps):
     model = Blocks()
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
-    def step(x, y):
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((6, 1, 8, 8)).astype(np.float32), rng.integers(0, 3, 6)
-    step = wrap(step)
+    step = wrap(step_of(model, optimizer))
     return [step(x, y).item() for _ in range(steps)], step
 
 
