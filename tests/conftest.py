@@ -49,6 +49,14 @@ def data_dir(tmp_path: Path, digits: tuple[tuple[np.ndarray, np.ndarray], ...]) 
 
 
 @pytest.fixture
+def blobs() -> tuple[np.ndarray, np.ndarray]:
+    """Return two classes of 60 points that a line nearly separates, and their labels."""
+    rng = np.random.default_rng(1)
+    labels = np.arange(60) % 2
+    return (rng.normal(size=(60, 3)) + 3 * labels[:, None]).astype(np.float32), labels
+
+
+@pytest.fixture
 def no_node_survives() -> Iterator[None]:
     """Fail if the test leaves nodes of the tape behind."""
     before = live_nodes()

@@ -9,15 +9,15 @@ import importlib
 import os
 import re
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+from demo_tools import serving
 
 import pynn
 from pynn import nn, optim
 from pynn.data import MNIST_MEAN, MNIST_STD, DataLoader, normalize_images, synthetic_digits
-from pynn.demo import DemoServer, Recognizer
+from pynn.demo import Recognizer
 from pynn.models import Classifier, lenet
 from pynn.train import Trainer
 
@@ -42,12 +42,8 @@ def server():
     loader = DataLoader(normalize_images(images), labels, batch_size=100, shuffle=True, seed=0)
     Trainer(model, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3), verbose=False).fit(loader, 3)
     ours = Classifier("lenet", model, MNIST_MEAN, MNIST_STD, "synthetic-digits", True)
-    with DemoServer(Recognizer(ours), 0) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(Recognizer(ours)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,6 @@ from pynn.train.lr_finder import _steepest
 CAPTURE = pytest.mark.parametrize("capture", [True, False], ids=["captured", "eager"])
 
 
-@pytest.fixture
-def blobs():
-    rng = np.random.default_rng(1)
-    labels = np.arange(60) % 2
-    return (rng.normal(size=(60, 3)) + 3 * labels[:, None]).astype(np.float32), labels
-
-
 def make(optimizer=optim.Adam, **options):
     pynn.seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))

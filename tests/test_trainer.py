@@ -16,14 +16,6 @@ from pynn.train import History, Trainer
 from pynn.train.progress import Progress, format_seconds
 
 
-@pytest.fixture
-def blobs():
-    """Two classes of points that a line separates."""
-    rng = np.random.default_rng(1)
-    labels = np.arange(60) % 2
-    return (rng.normal(size=(60, 3)) + 3 * labels[:, None]).astype(np.float32), labels
-
-
 def make(lr=0.05, scheduler=None, model=None, loss=None, **options):
     pynn.seed(0)
     model = model or nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
