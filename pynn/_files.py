@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import BinaryIO
 
 
 def make_folder(what: str, path: str | os.PathLike[str]) -> Path:
-    """Make a folder, with those above it, unless it is there; NotADirectoryError, which begins with `what`, for a file.
+    """Make a folder, with those above it, unless it is there, and see that it takes files.
+
+    NotADirectoryError for a file, another OSError for a folder that is read-only; both messages begin with `what`.
 
     >>> import tempfile
     >>> make_folder("save", tempfile.mkdtemp()).is_dir()
@@ -20,7 +23,11 @@ def make_folder(what: str, path: str | os.PathLike[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise NotADirectoryError(f"{what} {folder} is a file, or would lie in one; it needs a folder") from None
-    return folder
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        raise OSError(error.errno, f"{what} takes no files: {error.strerror}", str(folder)) from None
 
 
 @contextmanager

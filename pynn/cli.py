@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -16,17 +17,24 @@ __all__ = ["main"]
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2  # also argparse's
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with `argv` (default ``sys.argv[1:]``) and return its exit code.
 
     0 for success, 1 for a training that diverged, 2 for bad arguments or data (one line on standard error), 130 for
-    Ctrl-C (`train` saves first).
+    Ctrl-C (`train` saves first), 141 where nobody reads the output any more, such as `| head`.
     """
-    arguments = _parser().parse_args(argv)
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        arguments.error(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of the command at hand
     try:
         code = arguments.run(arguments)
+        sys.stdout.flush()  # at exit, an error of it would be a traceback
+    except BrokenPipeError:
+        _discard_output()
+        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt as error:
         _complain("interrupted", error)
         return EXIT_INTERRUPTED
@@ -35,8 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     except (ValueError, OSError, ImportError, MemoryError) as error:
         _complain(f"error: {' '.join(str(error).split()) or 'out of memory'}", error)  # on one line
+        _discard_output()
         return EXIT_BAD_INPUT
     return int(code)
+
+
+def _discard_output() -> None:
+    """Throw away what standard output does not take, such as that of a full disk."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def _complain(text: str, error: BaseException) -> None:
@@ -71,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=_folder,
         metavar="DIR",
-        help="run folder without checkpoints (default: the next free runs/mnist-MODEL-N)",
+        help="folder without the results of another run (default: the next free runs/mnist-MODEL-N)",
     )
     mnist.add_argument(
         "--val",
@@ -89,12 +108,12 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", type=_folder, metavar="RUN", help="go on with the run in this folder, with its settings"
     )
     mnist.add_argument("--quiet", action="store_true", help="print errors only")
-    mnist.set_defaults(run=_train_mnist)
+    mnist.set_defaults(run=_train_mnist, error=mnist.error)
 
     predict = commands.add_parser("predict", help="recognise digits", description="Print the digit in each image.")
     predict.add_argument("weights", metavar="WEIGHTS", help="weights file or run folder")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="picture (needs Pillow), IDX or .npy file")
-    predict.set_defaults(run=_predict)
+    predict.set_defaults(run=_predict, error=predict.error)
 
     demo = commands.add_parser(
         "demo",
@@ -111,10 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=_integer(0, 65535), default=8000, metavar="N", help="default: 8000; 0: any that is free"
     )
     demo.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, error=demo.error)
 
     info = commands.add_parser("info", help="versions, instruction set, threads", description="Describe this pynn.")
-    info.set_defaults(run=_info)
+    info.set_defaults(run=_info, error=info.error)
     return parser
 
 

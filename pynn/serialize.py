@@ -154,8 +154,8 @@ def _import_safetensors(operation: str) -> Any:
         import safetensors.numpy
     except ImportError as error:
         raise ImportError(
-            f"{operation}: .safetensors files need the safetensors package: pip install 'pynn-cpu[safetensors]' "
-            "(or use the suffix .npz)"
+            f"{operation}: .safetensors files need the safetensors package: pip install 'pynn-cpu[safetensors]'"
+            + (" (or use the suffix .npz)" if operation == "save" else "")
         ) from error
     return safetensors.numpy
 

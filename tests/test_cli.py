@@ -1,6 +1,7 @@
 """The command line, run in this process on small data; and the reading of digits from files."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,33 @@ def test_bad_arguments_exit_with_2(capsys, argv):
         cli.main(argv)
     assert caught.value.code == 2
     assert "usage: pynn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [["train", "mnist", "--limit", "3"], ["predict", "w", "i", "--x"], ["info", "x"]])
+def test_unknown_arguments_come_with_the_usage_of_their_command(capsys, argv):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith(f"usage: pynn {argv[0]}")
+
+
+@pytest.mark.parametrize("argv", [["info"], ["train", "mnist", "--model", "mlp", "--epochs", "1", "--data-dir", "."]])
+def test_nobody_reads_the_output(tmp_path, data_dir, argv):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "pynn", *argv], stdout=output, stderr=subprocess.PIPE, cwd=data_dir
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert list(data_dir.glob("runs/*")) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_the_output_goes_to_a_full_disk():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "pynn", "info"], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, b"pynn: error: [Errno 28] No space left on device\n")
 
 
 def test_bad_data_exit_with_2_and_one_line(capsys, tmp_path, data_dir):

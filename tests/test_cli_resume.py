@@ -1,5 +1,6 @@
 """Runs of the command line that go on, and what the folder of a run is safe from."""
 
+import errno
 import json
 
 import numpy as np
@@ -155,3 +156,38 @@ def test_a_file_in_the_place_of_a_folder(tmp_path, train):
     assert train(*SHORT, "--out", "x") == ""
     message = train("--resume", "x/last.safetensors")
     assert "train mnist: --resume x/last.safetensors is a file, needs the folder of the run" in message
+
+
+def test_a_new_run_does_not_overwrite_the_results_of_another(tmp_path, train, monkeypatch):
+    monkeypatch.setattr("pynn.train.mnist.importlib.util.find_spec", lambda name: None)  # no extras, so no checkpoints
+    assert train(*SHORT, "--out", "x") == ""
+    for kept in ("metrics.json", "weights.npz"):
+        before = files(tmp_path / "x")
+        message = train(*SHORT, "--out", "x")
+        assert message == "pynn: error: train mnist: x has the results of a run, take another folder as --out\n"
+        assert files(tmp_path / "x") == before
+        (tmp_path / "x" / kept).unlink()
+    assert train(*SHORT, "--out", "x") == ""
+    assert "--resume x has no settings.json, which pynn train writes where safetensors is installed" in train(
+        "--resume", "x"
+    )
+
+
+def test_a_folder_that_takes_no_files_is_found_before_the_training(tmp_path, train, monkeypatch):
+    def read_only(**options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pynn._files.tempfile.TemporaryFile", read_only)
+    monkeypatch.setattr(Trainer, "fit", None)
+    assert train(*SHORT, "--out", "x").endswith("train mnist: --out takes no files: Read-only file system: 'x'\n")
+
+
+def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path, train, monkeypatch):
+    def failing(*args, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "fit", failing)
+    assert "No space left on device" in train(*SHORT)
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert "No space left on device" in train(*SHORT, "--out", "x")
+    assert (tmp_path / "x").is_dir()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import count
@@ -19,7 +21,7 @@ import pynn
 from pynn import nn, optim, serialize
 from pynn._files import make_folder
 from pynn.data import MNIST, MNIST_MEAN, MNIST_STD, DataLoader, load_mnist, normalize_images, random_split
-from pynn.models import Classifier, build
+from pynn.models import Classifier, build, newest_weights
 from pynn.train.checkpoint import BEST, LAST
 from pynn.train.history import History, save_figure
 from pynn.train.settings import SETTINGS, SameSettings, Settings, StoredRun, write_json
@@ -30,6 +32,7 @@ __all__ = ["SYNTHETIC_PREFIX", "Settings", "resume_mnist", "train_mnist"]
 SYNTHETIC_PREFIX = "[synthetic digits] "
 TEST_BATCH = 250  # of the cnn, the activations of 500 would take more memory than its training
 MISTAKES = 25
+METRICS = "metrics.json"
 
 
 def train_mnist(
@@ -55,9 +58,11 @@ def train_mnist(
     Raises
     ------
     FileExistsError
-        If `out` has the checkpoints of a run, which would be lost.
+        If `out` has the checkpoints or results of a run, which would be lost.
     NotADirectoryError
         If `out` is a file.
+    OSError
+        If `out` cannot be written to.
     """
     return _run(settings, load_mnist(data_dir), out, quiet, checkpoint_every, resume=False)
 
@@ -98,7 +103,11 @@ def _run(
 ) -> bool:
     prefix = SYNTHETIC_PREFIX if data.is_synthetic else ""
     try:
-        return _train(settings, data, out, quiet, checkpoint_every, prefix, resume)
+        if checkpoint_every is not None:
+            serialize._import_safetensors("train mnist: --checkpoint-every")
+        parts = _split(data, settings)
+        with _run_folder(out, settings.model, resume) as folder:
+            return _train(settings, data, *parts, folder, quiet, checkpoint_every, prefix, resume)
     except (ValueError, OSError, ImportError, FloatingPointError, KeyboardInterrupt) as error:
         if prefix:
             error.add_note(prefix)  # the command prints it before the message
@@ -108,7 +117,9 @@ def _run(
 def _train(
     settings: Settings,
     data: MNIST,
-    out: str | os.PathLike[str] | None,
+    train: tuple[Any, ...],
+    held_out: tuple[Any, ...],
+    folder: Path,
     quiet: bool,
     checkpoint_every: int | None,
     prefix: str,
@@ -118,11 +129,7 @@ def _train(
         if not quiet:
             print(f"{prefix}{text}", flush=True)
 
-    if checkpoint_every is not None:
-        serialize._import_safetensors("train mnist: --checkpoint-every")
-    train, held_out = _split(data, settings)
     pynn.seed(settings.seed)
-    folder = Path(out) if resume and out is not None else _new_folder(out, settings.model)
     log(f"data: {data.name}, {len(train[0]):,} training and {len(data.test[0]):,} test images, from {data.source}")
 
     model = build(settings.model)
@@ -153,21 +160,15 @@ def _train(
         StoredRun(data.name, settings, checkpoint_every).write(folder)
     else:
         log("no checkpoints to resume from, they need safetensors: pip install 'pynn-cpu[safetensors]'")
-    try:
-        history = trainer.fit(
-            loader,
-            settings.epochs,
-            val=val_loader,
-            callbacks=[SameSettings(settings)],
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=start,
-        )
-    except FloatingPointError:
-        if out is None and not (folder / LAST).exists():
-            (folder / SETTINGS).unlink(missing_ok=True)
-            folder.rmdir()
-        raise
+    history = trainer.fit(
+        loader,
+        settings.epochs,
+        val=val_loader,
+        callbacks=[SameSettings(settings)],
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        resume=start,
+    )
     test_loader = DataLoader(*data.test, batch_size=TEST_BATCH, transform=_normalized)
     trainer.loss = nn.CrossEntropyLoss()  # the test loss is that of the true labels
     test = trainer.evaluate(test_loader)
@@ -234,6 +235,21 @@ def _split(data: MNIST, settings: Settings) -> tuple[tuple[Any, ...], tuple[Any,
     return first, second
 
 
+@contextmanager
+def _run_folder(out: str | os.PathLike[str] | None, model: str, resume: bool) -> Iterator[Path]:
+    """Give the folder of the run; one that was made for a run which then left nothing is removed."""
+    if resume and out is not None:
+        yield Path(out)
+        return
+    folder = _new_folder(out, model)
+    try:
+        yield folder
+    except BaseException:
+        if out is None and {path.name for path in folder.iterdir()} <= {SETTINGS}:
+            shutil.rmtree(folder)
+        raise
+
+
 def _new_folder(out: str | os.PathLike[str] | None, model: str) -> Path:
     if out is not None:
         folder = make_folder("train mnist: --out", out)
@@ -242,6 +258,8 @@ def _new_folder(out: str | os.PathLike[str] | None, model: str) -> Path:
                 f"train mnist: {folder} has the checkpoints of a run: go on with it by --resume {folder}, "
                 "or take another folder as --out"
             )
+        if (folder / METRICS).exists() or newest_weights(folder) is not None:
+            raise FileExistsError(f"train mnist: {folder} has the results of a run, take another folder as --out")
         return folder
     for n in count(1):
         folder = Path("runs", f"mnist-{model}-{n}")
@@ -287,8 +305,8 @@ def _write_metrics(
             "platform": platform.platform(),
         },
     }
-    write_json(folder / "metrics.json", metrics)
-    return "metrics.json"
+    write_json(folder / METRICS, metrics)
+    return METRICS
 
 
 def _write_weights(folder: Path, settings: Settings, data: MNIST, model: nn.Sequential) -> str:

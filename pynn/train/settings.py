@@ -138,6 +138,11 @@ class StoredRun(NamedTuple):
             if every is not None:
                 check_integer("checkpoint_every", every, 1)
             return cls(dataset, Settings(**stored), every)
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"train mnist: --resume {os.fspath(run)} has no {SETTINGS}, which pynn train writes where safetensors "
+                "is installed"
+            ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"train mnist: {path} does not have the settings of a run: {error}") from error
 
