@@ -294,6 +294,17 @@ def test_training_goes_on_from_a_checkpoint(kind, options):
         np.testing.assert_array_equal(p.data, q.data)
 
 
+@each_optimizer
+def test_state_lies_where_weights_do(kind, options):
+    params = parameters()
+    optimizer, other = kind(params, **options), kind(params, **options)
+    take_step(optimizer, params, 1)
+    other.load_state_dict(optimizer.state_dict())
+    for states in (optimizer.state, other.state):
+        arrays = [array for state in states.values() for array in state.values() if isinstance(array, np.ndarray)]
+        assert all(array.ctypes.data % 64 == 0 for array in arrays)
+
+
 def test_state_that_only_some_options_need_travels_too():
     params = parameters()
     optimizer = optim.RMSprop(params, momentum=0.9, centered=True)

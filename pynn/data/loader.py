@@ -17,6 +17,8 @@ from pynn.tensor import Tensor
 
 Array: TypeAlias = npt.NDArray[Any]
 
+INT64 = np.dtype(np.int64)  # comparing dtypes is quick; comparing to np.int64 converts it
+
 MNIST_MEAN = 0.1307
 """Mean of MNIST's training pixels, scaled to [0, 1]."""
 
@@ -96,6 +98,21 @@ def take(array: Array, rows: npt.ArrayLike | Tensor) -> Array | Tensor:
     array = np.asarray(array)
     if isinstance(rows, Tensor):
         return constant(_core.take_rows(array, rows.data))
+    if type(rows) is np.ndarray and rows.dtype == INT64 and rows.ndim == 1 and rows.flags.carray and array.ndim > 0:
+        indices: npt.NDArray[np.int64] = rows  # what `_row_numbers` would come to, in a third of the time
+    else:
+        indices = _row_numbers(array, rows)
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and not array.dtype.hasobject:
+        return _core.take_rows(array, indices)
+    try:
+        return array.take(indices, axis=0)
+    except IndexError as error:
+        raise IndexError(f"take: {error}") from None
+
+
+def _row_numbers(array: Array, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The rows to take, checked, as contiguous int64."""
     indices = np.asarray(rows)
     if indices.dtype.kind not in "iu" and indices.size:
         raise TypeError(f"take: rows must hold integers, got {indices.dtype}")
@@ -105,13 +122,7 @@ def take(array: Array, rows: npt.ArrayLike | Tensor) -> Array | Tensor:
         )
     if indices.dtype == np.uint64 and indices.max(initial=0) > np.iinfo(np.int64).max:  # would count from the end
         raise IndexError(f"take: row {indices.max()} is not one of the {len(array)} rows of the array")
-    indices = np.asarray(indices, np.int64, order="C")
-    if array.flags.c_contiguous and array.flags.aligned and not array.dtype.hasobject:
-        return _core.take_rows(array, indices)
-    try:
-        return array.take(indices, axis=0)
-    except IndexError as error:
-        raise IndexError(f"take: {error}") from None
+    return np.asarray(indices, np.int64, order="C")
 
 
 class DataLoader:

@@ -112,10 +112,11 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
+        recorder = mode.recorder
         for p in self._params():
             if set_to_none or p.grad is None:
-                if mode.recorder is not None:
-                    mode.recorder.drops_gradient(p)
+                if recorder is not None:
+                    recorder.drops_gradient(p)
                 p.grad = None
             else:
                 p.grad.fill(0)
@@ -272,10 +273,11 @@ class Optimizer:
             if not 0 < count < 2**53:  # beyond, float64 has no room for the powers of betas that it counts
                 raise ValueError(f"{what}: {name} is {count}, needs the number of steps taken")
         for name in saved.keys() - set(self._scalars):
-            array = np.array(saved[name], dtype=p.dtype, order="C")
+            array = np.asarray(saved[name], dtype=p.dtype)
             if array.shape != p.shape:
                 raise ValueError(f"{what}: {name} has shape {list(array.shape)}, needs {list(p.shape)}")
-            state[name] = array
+            state[name] = _core.empty(p.shape, p.dtype)
+            state[name][...] = array
         return state
 
     def __repr__(self) -> str:
@@ -300,7 +302,8 @@ def buffers(params: Sequence[Tensor], states: Sequence[State], name: str, start:
     """Return the state arrays `name` of parameters; new ones are filled with `start`."""
     if name not in states[0]:
         for p, state in zip(params, states, strict=True):
-            state[name] = np.full_like(p.data, start)
+            state[name] = _core.empty(p.data.shape, p.data.dtype)  # where weights lie: at the start of a cache line
+            state[name].fill(start)
     return [state[name] for state in states]
 
 
