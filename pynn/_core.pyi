@@ -380,7 +380,9 @@ def gru_backward(
 # Philox 4x32-10 keyed by seed at counter offset: element i is kept if its uniform is >= p, and scaled by 1/(1-p).
 # The same call on dy is the backward.
 def dropout(x: Array, p: float, seed: int, offset: int) -> Array: ...
-def take_rows(x: Array, rows: npt.NDArray[np.int64]) -> Array: ...  # x[rows] of any dtype, rows [K]: [K, ...]
+
+# x[rows] of any dtype, rows [K]: [K, ...]; written to `out` if it is given, which capture does not know of
+def take_rows(x: Array, rows: npt.NDArray[np.int64], out: Array | None = None) -> Array: ...
 def embedding(weight: Array, indices: npt.NDArray[np.int64]) -> Array: ...  # [V, D], [...] -> [..., D]
 def embedding_backward(dy: Array, indices: npt.NDArray[np.int64], num_embeddings: int) -> Array: ...
 

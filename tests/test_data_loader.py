@@ -307,3 +307,24 @@ def test_take_rows_of_the_core_refuses_what_it_cannot_copy() -> None:
         _core.take_rows(np.zeros(2), rows[None])
     with pytest.raises(ValueError, match=r"x \[\] needs at least 1 axis"):
         _core.take_rows(np.zeros(()), rows)
+
+
+def test_take_rows_of_the_core_writes_where_it_is_told_to() -> None:
+    x, rows = np.arange(12.0).reshape(4, 3), np.array([2, -1])
+    out = np.full((2, 3), 7.0)
+    assert _core.take_rows(x, rows, out) is out
+    assert np.array_equal(out, x[rows])
+    with pytest.raises(IndexError, match="row 4 at position 1"):
+        _core.take_rows(x, np.array([0, 4]), out)
+    assert np.array_equal(out, x[rows])
+    for wrong, error, text in [
+        (np.zeros((2, 4)), ValueError, r"take: out is \[2, 4\], needs \[2, 3\]"),
+        (np.zeros((2, 3), np.float32), TypeError, "take: out is float32, x float64"),
+        (np.zeros((3, 2)).T, TypeError, "take: out .* is not C-contiguous"),
+        (x[1:3], ValueError, "take: out shares memory with x"),
+    ]:
+        with pytest.raises(error, match=text):
+            _core.take_rows(x, rows, wrong)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="take: out is read-only"):
+        _core.take_rows(x, rows, out)

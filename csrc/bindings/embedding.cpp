@@ -1,3 +1,7 @@
+#include <pybind11/stl.h>
+
+#include <functional>
+
 #include "bindings/array.h"
 #include "ops/layout.h"
 
@@ -58,8 +62,19 @@ py::array embedding_backward(const py::array& dy_array, const py::array& indices
   });
 }
 
+// ValueError or TypeError unless `out` has this shape, the dtype of x, and none of its memory.
+void require_output(const char* op, const py::array& out, const Shape& shape, const py::array& x) {
+  if (!out.dtype().equal(x.dtype())) throw_type(op, "out is " + dtype_name(out) + ", x " + dtype_name(x));
+  require_shape(op, "out", shape_of(out), shape);
+  require_writeable(op, "out", out);
+  const auto *to = static_cast<const char*>(out.data()), *from = static_cast<const char*>(x.data());
+  if (std::less<>()(to, from + x.nbytes()) && std::less<>()(from, to + out.nbytes())) {
+    throw_value(op, "out shares memory with x, needs its own");
+  }
+}
+
 // As x[rows], with rows counted from the end where they are negative.
-py::array take_rows(const py::array& x, const py::array& rows_array) {
+py::array take_rows(const py::array& x, const py::array& rows_array, const std::optional<py::array>& out) {
   constexpr const char* op = "take";  // what pynn.data calls it
   const View<int64_t> rows = view<int64_t>(op, "rows", rows_array);
   if (rows.ndim() != 1) throw_value(op, "rows " + to_string(rows.shape) + " needs 1 axis");
@@ -69,7 +84,9 @@ py::array take_rows(const py::array& x, const py::array& rows_array) {
   Shape shape = shape_of(x);
   const int64_t count = shape[0];
   shape[0] = rows.size;
-  py::array y = empty_of(op, shape, x.dtype());
+  if (out && recorder() != nullptr) throw_value(op, "writes to no array of the caller while it is captured");
+  if (out) require_output(op, *out, shape, x);
+  py::array y = out ? *out : empty_of(op, shape, x.dtype());
   const int64_t row_bytes = count == 0 ? 0 : static_cast<int64_t>(x.nbytes()) / count;
   void* y_data = y.mutable_data();
   const void* x_data = x.data();
@@ -90,7 +107,7 @@ py::array take_rows(const py::array& x, const py::array& rows_array) {
 }  // namespace
 
 void bind_embedding(py::module_& m) {
-  m.def("take_rows", take_rows, py::arg("x"), py::arg("rows"));
+  m.def("take_rows", take_rows, py::arg("x"), py::arg("rows"), py::arg("out") = py::none());
   m.def("embedding", embedding, py::arg("weight"), py::arg("indices"));
   m.def("embedding_backward", embedding_backward, py::arg("dy"), py::arg("indices"), py::arg("num_embeddings"));
 }

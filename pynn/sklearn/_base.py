@@ -12,8 +12,9 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import shuffle
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
+from pynn import _core
 from pynn.sklearn._network import Array, Network, share_of_threads
 
 Check = tuple[Callable[[Any], bool], str]
@@ -52,6 +53,26 @@ COMMON: dict[str, Check] = {
     "n_iter_no_change": (lambda v: is_count(v) or (is_number(v) and v == np.inf), f"{count[1]}, or infinity"),
     "tol": at_least(0),
 }
+
+
+def validated(estimator: BaseEstimator, X: Any, *y: Any, dtype: Any, **options: Any) -> Any:
+    """Return what `validate_data` does, which looks for NaN and infinity only where all threads have found some."""
+    return validate_data(estimator, X, *y, dtype=dtype, ensure_all_finite=not _is_finite(X, dtype), **options)
+
+
+def _is_finite(X: Any, dtype: Any) -> bool:
+    """Whether X is an array that is taken as it is, and is known to hold neither NaN nor infinity."""
+    taken = dtype if isinstance(dtype, tuple) else (dtype,)
+    if type(X) is not np.ndarray or X.dtype not in (np.float32, np.float64) or X.dtype not in taken:
+        return False
+    if not (X.flags.c_contiguous and X.flags.aligned):
+        return False
+    try:
+        with share_of_threads():
+            _core.require_finite([X], "X")
+    except FloatingPointError:  # scikit-learn says where, and in its words
+        return False
+    return True
 
 
 class NetworkEstimator(BaseEstimator):  # type: ignore[misc]

@@ -93,8 +93,10 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
     def _encode(self, y: Any, dtype: Any, incremental: bool) -> tuple[Loss, Array]:
         if incremental and y.ndim == 1 and y.dtype.kind == self.classes_.dtype.kind == "i":
             # Each check below looks for the distinct labels, 8 ms for 60,000, which are known already.
-            codes = np.searchsorted(self.classes_, y)
-            known = self.classes_[np.minimum(codes, len(self.classes_) - 1)] == y
+            first, most = self.classes_[0], len(self.classes_) - 1
+            are_consecutive = int(self.classes_[-1]) - int(first) == most
+            codes = (y - first).astype(np.int64) if are_consecutive else np.searchsorted(self.classes_, y)
+            known = self.classes_[np.clip(codes, 0, most)] == y
             if self._label_binarizer.y_type_ == "multiclass" and known.all():
                 self.out_activation_ = "softmax"
                 return log_loss, codes

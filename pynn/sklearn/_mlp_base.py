@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
 
 from pynn import nn, optim
 from pynn.sklearn._base import (
@@ -24,6 +23,7 @@ from pynn.sklearn._base import (
     is_number,
     one_of,
     positive,
+    validated,
 )
 from pynn.sklearn._network import Array, Loss, Network, outputs
 
@@ -202,7 +202,7 @@ class MLP(NetworkEstimator):
             raise ValueError("partial_fit: does not support early_stopping=True")
         hidden = self._hidden_sizes()
         first = not hasattr(self, "module_") or not (self.warm_start or incremental)
-        X, y = validate_data(
+        X, y = validated(
             self, X, y, accept_sparse="csr", multi_output=True, dtype=self._dtypes(first), order="C", reset=first
         )
         loss, targets = self._encode(y, X.dtype, incremental)
@@ -275,7 +275,7 @@ class MLP(NetworkEstimator):
         return False
 
     def _outputs(self, X: Any, then: Any = lambda z: z) -> Array:
-        X = validate_data(self, X, accept_sparse="csr", dtype=self._dtypes(False), order="C", reset=False)
+        X = validated(self, X, accept_sparse="csr", dtype=self._dtypes(False), order="C", reset=False)
         return outputs(self.module_, X, then)
 
     def _encode(self, y: Any, dtype: Any, incremental: bool) -> tuple[Loss, Array]:

@@ -44,9 +44,12 @@ class Network:
         self.module.train()
         samples: int = X.shape[0]
         total = penalties = 0.0
+        if order is not None:
+            y, weights = take(y, order), None if weights is None else take(weights, order)
+        x: Array | None = None
         for start in range(0, samples, batch_size):
             stop = min(start + batch_size, samples)
-            rows = slice(start, stop) if order is None else order[start:stop]
+            rows = slice(start, stop)
             counted: float = stop - start
             share = None
             if weights is not None:
@@ -56,7 +59,11 @@ class Network:
                 share = weights[rows] / counted
             if self.alpha:
                 self.optimizer.param_groups[0]["weight_decay"] = self.alpha / counted
-            loss = self._step(rows_of(X, rows), rows_of(y, rows), share).item()
+            if order is None or x is None or len(x) != stop - start or not isinstance(X, np.ndarray):
+                x = rows_of(X, rows if order is None else order[rows])
+            else:  # the same memory, which is cached, and which the step knows
+                _core.take_rows(X, order[rows], x)
+            loss = self._step(x, y[rows], share).item()
             _check_finite(loss)
             total += loss * (stop - start)
             penalties += (stop - start) / counted

@@ -12,12 +12,12 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from pynn import functional as F
 from pynn import nn, optim
 from pynn.random import fork_rng
-from pynn.sklearn._base import COMMON, Check, NetworkEstimator, accuracy, count, positive
+from pynn.sklearn._base import COMMON, Check, NetworkEstimator, accuracy, count, positive, validated
 from pynn.sklearn._network import Array, Network, outputs
 from pynn.tensor import Tensor
 
@@ -196,7 +196,7 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Array | None, incremental: bool) -> Self:
         first = not hasattr(self, "module_") or not (self.warm_start or incremental)
-        X, y = validate_data(self, X, y, dtype=self._dtypes(), order="C", allow_nd=True, reset=first)
+        X, y = validated(self, X, y, dtype=self._dtypes(), order="C", allow_nd=True, reset=first)
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
         if classes is None:
@@ -265,7 +265,7 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
 
     def _outputs(self, X: Any, then: Callable[[Tensor], Tensor] = lambda z: z) -> Array:
         check_is_fitted(self, "module_")
-        X = validate_data(self, X, dtype=self._dtypes(), order="C", allow_nd=True, reset=False)
+        X = validated(self, X, dtype=self._dtypes(), order="C", allow_nd=True, reset=False)
         return outputs(self.module_, X, then)
 
 

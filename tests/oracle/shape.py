@@ -17,8 +17,11 @@ def pad(x, widths, value):
     return like(np.pad(x, widths, constant_values=value) if x.ndim else x, x)
 
 
-def take_rows(x, rows):
-    return x[rows]
+def take_rows(x, rows, out=None):
+    if out is None:
+        return x[rows]
+    out[...] = x[rows]
+    return out
 
 
 def as_int64(x):
