@@ -60,14 +60,19 @@ void unpack_image(T* dx, const ConvWindow& window, int64_t channels, const T* im
   const int64_t width = window.width, plane = window.height * width;
   const int64_t top = on.row + window.top, bottom = on.row_end + window.top;
   const int64_t left = on.column + window.left, right = on.column_end + window.left;
+  const bool whole_rows = left == 0 && right == width;
   for (int64_t c = 0; c < channels; ++c) {
     T* to = dx + c * plane;
     clear(to, top * width);
-    for (int64_t h = top; h < bottom; ++h) {
+    for (int64_t h = top; h < bottom && !whole_rows; ++h) {
       clear(to + h * width, left);
       clear(to + h * width + right, width - right);
     }
     clear(to + bottom * width, plane - bottom * width);
+  }
+  if (whole_rows && columns == width) {  // without anything between them
+    transpose(dx + top * width, plane, image + on.row * columns * channels, channels, (bottom - top) * width, channels);
+    return;
   }
   for (int64_t r = on.row; r < on.row_end; ++r) {
     transpose(dx + (window.top + r) * width + left, plane, image + (r * columns + on.column) * channels, channels,

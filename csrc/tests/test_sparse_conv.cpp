@@ -42,6 +42,9 @@ std::vector<ops::ConvShape> shapes() {
     all.push_back({2, 16, outputs, 1, axis(6, 3), axis(7, 3)});
   }
   all.push_back({2, 3, 4, 1, axis(7, 3, 0, 2), axis(9, 3, 2, 0)});
+  for (const int64_t channels : {3, 17}) {  // whole rows of the image, but not all of them
+    all.push_back({2, channels, 4, 1, axis(8, 3, 1, 0), axis(8, 3)});
+  }
   all.push_back({2, 3, 4, 1, axis(3, 2, 4, 5), axis(2, 2, 5, 3)});
   all.push_back({2, 3, 4, 1, axis(1, 1, 2, 0), axis(1, 1, 0, 2)});
   // Strips of an image, several images at once, chunks of images.
