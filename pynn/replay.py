@@ -186,10 +186,10 @@ def _nothing_to_run() -> None:
 class _Input:
     """An argument: memory of the plan that it is copied to, or the steps that read it where the caller has it."""
 
-    def __init__(self, own: Array, steps: list[_Step], returned: Collection[int]) -> None:
+    def __init__(self, own: Array, steps: list[_Step], copied: Collection[int]) -> None:
         self.own = own
         self.readers: list[tuple[_Step, tuple[int, ...]]] = []  # steps, and where in their arguments it is
-        if own.nbytes >= LEAST_BOUND and memory(own) not in returned:
+        if own.nbytes >= LEAST_BOUND and memory(own) not in copied:
             at = memory(own)
             reading = [step for step in steps if at in _core.Recording.arrays_in(step.args)[1]]
             uses = [(step, path) for step in reading for path in _paths(step.args, at)]
@@ -270,8 +270,9 @@ class _Replay:
                 self._between.append((step, call))
             if call.done:
                 self._done.append((at, call.done))
-        at_returned = {memory(array) for array in returned}
-        self._inputs = [_Input(own, self._steps, at_returned) for own in inputs]
+        # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
+        copied = {memory(array) for array in (*returned, *(inputs[i] for i in recorder.shared))}
+        self._inputs = [_Input(own, self._steps, copied) for own in inputs]
         makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
         self.gradients = [(tensor, grad, makers.get(memory(grad), -1)) for tensor, grad in recorder.grads]
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan

@@ -55,6 +55,31 @@ def test_an_updated_array_as_an_argument(n, argument, optimizer):
     np.testing.assert_array_equal(weights, same_weights)
 
 
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
+def test_rows_of_a_weight_whose_optimiser_makes_the_gradient(optimizer):
+    """The update of each part of the weight must not change the rows that the gradients of others are made from."""
+
+    def run(wrap):
+        w = nn.Parameter(np.random.default_rng(0).standard_normal((256, 300), np.float32))
+        updates = optimizer([w], lr=0.01)
+
+        def step(x):
+            updates.zero_grad()
+            loss = F.mean(F.linear(x, w) ** 2)
+            loss.backward()
+            updates.step()
+            return loss
+
+        step = wrap(step)
+        losses = [step(pynn.Tensor(w.data[:32])).item() for _ in range(4)]
+        return losses, w.data, step
+
+    (losses, weight, _), (same_losses, same_weight, step) = run(lambda f: f), run(pynn.capture)
+    assert step.plan().saved["fuse_update"] == 1
+    assert same_losses == losses
+    np.testing.assert_array_equal(same_weight, weight)
+
+
 def test_a_part_of_a_parameter_as_an_argument():
     def steps(wrap):
         w = nn.Parameter(np.arange(8, dtype=np.float32).reshape(4, 2))

@@ -362,10 +362,10 @@ def test_set_num_threads():
     try:
         _core.set_num_threads(2)
         assert _core.num_threads() == 2
-        for n in (0, -1):
+        for n in (0, -1, 1 << 40):
             with pytest.raises(ValueError, match=r"^set_num_threads\b"):
                 _core.set_num_threads(n)
-        for bad in ("2", 2.0, None, 1 << 40):
+        for bad in ("2", 2.0, None):
             with pytest.raises(TypeError, match=rf"^set_num_threads: n is {bad!r}, needs an integer from 1 to 256$"):
                 _core.set_num_threads(bad)
         assert _core.num_threads() == 2
