@@ -204,12 +204,12 @@ def decision_boundary(
     """
     points, labels = np.asarray(points), np.asarray(labels).reshape(-1)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) != len(labels) or len(points) == 0:
-        raise ValueError(
-            f"viz.decision_boundary: points {list(points.shape)} and labels {list(labels.shape)}, need [N, 2] and [N]"
-        )
+        got = f"points {list(points.shape)} and labels {list(labels.shape)}"
+        raise ValueError(f"viz.decision_boundary: {got}, need [N, 2] and [N]")
     low, high = points.min(0) - margin, points.max(0) + margin
     x, y = np.linspace(low[0], high[0], steps), np.linspace(low[1], high[1], steps)
-    plane = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(points.dtype)
+    dtype = next((p.dtype for p in model.parameters()), points.dtype)  # points are float64 where NumPy made them
+    plane = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(dtype)
     with no_grad():
         scores = model(plane).numpy().reshape(len(plane), -1)
     classes = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).astype(int)
@@ -310,7 +310,7 @@ def filters(weight: Array | Tensor, columns: int | None = None) -> Figure:
     """
     w = np.asarray(weight.data if isinstance(weight, Tensor) else weight)
     if w.ndim != 4 or w.size == 0:
-        raise ValueError(f"viz.filters: weight {list(w.shape)}, needs [O, C, KH, KW]")
+        raise ValueError(f"viz.filters: weight {list(w.shape)}, needs [O, C, KH, KW], such as conv.weight")
     largest = max(float(np.abs(w).max()), 1e-30)
     w = 0.5 + 0.5 * w / largest
     if w.shape[1] == 3:

@@ -162,3 +162,9 @@ def test_schedules_go_on_from_a_checkpoint(make):
         with pytest.raises(ValueError, match="state has"):
             other.load_state_dict(state)
     assert other.state_dict() == before
+
+
+@pytest.mark.parametrize("given", [3, None, [3], "ab"])
+def test_lambdas_are_functions(given):
+    with pytest.raises(TypeError, match=r"^LambdaLR: lr_lambda is .*, needs a function, or one for each group$"):
+        optim.LambdaLR(two_groups(), given)

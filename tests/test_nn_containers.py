@@ -28,6 +28,8 @@ def test_sequential_is_a_list():
     assert len(model) == 4
     model[-1] = nn.Identity()
     assert repr(model[3]) == "Identity()"
+    with pytest.raises(TypeError, match=r"^Sequential: index is 'a', needs an integer or a slice$"):
+        model["a"]
     with pytest.raises(IndexError, match="Sequential: index 4 is out of range for 4 modules"):
         model[4]
 

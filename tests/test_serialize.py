@@ -199,6 +199,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_in_the_place_of_the_file(tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        save(tmp_path / "folder.npz", {"w": np.ones(2)})
+    assert caught.value.filename == str(tmp_path / "folder.npz")  # not the temporary one
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
+
+
 def test_bytes_reach_the_disk_before_the_name(path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace

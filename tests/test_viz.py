@@ -97,6 +97,11 @@ def test_decision_boundary(labels):
         viz.decision_boundary(Right(), points, [0, 1])
 
 
+def test_decision_boundary_takes_the_points_as_numpy_makes_them():
+    points = np.array([[0.0, 0.0], [2.0, 1.0]])
+    assert viz.decision_boundary(nn.Linear(2, 2), points, [0, 1], steps=5).collections
+
+
 def test_decision_boundary_of_logits_goes_into_given_axes():
     points, labels = data.make_spiral(10)
     axes = viz._figure("test", 4, 4).subplots()
@@ -165,6 +170,8 @@ def test_filters(shape, count):
         assert figure.axes[0].get_subplotspec().get_geometry()[:2] == (3, 4)
     with pytest.raises(ValueError, match=r"^viz.filters: weight \[3, 3\]"):
         viz.filters(np.zeros((3, 3)))
+    with pytest.raises(ValueError, match=r"^viz.filters: .*needs \[O, C, KH, KW\], such as conv.weight$"):
+        viz.filters(nn.Conv2d(1, 2, 3))
 
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):

@@ -156,6 +156,9 @@ def interpolate(
         new = int(old[0] * factors[0]), int(old[1] * factors[1])
     if min(*new, *old) < 1:
         raise ValueError(f"interpolate: {list(old)} to {list(new)} pixels, needs at least 1 along each axis")
+    result = [*x.shape[:2], *new]
+    if math.prod(result) >= 2**44:  # checked before the weights, which are large as well
+        raise ValueError(f"interpolate: result {result} has more elements than memory can hold")
     rows, columns = (
         constant(_weights(o, n, f, mode, align_corners).astype(x.dtype))
         for o, n, f in zip(old, new, factors, strict=True)

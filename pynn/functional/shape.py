@@ -211,7 +211,8 @@ def _pad_pairs(widths: Sequence[int] | Sequence[tuple[int, int]], shape: tuple[i
         last = table.astype(np.int64).reshape(-1, 2)[::-1]
         table = np.concatenate([np.zeros((max(0, len(shape) - len(last)), 2), np.int64), last])
     if table.shape != (len(shape), 2):
-        raise ValueError(f"pad: widths {widths} do not fit shape {list(shape)}")
+        needs = "a pair (before, after) for each axis, or a flat list as PyTorch's"
+        raise ValueError(f"pad: widths {widths} do not fit shape {list(shape)}; needs {needs}")
     pairs: list[tuple[int, int]] = [(before, after) for before, after in table.tolist()]
     return pairs
 

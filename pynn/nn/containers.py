@@ -54,6 +54,8 @@ class _List(Module):
 
     def _child(self, index: int) -> tuple[str, Module]:
         children = list(self.named_children())
+        if not hasattr(index, "__index__"):
+            raise TypeError(f"{type(self).__name__}: index is {index!r}, needs an integer or a slice")
         if not -len(children) <= index < len(children):
             raise IndexError(f"{type(self).__name__}: index {index} is out of range for {len(children)} modules")
         return children[index]

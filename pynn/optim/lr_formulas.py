@@ -24,7 +24,9 @@ class LambdaLR(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]]
     ) -> None:
-        given = [lr_lambda] if callable(lr_lambda) else list(lr_lambda)
+        given = list(lr_lambda) if isinstance(lr_lambda, Sequence) else [lr_lambda]
+        if not all(map(callable, given)):
+            raise TypeError(f"LambdaLR: lr_lambda is {lr_lambda!r}, needs a function, or one for each group")
         groups = len(optimizer.param_groups) if isinstance(optimizer, Optimizer) else len(given)
         self.lr_lambdas = given * groups if callable(lr_lambda) else given
         if len(self.lr_lambdas) != groups:
