@@ -1,5 +1,3 @@
-#include <cstring>
-
 #include "ops/attention_tile.h"
 #include "ops/ceil_div.h"
 #include "runtime/arena.h"

@@ -5,7 +5,9 @@
 #include <cstdint>
 
 #include "ops/attention.h"
+#include "ops/ceil_div.h"
 #include "ops/dropout.h"
+#include "ops/work.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
 
@@ -39,7 +41,7 @@ AttentionScores<T> tile_scores(const AttentionArguments<T>& a, const AttentionTi
 // to[rows, columns] = dropout(from) by the counters of each query, which begin at multiples of four keys.
 template <class T>
 void tile_dropout(T* to, const T* from, int64_t ld, const AttentionArguments<T>& a, const AttentionTile& tile) {
-  const uint64_t per_row = static_cast<uint64_t>((a.keys + 3) / 4);
+  const uint64_t per_row = static_cast<uint64_t>(ceil_div(a.keys, 4));
   const auto first = static_cast<uint64_t>((tile.batch * a.heads + tile.head) * a.queries + tile.row);
   for (int64_t r = 0; r < tile.rows; ++r) {
     const uint64_t counter =
@@ -62,12 +64,9 @@ GemmPanels<T> pack_rows_as_columns(T* packed, const T* rows, int64_t ld, int64_t
 // Calls fn(task) for all tasks, on one thread if a second would cost more than it gives.
 template <class T, class Function>
 void run_attention_tasks(const AttentionArguments<T>& a, int64_t tasks, const Function& fn) {
-  constexpr double kSerialWork = 1 << 17, kWakingWork = 1 << 19;
-  const double work = double(a.batch * a.heads) * double(a.queries) * double(a.keys) *
-                      double(a.features + a.value_features);  // multiply-adds; in double, where it cannot overflow
-  const int threads = work < kSerialWork ? 1 : work < kWakingWork ? awake_threads() : num_threads();
-  if (threads > 1) return parallel_for(tasks, fn);
-  for (int64_t task = 0; task < tasks; ++task) fn(task);
+  const double work =
+      double(a.batch * a.heads) * double(a.queries) * double(a.keys) * double(a.features + a.value_features);
+  parallel_for_if(threads_for(work) > 1, tasks, fn);
 }
 
 }  // namespace pynn::ops

@@ -4,6 +4,7 @@
 
 #include "ops/gemm_product.h"
 #include "ops/sparse_linear.h"
+#include "ops/work.h"
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
@@ -11,17 +12,12 @@
 namespace pynn::ops {
 namespace {
 
-// Multiply-adds below which a second thread costs more than it gives, if it waits for work or has to be woken.
-constexpr int64_t kSerialWork = int64_t(1) << 17;
-constexpr int64_t kWakingWork = int64_t(1) << 19;
-
 // Elements from which a weight in the caches of both threads makes the update after it slower than another cut of dx.
 constexpr int64_t kLargeWeight = int64_t(1) << 16;
 
 // Few rows take as long as three: they wait for the other operand's memory.
-int64_t threads_for(int64_t m, int64_t n, int64_t k) {
-  const int64_t work = std::max<int64_t>(m, 3) * n * k;
-  return work < kSerialWork ? 1 : work < kWakingWork ? awake_threads() : num_threads();
+int64_t threads_for_product(int64_t m, int64_t n, int64_t k) {
+  return threads_for(static_cast<double>(std::max<int64_t>(m, 3)) * static_cast<double>(n) * static_cast<double>(k));
 }
 
 // The tasks of both products, evenly mixed, so that every thread has its share of either.
@@ -47,7 +43,7 @@ void run_together(const Product<T>& a, const Product<T>& b, int64_t threads) {
 
 template <class T>
 void gemm(const GemmArguments<T>& g) {
-  const Product<T> product(g, {}, threads_for(g.m, g.n, g.k));
+  const Product<T> product(g, {}, threads_for_product(g.m, g.n, g.k));
   parallel_for(product.tasks(), [&](int64_t task) { product.run(task); });
 }
 
@@ -62,11 +58,7 @@ void batched_gemm(const GemmArguments<T>& first, int64_t batch, const int64_t* a
     gemm(g);
   };
   // Inside parallel_for a product runs on its one thread; few large products are better split themselves.
-  if (batch >= num_threads() && threads_for(first.m * batch, first.n, first.k) > 1) {
-    parallel_for(batch, one);
-  } else {
-    for (int64_t i = 0; i < batch; ++i) one(i);
-  }
+  parallel_for_if(batch >= num_threads() && threads_for_product(first.m * batch, first.n, first.k) > 1, batch, one);
 }
 
 template <class T>
@@ -85,6 +77,7 @@ void linear(T* y, const T* x, const T* weight, const T* bias, Activation activat
 template <class T>
 void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const T* x, const T* weight,
                      Activation activation, int64_t rows, int64_t in, int64_t out) {
+  if (activation == Activation::none) y = dy;  // it may be null, and is not read
   if (dweight != nullptr && zeros_pay(x, rows, in, out)) {
     sparse_dweight(dweight, dbias, dy, y, x, activation, rows, in, out);
     dweight = dbias = nullptr;
@@ -92,7 +85,7 @@ void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const
   // dz is made by the tasks that read it. dbias is the sum of the rows that dweight's tasks read; without such tasks,
   // or without columns of dweight, it is summed on its own.
   const bool sums_with_dweight = dweight != nullptr && in > 0;
-  const int64_t threads = threads_for(rows * ((dx != nullptr) + (dweight != nullptr)), in, out);
+  const int64_t threads = threads_for_product(rows * ((dx != nullptr) + (dweight != nullptr)), in, out);
   Product<T> dx_product, dweight_product;
   if (dx != nullptr) {
     GemmArguments<T> g{dx, in, dy, out, false, weight, in, false, rows, in, out};
@@ -118,7 +111,7 @@ void linear_dweight(T* dweight, T* dbias, const T* dz, int64_t ldz, const T* x, 
   g.accumulate = accumulate;
   GemmSource<T> source;
   if (in > 0) source.row_sums = dbias;
-  const Product<T> product(g, source, threads_for(rows, in, out));
+  const Product<T> product(g, source, threads_for_product(rows, in, out));
   parallel_for(product.tasks(), [&](int64_t task) { product.run(task); });
   if (dbias != nullptr && in == 0) linear_dbias(dbias, dz, ldz, rows, out, accumulate);
 }

@@ -79,7 +79,9 @@ template <class T>
 void activation_backward(Activation activation, T* dz, const T* dy, const T* y, int64_t n) {
   const ElementwiseKernels<T>& elementwise = kernels<T>().elementwise;
   switch (activation) {
-    case Activation::none: break;
+    case Activation::none:
+      if (dz != dy) std::memcpy(dz, dy, static_cast<size_t>(n) * sizeof(T));
+      break;
     case Activation::relu: elementwise.relu_backward(dz, dy, y, n); break;
     case Activation::leaky_relu:
       elementwise.leaky_relu_backward(dz, dy, y, T(kLeakySlope), n);
@@ -244,17 +246,13 @@ typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth) cons
   const int64_t count = g_.a_transposed ? depth.size : rows.size, size = g_.a_transposed ? rows.size : depth.size;
   const int64_t stride = good_row_stride(size);
   T* packed = arena::scratch<T>(arena::Slot::pack_a, count * stride);
-  if (source_.activation != Activation::none && size == g_.lda && size == stride) {
-    activation_backward(source_.activation, packed, g_.a + first, source_.y + first, count * size);
+  const T *a = g_.a + first, *y = source_.y != nullptr ? source_.y + first : a;
+  if (size == g_.lda && size == stride) {
+    activation_backward(source_.activation, packed, a, y, count * size);
     return {packed, stride, g_.a_transposed};
   }
   for (int64_t r = 0; r < count; ++r) {
-    const T* a = g_.a + first + r * g_.lda;
-    if (source_.activation == Activation::none) {
-      std::memcpy(packed + r * stride, a, static_cast<size_t>(size) * sizeof(T));
-    } else {
-      activation_backward(source_.activation, packed + r * stride, a, source_.y + first + r * g_.lda, size);
-    }
+    activation_backward(source_.activation, packed + r * stride, a + r * g_.lda, y + r * g_.lda, size);
   }
   return {packed, stride, g_.a_transposed};
 }

@@ -12,7 +12,7 @@ namespace pynn::ops {
 template <class T>
 void activate(Activation activation, T* y, int64_t n);
 
-// dz = dy * activation'(y) over n elements; dz may be dy. Nothing for Activation::none.
+// dz = dy * activation'(y) over n elements; dz may be dy. Activation::none copies, and does not read y.
 template <class T>
 void activation_backward(Activation activation, T* dz, const T* dy, const T* y, int64_t n);
 

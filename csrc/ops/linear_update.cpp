@@ -1,7 +1,6 @@
 #include "ops/linear_update.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "ops/ceil_div.h"
 #include "ops/gemm_product.h"
@@ -40,11 +39,7 @@ Rows<T> rows_of_dz(const LinearGradient<T>& g, Range rows) {
   T* dz = arena::scratch<T>(arena::Slot::pack_a, g.rows * stride);
   for (int64_t p = 0; p < g.rows; ++p) {
     const int64_t at = p * g.out + rows.begin;
-    if (g.activation == Activation::none) {
-      std::memcpy(dz + p * stride, g.dy + at, static_cast<size_t>(size) * sizeof(T));
-    } else {
-      activation_backward(g.activation, dz + p * stride, g.dy + at, g.y + at, size);
-    }
+    activation_backward(g.activation, dz + p * stride, g.dy + at, g.y + at, size);
   }
   return {dz, stride};
 }

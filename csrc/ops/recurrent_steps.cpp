@@ -1,15 +1,12 @@
 #include "ops/recurrent_steps.h"
 
 #include "ops/layout.h"
+#include "ops/work.h"
 
 namespace pynn::ops {
 namespace {
 
-// Multiply-adds below which a second thread costs more than it gives, if it waits for work or has to be woken; and
-// those of one step that are worth to meet after it.
-constexpr int64_t kSerialWork = int64_t(1) << 17;
-constexpr int64_t kWakingWork = int64_t(1) << 19;
-constexpr int64_t kMeetingWork = int64_t(1) << 18;
+constexpr int64_t kMeetingWork = int64_t(1) << 18;  // multiply-adds of one step that are worth to meet after it
 
 constexpr int64_t kLeastRows = 3;     // fewer take as long
 constexpr int64_t kMostRows = 64;     // what a task keeps in cache
@@ -32,8 +29,7 @@ bool input_stays_cached(int64_t gates, RecurrentSizes s) {
 template <class T>
 RecurrentCut recurrent_cut(RecurrentSizes s, int64_t gates) {
   const int64_t weights = gates * s.hidden * s.hidden, step_work = std::max(s.batch, kLeastRows) * weights;
-  const int64_t work = s.steps * step_work;
-  const int64_t threads = work < kSerialWork ? 1 : work < kWakingWork ? awake_threads() : num_threads();
+  const int64_t threads = threads_for(static_cast<double>(s.steps) * static_cast<double>(step_work));
   const bool large = weights * int64_t(sizeof(T)) > kCachedBytes;
   if (threads > 1 && step_work >= threads * kMeetingWork && (large || s.batch < threads * kLeastRows)) {
     return {1, std::min(threads, ceil_div(s.hidden, kernels<T>().gemm.nr))};
@@ -65,11 +61,7 @@ RecurrentWeights<T>::RecurrentWeights(const T* weight, int64_t gates, int64_t hi
       kernel_.pack_panel(to, weight_ + (gate * hidden_ + j) * depth_, depth_, true, depth_, n);
     }
   };
-  if (gates * hidden * depth < kSerialWork) {
-    for (int64_t block = 0; block < blocks(); ++block) pack(block);
-  } else {
-    parallel_for(blocks(), pack);
-  }
+  parallel_for_if(gates * hidden * depth >= kSerialWork, blocks(), pack);
 }
 
 template <class T>

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <numeric>
 
 #include "ops/ceil_div.h"
@@ -192,11 +191,7 @@ void sparse_dweight(T* dweight, T* dbias, const T* dy, const T* y, const T* x, A
         T* panel = dz + count * (j - left);
         for (int64_t i = 0; i < count; ++i) {
           const int64_t at = (row + i) * out + j;
-          if (activation == Activation::none) {
-            std::copy_n(dy + at, n, panel + i * width);
-          } else {
-            activation_backward(activation, panel + i * width, dy + at, y + at, n);
-          }
+          activation_backward(activation, panel + i * width, dy + at, y + at, n);
           std::fill(panel + i * width + n, panel + (i + 1) * width, T(0));
         }
         if (task > 0 || dbias == nullptr) continue;

@@ -34,6 +34,13 @@ void parallel_for(int64_t tasks, const Function& fn) {
       const_cast<void*>(static_cast<const void*>(&fn)));
 }
 
+// The same, on this thread alone unless `parallel`: for work that another thread is not worth waking for.
+template <class Function>
+void parallel_for_if(bool parallel, int64_t tasks, const Function& fn) {
+  if (parallel) return parallel_for(tasks, fn);
+  for (int64_t task = 0; task < tasks; ++task) fn(task);
+}
+
 // Splits 0..size-1 into ranges of a multiple of `grain` (the last may be shorter), one per thread where size allows,
 // and calls fn(begin, end) for each: for work in which an output does not depend on the range it falls in.
 template <class Function>
