@@ -49,7 +49,7 @@ struct ConvKernels {
   void (*pack_weight)(T* packed, const T* weight, const int64_t* tap_offsets, int64_t output_step, int64_t outputs,
                       int64_t width, int64_t taps);
 
-  // Which way takes least. With pooling, `split_windows` would write so many rows; without, split_rows is 0.
+  // Which way takes least. `split_windows` would write so many rows; split_rows is 0 where windows are no choice.
   ConvLanes (*choose_lanes)(const ConvPixels& pixels, int64_t outputs, int64_t taps, int64_t split_rows);
 
   // y[i, r, c] = bias[i] + sum over k of weight[k, i] * source[offsets[k] + r * source_row + c]

@@ -12,6 +12,7 @@
 namespace pynn::ops {
 namespace {
 
+constexpr int64_t kMostShifts = 32;  // of windows in the lanes, each a copy of half of what is read: dilation adds them
 constexpr int64_t kSerialPack = int64_t(1) << 13;  // elements of weights that one thread packs as quickly
 
 // One correlation per pair of output phases of the axes.
@@ -49,7 +50,8 @@ Blocks choose_blocks(const Job& job, int64_t row_length, int64_t taps, bool pool
   // Taps are spread over the phases of a strided gradient.
   const int64_t taps_of_one = taps / (static_cast<int64_t>(job.rows.outputs.size() * job.columns.outputs.size()));
   const int64_t planes = job.channels * job.rows.planes() * job.columns.planes();
-  const int64_t split_rows = pool ? planes * job.rows.length() * (job.columns.halo + 2) : 0;
+  const int64_t shifts = job.columns.halo + 2;
+  const int64_t split_rows = pool && shifts <= kMostShifts ? planes * job.rows.length() * shifts : 0;
   const ConvLanes lanes_hold = kernel.choose_lanes(pixels, job.outputs, taps_of_one, split_rows);
   if (lanes_hold == ConvLanes::outputs) {
     return {lanes_hold, job.outputs, ceil_div(job.outputs, 2 * kernel.lanes), round_up(job.outputs, kernel.lanes),
@@ -274,11 +276,7 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
     }
   };
   const int64_t tasks = job.images * bands.count * parts;
-  if (threads == 1) {
-    for (int64_t t = 0; t < tasks; ++t) task(t);
-  } else {
-    parallel_for(tasks, task);
-  }
+  parallel_for_if(threads > 1, tasks, task);
 }
 
 #define PYNN_INSTANTIATE(T) template void correlate(const CorrelateOut<T>&, const T*, const T*, const T*, const Job&);

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "ops/ceil_div.h"
 #include "ops/conv.h"
 
 namespace pynn::ops {
@@ -76,7 +77,7 @@ inline AxisPlan backward_plan(const ConvAxis& axis) {
   AxisPlan plan{{0}, 1, axis.kernel, 0, {}};
   int64_t lowest = INT64_MAX;
   for (int64_t h = 0; h < std::min(axis.stride, axis.size); ++h) {
-    AxisOutputs outputs{h, axis.stride, (axis.size - h + axis.stride - 1) / axis.stride, {}};
+    AxisOutputs outputs{h, axis.stride, ceil_div(axis.size - h, axis.stride), {}};
     for (int64_t tap = 0; tap < axis.kernel; ++tap) {
       const int64_t distance = h + axis.padding - tap * axis.dilation;
       if (distance % axis.stride != 0) continue;

@@ -10,9 +10,10 @@
 
 namespace pynn::ops {
 
-constexpr int64_t kConvSerialWork = int64_t(1)
-                                    << 19;  // multiply-adds below which a second thread costs more than it gives
-constexpr int64_t kSourceBytes = int64_t(1) << 19;  // of a band's source, which should stay in the second cache
+// Multiply-adds below which a second thread costs more than it gives.
+constexpr int64_t kConvSerialWork = int64_t(1) << 19;
+// Of a band's source, which should stay in the second cache.
+constexpr int64_t kSourceBytes = int64_t(1) << 19;
 
 // Images are worked on in bands of output rows, so that what a band reads stays in the cache.
 struct Bands {

@@ -142,11 +142,7 @@ void conv2d_backward_weight(T* dweight, T* dbias, const T* dy, const T* mask, co
       std::copy(turned, turned + (o_end - o) * taps, sums + o * taps);
     }
   };
-  if (threads == 1) {
-    for (int64_t t = 0; t < chunks * parts; ++t) task(t);
-  } else {
-    parallel_for(chunks * parts, task);
-  }
+  parallel_for_if(threads > 1, chunks * parts, task);
   const auto add_chunks = [&](T* sum, const T* first_chunk, int64_t count) {
     if (sum == nullptr) return;
     parallel_ranges(count, 4096, [&](int64_t begin, int64_t end) {

@@ -230,11 +230,7 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
       }
     });
   };
-  if (threads == 1) {
-    for (int64_t t = 0; t < bands * parts * job.groups; ++t) task(t);
-  } else {
-    parallel_for(bands * parts * job.groups, task);
-  }
+  parallel_for_if(threads > 1, bands * parts * job.groups, task);
 }
 
 #define PYNN_INSTANTIATE(T)                   \

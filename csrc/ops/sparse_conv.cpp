@@ -161,11 +161,7 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
     }
   };
   const int64_t work = s.images * s.outputs * image.windows() * filter;
-  if (work < kConvSerialWork) {
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) chunk_task(chunk);
-  } else {
-    parallel_for(chunks, chunk_task);
-  }
+  parallel_for_if(work >= kConvSerialWork, chunks, chunk_task);
 
   for (int64_t o = 0; o < s.outputs && dbias != nullptr; ++o) {
     dbias[o] = T(0);
@@ -282,11 +278,7 @@ void sparse_conv2d_backward_data(T* dx, const PooledGradient<T>& gradient, const
                         image.rows, image.columns);
   };
   const int64_t work = s.images * s.outputs * image.windows() * filters.blocks * filters.filter;
-  if (work < kConvSerialWork) {
-    for (int64_t n = 0; n < s.images; ++n) image_task(n);
-  } else {
-    parallel_for(s.images, image_task);
-  }
+  parallel_for_if(work >= kConvSerialWork, s.images, image_task);
 }
 
 #define PYNN_INSTANTIATE(T)                                                                            \

@@ -1,9 +1,12 @@
+#include <thread>
+
 #include "harness.h"
 #include "ops/conv.h"
 #include "ops/conv_pool.h"
 #include "ops/pool.h"
 #include "reference/conv.h"
 #include "reference/elementwise.h"
+#include "runtime/arena.h"
 #include "runtime/threads.h"
 
 using namespace pynn;
@@ -181,6 +184,23 @@ TEST_CASE_TEMPLATE("conv2d gives the same bits for any number of threads", T, fl
     }
   }
   set_num_threads(threads);
+}
+
+// In a thread of its own, whose scratch is new.
+TEST_CASE_TEMPLATE("dilation does not multiply what a pooled convolution takes", T, float, double) {
+  const int before = num_threads();
+  set_num_threads(1);
+  const ops::ConvShape s{1, 1, 192, 1, axis(40, 3), axis(400, 3, 1, 100, 100, 100)};
+  const Guarded<T> x = random_array<T>(x_size(s)), weight = random_array<T>(weight_size(s));
+  const int64_t pooled = s.outputs * (s.rows.out / 2) * (s.columns.out / 2);
+  Guarded<T> y(pooled);
+  Guarded<uint8_t> indices(pooled);
+  std::thread([&] {
+    const int64_t in_use = arena::stats().bytes_in_use;
+    ops::conv2d_max_pool2d(y.data(), indices.data(), x.data(), weight.data(), static_cast<const T*>(nullptr), true, s);
+    CHECK(arena::stats().bytes_in_use - in_use < 32 * x.size() * static_cast<int64_t>(sizeof(T)));
+  }).join();
+  set_num_threads(before);
 }
 
 // The fused operations against the chain that they stand for, whose parts are tested above and in test_pool.cpp.
