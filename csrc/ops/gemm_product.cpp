@@ -17,6 +17,8 @@ constexpr int64_t kDepthUnsplit = 1024;           // a k up to this is done in o
 constexpr int64_t kGroupSize = int64_t(1) << 17;  // elements of A that stay in the second cache beside a panel of B
 constexpr int64_t kPageFloats = 1024;             // row strides of 4 KiB fall on one set of the first cache
 constexpr int64_t kUnpackedBytes = int64_t(1) << 20;
+constexpr int64_t kCachedSize = int64_t(1) << 18;  // elements of C that are still in the second caches when it is read
+constexpr int64_t kShallow = 64;                   // k of blocks that write C often
 
 // What is done beside the products, in multiply-adds of an element's worth of time.
 constexpr int64_t kPackWork = 4;                 // to pack an element
@@ -211,20 +213,27 @@ void Product<T>::run_blocks(Range rows, Range columns) const {
       const Range part{rows.begin + i, rows.size * (group + 1) / groups - i};
       const Rows a = prepare_rows(part, depth);
       if (source_.row_sums != nullptr && columns.begin == 0) add_row_sums(a, part, depth);
-      for (int64_t q = 0; q < panels; ++q) {
-        const int64_t j = columns.begin + q * nr, n = std::min(nr, columns.begin + columns.size - j);
-        const T* b = g_.b + (g_.b_transposed ? j * g_.ldb + p : p * g_.ldb + j);
-        GemmPanels<T> panel{b, g_.ldb, nr};
-        if (pack_b_) {
-          T* packed = packed_b + (groups == 1 ? 0 : q * nr * depth_);
-          if (group == 0) kernel.pack_panel(packed, b, g_.ldb, g_.b_transposed, depth.size, n);
-          panel = {packed, nr, nr * depth_};
+      // Blocks that run down the columns have the processor fetch ahead beyond the last row, and take lines from the
+      // thread that writes there; where C is written often, they run along the rows.
+      const bool along_rows = row_parts_ > 1 && !pack_b_ && depth.size <= kShallow && g_.m * g_.n <= kCachedSize;
+      const int64_t tiles = along_rows ? ceil_div(part.size, kernel.mr) : 1;
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const int64_t first = part.size * tile / tiles, m = part.size * (tile + 1) / tiles - first;
+        for (int64_t q = 0; q < panels; ++q) {
+          const int64_t j = columns.begin + q * nr, n = std::min(nr, columns.begin + columns.size - j);
+          const T* b = g_.b + (g_.b_transposed ? j * g_.ldb + p : p * g_.ldb + j);
+          GemmPanels<T> panel{b, g_.ldb, nr};
+          if (pack_b_) {
+            T* packed = packed_b + (groups == 1 ? 0 : q * nr * depth_);
+            if (group == 0) kernel.pack_panel(packed, b, g_.ldb, g_.b_transposed, depth.size, n);
+            panel = {packed, nr, nr * depth_};
+          }
+          if (g_.bias != nullptr && p == 0 && !g_.accumulate) {
+            (turned_ ? epilogue.row_bias : epilogue.bias) = g_.bias + (turned_ ? part.begin + first : j);
+          }
+          kernel.block(c + (i + first) * ldc + q * nr, ldc, a.data + first * (a.transposed ? 1 : a.stride), a.stride,
+                       a.transposed, panel, epilogue, m, n, depth.size);
         }
-        if (g_.bias != nullptr && p == 0 && !g_.accumulate) {
-          (turned_ ? epilogue.row_bias : epilogue.bias) = g_.bias + (turned_ ? part.begin : j);
-        }
-        kernel.block(c + i * ldc + q * nr, ldc, a.data, a.stride, a.transposed, panel, epilogue, part.size, n,
-                     depth.size);
       }
     }
     p += depth_;
