@@ -34,7 +34,9 @@ class Around:
         """Note what the function has from around it, and the functions among that, which it must not change."""
         if isinstance(function, functools.partial):
             function = function.func
-        function, owner = getattr(function, "__func__", function), getattr(function, "__self__", None)
+        owner = None
+        if isinstance(function, MethodType):
+            function, owner = function.__func__, function.__self__
         if not isinstance(function, FunctionType) or function in self._functions:
             return
         if (function.__module__ or "").partition(".")[0] == "pynn":
@@ -46,33 +48,31 @@ class Around:
         for value in (*(value for _, _, value in (*values, *variables)), *methods):
             if isinstance(value, Optimizer):
                 self._optimizers.append((value, _options(value)))
-            else:
+            elif isinstance(value, (FunctionType, MethodType, functools.partial)):
                 self.note(value)
 
     def check(self) -> None:
         """Refuse what a function did to it."""
         for optimizer, _ in self._optimizers:
             self._same_options(optimizer)
-        self.values = [
-            (thing, name, self._same(thing, name, value, getattr(thing, name))) for thing, name, value in self.values
-        ]
-        self.globals = [
-            (entries, name, self._same(entries, name, value, entries.get(name)))
-            for entries, name, value in self.globals
-        ]
+        self.values = [self._same(value, getattr(value[0], value[1])) for value in self.values]
+        self.globals = [self._same(entry, entry[0].get(entry[1])) for entry in self.globals]
 
     def forget(self, optimizer: Optimizer) -> None:
         """From now on a schedule changes the options of this one."""
         self._same_options(optimizer)
         self._optimizers = [entry for entry in self._optimizers if entry[0] is not optimizer]
 
-    def _same(self, thing: Any, name: str, before: Any, now: Any) -> Any:
-        """Return the value; refuse that it is another one now, or a list or dict to which a result was added."""
+    def _same(self, entry: tuple[Any, str, Any], now: Any) -> tuple[Any, str, Any]:
+        """Return the entry; refuse that its value is another one now, or a list or dict to which a result was added."""
+        thing, name, before = entry
+        if now is before and type(now) not in (list, dict):
+            return entry
         same = now is before or (type(before) in SIMPLE and type(now) is type(before) and now == before)
         items = now if type(now) is list else now.values() if type(now) is dict else ()
         last = next(reversed(items), None)
         if same and not isinstance(last.data if isinstance(last, Tensor) else last, Guarded):
-            return now
+            return thing, name, now
         if name == "cell_contents":
             variables = [zip(f.__code__.co_freevars, f.__closure__ or (), strict=True) for f in self._functions]
             name = next(name for name, cell in itertools.chain(*variables) if cell is thing)
@@ -108,10 +108,12 @@ def surroundings(
     ]
     methods = []
     if owner is not None:
-        for name in set().union(*(names(code, operation) for operation in _ATTRIBUTES)):
-            if _is_plain(owner, name):
+        own = getattr(owner, "__dict__", ())
+        for name in _attributes(code):
+            of_class = getattr(type(owner), name, None)
+            if name in own or isinstance(of_class, SIMPLE):  # the same object every time, no property or method
                 values.append((owner, name, getattr(owner, name)))
-            elif isinstance(getattr(type(owner), name, None), FunctionType):
+            elif isinstance(of_class, FunctionType):
                 methods.append(getattr(owner, name))
     variables = [(around, name, around[name]) for name in names(code, "LOAD_GLOBAL") if name in around]
     return values, [entry for entry in variables if not isinstance(entry[2], ModuleType)], methods
@@ -138,17 +140,17 @@ def names(code: CodeType, operation: str) -> frozenset[str]:
     return frozenset(found).union(*(names(constant, operation) for constant in inside))
 
 
+@functools.lru_cache(1024)
+def _attributes(code: CodeType) -> frozenset[str]:
+    return frozenset().union(*(names(code, operation) for operation in _ATTRIBUTES))
+
+
 def _is_set(cell: Any) -> bool:
     try:
         cell.cell_contents  # noqa: B018
     except ValueError:
         return False
     return True
-
-
-def _is_plain(owner: Any, name: str) -> bool:
-    """Whether this is an attribute that is the same object every time, no property or method."""
-    return name in getattr(owner, "__dict__", ()) or isinstance(getattr(type(owner), name, None), SIMPLE)
 
 
 def _options(optimizer: Optimizer) -> list[Any]:

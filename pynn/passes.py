@@ -17,6 +17,7 @@ from pynn.plan import Array, Call, memory
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "fuse_update", "place"]
 
 ALIGNMENT = 64  # bytes, of what kernels write
+SMALL = 1024  # bytes of a result for which looking for a free place takes longer than it can bring
 
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
 ACTIVATION = {"linear": 3, "linear_backward": 4, "conv2d": 7, "conv2d_backward": 8}  # position of the argument
@@ -150,29 +151,35 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     """Give each result that is not `fixed` a place in one block of memory that it leaves after its last reader.
 
     Largest first, at the lowest offset that is free from the first to the last call that needs it (greedy by size, as
-    in Pisarchyk and Lee 2020, arXiv:2001.03288). Returns the offsets in bytes by memory, and the size of the block.
+    in Pisarchyk and Lee 2020, arXiv:2001.03288); small ones lie side by side. Returns the offsets in bytes by memory,
+    and the size of the block.
     """
     sizes: dict[int, int] = {}
-    lives: dict[int, tuple[int, int]] = {}  # first and last call
+    lives: dict[int, list[int]] = {}  # first and last call
     for i, call in enumerate(calls):
         for at, output in zip(call.made_memory, call.outputs, strict=True):
             if at not in fixed and (nbytes := output.nbytes):
-                sizes[at], lives[at] = nbytes, (i, i)
+                sizes[at], lives[at] = nbytes, [i, i]
         for at in call.read_memory:
             if at in lives:
-                lives[at] = lives[at][0], i
+                lives[at][1] = i
     offsets: dict[int, int] = {}
+    total = 0
     placed: list[tuple[int, int, int, int]] = []  # by offset: begin, where the next may begin, first and last call
     for at in sorted(sizes, key=sizes.__getitem__, reverse=True):
         (first, last), size, offset = lives[at], sizes[at], 0
-        for begin, end, other_first, other_last in placed:
-            if begin >= offset + size:  # and so do all that follow
-                break
-            if offset < end and other_first <= last and first <= other_last:
-                offset = end
+        if size <= SMALL:  # and so are all that follow
+            offset = total
+        else:
+            for begin, end, other_first, other_last in placed:
+                if begin >= offset + size:  # and so do all that follow
+                    break
+                if offset < end and other_first <= last and first <= other_last:
+                    offset = end
+            bisect.insort(placed, (offset, offset + aligned(size), first, last))
         offsets[at] = offset
-        bisect.insort(placed, (offset, offset + aligned(size), first, last))
-    return offsets, max((end for _, end, _, _ in placed), default=0)
+        total = max(total, offset + aligned(size))
+    return offsets, total
 
 
 def aligned(nbytes: int) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -32,23 +32,23 @@ Link: TypeAlias = tuple[str, tuple[Any, ...]]  # a call of a chain: name, and ar
 
 @dataclass(eq=False)
 class Call:
-    """A call of the core."""
+    """A call of the core. Most fields are as a rule empty: tuples, which are not made anew for each."""
 
     name: str
     args: tuple[Any, ...]
     outputs: list[Array]
-    written: list[Array] = field(default_factory=list)  # arguments that it changes in place
+    written: Sequence[Array] = ()  # arguments that it changes in place
     repeat: Repeat | None = None
-    done: list[Callable[[], None]] = field(default_factory=list)  # what Python does once it has run
+    done: tuple[Callable[[], None], ...] = ()  # what Python does once it has run
     checks: bool = False  # it may raise, which ends a replay
     python: Callable[[], None] | None = None  # what Python does at this place, where there is no call of the core
     links: tuple[Link, ...] = ()  # the calls that it is a chain of, each with one of the results
-    scratch: list[Array] = field(default_factory=list)  # results that threads keep for themselves: never written
+    scratch: Sequence[Array] = ()  # results that threads keep for themselves: never written
 
     def __post_init__(self) -> None:
         # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made.
         self.read_memory = _core.Recording.arrays_in(self.args)[1]
-        self.made_memory = list(_core.Recording.arrays_in(self.outputs)[1])
+        self.made_memory = _core.Recording.arrays_in(self.outputs)[1]
 
     @property
     def reads(self) -> list[Array]:
@@ -92,20 +92,20 @@ class Plan:
         How often threads waited for each other in the latest replay, None before the first. Small calls run on one.
     """
 
-    def __init__(self, calls: list[Call], kept: list[Array]) -> None:
+    def __init__(self, calls: list[Call], kept: set[int]) -> None:
+        """`kept` is the memory that is read from outside of the plan."""
         from pynn import passes
 
         self.recorded, self.calls = len(calls), calls
         self.saved: dict[str, int] = {}
         self.barriers: int | None = None
-        self._kept = {memory(array) for array in kept}
         for rewrite in passes.REWRITES:
-            self.calls = rewrite(self.calls, self._kept)
+            self.calls = rewrite(self.calls, kept)
             self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
-        unplaced = self._kept.union(memory(array) for call in self.calls for array in call.scratch)
+        unplaced = kept.union(memory(array) for call in self.calls for array in call.scratch)
         self._offsets, self.bytes_planned = passes.place(self.calls, unplaced)
         made = {at: output.nbytes for call in calls for at, output in zip(call.made_memory, call.outputs, strict=True)}
-        self.bytes_recorded = sum(passes.aligned(made[at]) for at in made.keys() - self._kept)
+        self.bytes_recorded = sum(passes.aligned(made[at]) for at in made.keys() - kept)
 
     def move_to(self, block: Array) -> None:
         """Put the results of the calls where the plan has them in `block`, and let go of those of the recording."""

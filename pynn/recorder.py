@@ -15,11 +15,11 @@ from pynn._surroundings import Around
 from pynn.grad_mode import mode
 from pynn.guarded import CaptureError, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS
+from pynn.nn.module import Module
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
 from pynn.random import next_offset
 
 if TYPE_CHECKING:
-    from pynn.nn import Module
     from pynn.optim import Optimizer
     from pynn.tensor import Tensor
 
@@ -95,13 +95,14 @@ class Recorder:
         """Call a function of the core, and note it."""
         if name in READS:
             raise CaptureError(f"capture: {READS[name]} reads a value, {where()}, which a replay could not act on")
-        written = [array for i in IN_PLACE[name] for array in arrays_in(args[i])] if name in IN_PLACE else []
-        outside = [array for array in written if not self.made(array)]
+        written = [array for i in IN_PLACE[name] for array in arrays_in(args[i])] if name in IN_PLACE else ()
+        outside = [array for array in written if not self.made(array)] if written else []
         for array in outside:
             self.undo(functools.partial(np.copyto, array, array.copy()))
         result = original(*args)
         self._note_copies()
-        call = Call(name, args, arrays_in(result), written, checks=name in CHECKS)
+        outputs = [result] if isinstance(result, np.ndarray) else arrays_in(result)
+        call = Call(name, args, outputs, written, checks=name in CHECKS)
         self._made.update(call.made_memory)
         self.calls.append(call)
         if outside:
@@ -181,13 +182,18 @@ class Recorder:
         """Call a module whose attributes must be the same objects in each replay."""
         if id(module) in self._inside:
             return module.forward(*args, **kwargs)
-        before = {id(m): (m, pairs(vars(m))) for m in module.modules()}
-        for m, _ in before.values():
+        before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
+        below = [module]
+        for m in below:  # grows while we walk it
+            if id(m) in before:
+                continue
+            before[id(m)] = m, pairs(vars(m))
             if m._forward_hooks or m._backward_hooks:
                 raise CaptureError(f"capture: {type(m).__name__} has a hook, {where()}, which a replay would not call")
-        for _, values in before.values():
-            for value in values[1::2]:
-                if isinstance(value, (list, dict)):
+            for value in vars(m).values():
+                if isinstance(value, Module):
+                    below.append(value)
+                elif isinstance(value, (list, dict)):
                     self.same_items(value)
         outside = self._inside
         self._inside = outside | before.keys()
@@ -265,12 +271,15 @@ class Recorder:
     def done(self, action: Callable[[], None]) -> None:
         """Python does this in each replay, once all has been written that was written so far."""
         writing = next((call for call in reversed(self.calls) if call.written), None)
-        (self.after if writing is None else writing.done).append(action)
+        if writing is None:
+            self.after.append(action)
+        else:
+            writing.done += (action,)
 
     def repeat(self, first: int, numbers: Callable[[], tuple[Any, ...]], done: Callable[[], None]) -> None:
         """The latest call takes these numbers, from its argument `first`, in later replays; `done` follows it."""
         self.calls[-1].repeat = Repeat(first, numbers)
-        self.calls[-1].done.append(done)
+        self.calls[-1].done += (done,)
 
     def schedules(self, name: str, optimizer: Optimizer, step: Callable[[], None]) -> None:
         """A schedule steps: it does so in each replay, between the calls that it stands between."""

@@ -255,13 +255,14 @@ class _Replay:
         self._after, self._draws = recorder.after, recorder.draws
         returned = [*outputs, *(grad for _, grad in recorder.grads)]
         kept = [*inputs, *returned]
-        self._kept = {memory(array) for array in kept}
-        self.plan = Plan(recorder.calls, kept)
+        numbers = _core.Recording.arrays_in(kept)[1]
+        self._kept = {*numbers}
+        self.plan = Plan(recorder.calls, self._kept)
         self.plan.move_to(_core.empty((self.plan.bytes_planned // 4 + 1,), np.float32))
         self._recording = _core.Recording()
         self._steps: list[_Step] = []
         self._between: list[tuple[_Step, Call]] = []  # that Python has a part in
-        self._done: list[tuple[int, list[Callable[[], None]]]] = []
+        self._done: list[tuple[int, tuple[Callable[[], None], ...]]] = []
         for at, call in enumerate(self.plan.calls):
             step = _Step(at, call, recorder.originals)
             step.record(self._recording)
@@ -271,7 +272,7 @@ class _Replay:
             if call.done:
                 self._done.append((at, call.done))
         # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
-        copied = {memory(array) for array in (*returned, *(inputs[i] for i in recorder.shared))}
+        copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
         self._inputs = [_Input(own, self._steps, copied) for own in inputs]
         makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
         self.gradients = [(tensor, grad, makers.get(memory(grad), -1)) for tensor, grad in recorder.grads]

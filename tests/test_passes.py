@@ -146,7 +146,7 @@ def test_places_do_not_overlap_while_both_are_needed_and_are_reused_after():
     calls, results = [], [array(4)]
     for _ in range(40):
         sources = [results[i] for i in rng.integers(max(0, len(results) - 5), len(results), 2)]
-        calls.append(call("add", *sources, shape=(int(rng.integers(1, 500)),)))
+        calls.append(call("add", *sources, shape=(int(rng.integers(1, 5000)),)))
         results += calls[-1].outputs
     offsets, size = passes.place(calls, set())
     lives = {}
