@@ -50,7 +50,7 @@ TEST_CASE_TEMPLATE("every form of a product is right for few rows, few columns a
   };
   for (const Size s : {Size{1, 130, 300}, Size{2, 50, 784}, Size{3, 7, 1500}, Size{4, 33, 65}, Size{7, 100, 257},
                        Size{13, 40, 500}, Size{32, 128, 784}, Size{128, 10, 128}, Size{129, 11, 2100}, Size{300, 1, 90},
-                       Size{1, 1, 1000}, Size{40, 3, 17}, Size{520, 90, 1030}}) {
+                       Size{1, 1, 1000}, Size{40, 3, 17}, Size{520, 90, 1030}, Size{32, 400, 64}, Size{16, 700, 60}}) {
     for (int transposed = 0; transposed < 4; ++transposed) {
       for (const ops::Activation activation : {ops::Activation::relu, ops::Activation::leaky_relu}) {
         const bool ta = transposed & 1, tb = transposed & 2;
