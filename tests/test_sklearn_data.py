@@ -7,9 +7,11 @@ import pytest
 from small_models import network
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
+import sklearn
 import sklearn.neural_network
 from sklearn.datasets import load_digits
 
+from pynn import _core
 from pynn.sklearn import MLPClassifier, NeuralNetClassifier
 
 MAKERS = {"mlp": lambda: MLPClassifier((8,), random_state=0), "module": lambda: NeuralNetClassifier(network)}
@@ -66,6 +68,14 @@ def test_a_sum_that_overflows_is_no_infinity(digits):
     model = MLPClassifier((8,), solver="sgd", learning_rate_init=1e-320, alpha=0.0)
     with pytest.raises(ValueError, match="the loss is"):  # of the network, which X has passed
         model.fit(X, y)
+
+
+def test_nobody_looks_where_data_are_assumed_to_be_finite(digits, monkeypatch):
+    X, y = digits
+    model = MLPClassifier((8,), random_state=0).partial_fit(X, y, classes=np.unique(y))
+    monkeypatch.setattr(_core, "require_finite", lambda *args: pytest.fail("data are looked at"))
+    with sklearn.config_context(assume_finite=True):
+        assert model.predict(X).shape == y.shape
 
 
 @pytest.mark.parametrize("classes", [[-1, 0, 1], [3, 4, 5], [-7, 2, 90], [-(2**63), 0, 2**63 - 1]])

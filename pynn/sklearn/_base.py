@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
@@ -62,6 +63,8 @@ def validated(estimator: BaseEstimator, X: Any, *y: Any, dtype: Any, **options: 
 
 def _is_finite(X: Any, dtype: Any) -> bool:
     """Whether X is an array that is taken as it is, and is known to hold neither NaN nor infinity."""
+    if get_config()["assume_finite"]:  # then scikit-learn does not look either
+        return False
     taken = dtype if isinstance(dtype, tuple) else (dtype,)
     if type(X) is not np.ndarray or X.dtype not in (np.float32, np.float64) or X.dtype not in taken:
         return False
