@@ -262,15 +262,14 @@ class _Replay:
         self._recording = _core.Recording()
         self._steps: list[_Step] = []
         self._between: list[tuple[_Step, Call]] = []  # that Python has a part in
-        self._done: list[tuple[int, tuple[Callable[[], None], ...]]] = []
+        self._done: list[tuple[int, Callable[[], None]]] = []
         for at, call in enumerate(self.plan.calls):
             step = _Step(at, call, recorder.originals)
             step.record(self._recording)
             self._steps.append(step)
             if call.repeat is not None or call.python is not None:
                 self._between.append((step, call))
-            if call.done:
-                self._done.append((at, call.done))
+            self._done += [(at, action) for action in call.done]
         # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
         self._inputs = [_Input(own, self._steps, copied) for own in inputs]
@@ -359,10 +358,9 @@ class _Replay:
 
     def _finish(self, position: int) -> None:
         """Do in Python what follows the calls that were run, those before `position`."""
-        for at, actions in self._done:
+        for at, action in self._done:
             if at < position:
-                for action in actions:
-                    action()
+                action()
         for tensor, grad, at in self.gradients:
             tensor.grad = grad if at < position else None
 
