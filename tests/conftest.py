@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from demo_tools import classifier, serving
 from tape_nodes import live_nodes
 
 from pynn.data import synthetic_digits, write_idx
+from pynn.demo import DemoServer, Recognizer
 
 
 @pytest.fixture
@@ -62,3 +64,16 @@ def no_node_survives() -> Iterator[None]:
     before = live_nodes()
     yield
     assert live_nodes() <= before
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    """Return what answers in `pynn demo`, with the weights that LeNet begins with."""
+    return Recognizer(classifier(is_synthetic=False))
+
+
+@pytest.fixture(scope="module")
+def server(recognizer: Recognizer) -> Iterator[DemoServer]:
+    """Return a server that answers with it."""
+    with serving(recognizer) as server:
+        yield server

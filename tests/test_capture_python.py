@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from captured_steps import X, Y, mlp
+from captured_steps import X, Y, mlp, step_of
 
 import pynn
 from pynn import CaptureError, nn, optim
@@ -239,15 +239,7 @@ def test_a_parameter_that_was_frozen_for_a_while_counts_its_own_steps():
         pynn.seed(0)
         model = mlp()
         optimizer = optim.Adam(model.parameters(), lr=0.01)
-
-        def step(x, y):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        step, losses = wrap(step), []
+        step, losses = wrap(step_of(model, optimizer)), []
         for i in range(9):
             model[0].bias.requires_grad = i not in (3, 4)
             losses.append(step(pynn.Tensor(X), pynn.Tensor(Y)).item())

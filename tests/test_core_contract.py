@@ -12,20 +12,10 @@ from closeness import assert_close, same
 from core_cases import CASES, RUNTIME
 
 from pynn import _core
+from pynn.intercept import IN_PLACE
 
 STUB = Path(__file__).parents[1] / "pynn" / "_core.pyi"
 DTYPES = [np.float32, np.float64]
-# Which arguments these write to.
-IN_PLACE = {
-    "sgd_": (0, 2),
-    "adam_": (0, 2, 3),
-    "rmsprop_": (0, 2, 3, 4),
-    "adagrad_": (0, 2),
-    "adadelta_": (0, 2, 3),
-    "scale_": (0,),
-    "clip_norm_": (0,),
-    "batch_norm": (3, 4),
-}
 
 
 def stub_signatures():

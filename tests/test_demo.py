@@ -31,17 +31,6 @@ def drawn(i=0):
     return np.roll(large, (9, -7), (0, 1))
 
 
-@pytest.fixture(scope="module")
-def recognizer():
-    return Recognizer(classifier(is_synthetic=False))
-
-
-@pytest.fixture(scope="module")
-def server(recognizer):
-    with serving(recognizer) as server:
-        yield server
-
-
 def ask(server, method, path, body=None, headers=()):
     """Return status, headers and content of the answer to a request."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)

@@ -11,22 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from demo_tools import classifier, serving
+from demo_tools import classifier
 
 import pynn
 from pynn import cli
-from pynn.demo import DemoServer, Recognizer, command
-
-
-@pytest.fixture(scope="module")
-def recognizer():
-    return Recognizer(classifier(is_synthetic=False))
-
-
-@pytest.fixture(scope="module")
-def server(recognizer):
-    with serving(recognizer) as server:
-        yield server
+from pynn.demo import DemoServer, command
 
 
 @pytest.fixture
