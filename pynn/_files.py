@@ -1,11 +1,13 @@
 """Files that are either whole or not there."""
 
 import errno
+import fcntl
+import glob
 import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,7 +38,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when complete.
 
     The bytes go to a temporary name in the same folder, are flushed to the disk, the file is renamed, and the folder is
-    flushed. If the body raises, the temporary file is removed and a file already at `path` stays as it was.
+    flushed. If the body raises, the temporary file is removed and a file already at `path` stays as it was. Until the
+    file has its name it is locked, by which `remove_leftovers` knows it from those of processes that were killed.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "a.txt")
@@ -54,23 +57,36 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            os.replace(temporary, target)
         _sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what `atomic_file` left beside `path` when its process was killed, and nothing that is still written."""
+    target = Path(path).resolve()
+    for leftover in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        with suppress(OSError), open(leftover, "r+b") as file:  # one that another process has, or finished: let it be
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink()
+
+
 def _opened(temporary: Path, path: str | os.PathLike[str]) -> BinaryIO:
-    try:
-        return open(temporary, "xb")
-    except OSError as error:  # a folder that is missing: under the name that the caller knows
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+    while True:
+        try:
+            file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
+        except OSError as error:  # a folder that is missing: under the name that the caller knows
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from None
+        with suppress(OSError):  # on a file system without locks leftovers stay
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if temporary.exists():  # nobody took it for a leftover before it was locked
+            return file
+        file.close()
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

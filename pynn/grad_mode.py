@@ -14,6 +14,7 @@ R = TypeVar("R")
 class _Mode(threading.local):
     enabled = True
     recorder: Any = None  # while `pynn.capture` records
+    is_scheduling = False  # within a schedule's step, which is one entry of the recording
     random: Any = None  # the state of `pynn.random` inside of `fork_rng`
     watcher: Any = None  # the `pynn.graph.Graph` that keeps results
 

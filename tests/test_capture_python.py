@@ -88,6 +88,68 @@ def test_a_plateau_is_counted_in_every_replay():
     assert scheduler.get_last_lr() == [pytest.approx(0.01)]
 
 
+class TwoAtOnce(optim.StepLR):
+    """Counts twice, steps another schedule, and counts calls of its own."""
+
+    other = None
+    calls = 0
+
+    def step(self):
+        super().step()
+        super().step()
+        self.calls += 1
+        if self.other is not None:
+            self.other.step()
+
+
+class ByHand(optim.ExponentialLR):
+    """Without the step of its base class."""
+
+    def step(self, by=1):
+        self.step_count += by
+        self._apply()
+
+
+@pytest.mark.parametrize("other", [optim.LinearLR, lambda o: TwoAtOnce(o, 3)], ids=["linear", "two at once"])
+def test_a_schedule_of_ones_own_steps_once_in_every_replay(other):
+    def run(wrap):
+        first, second, third = (optim.SGD([nn.Parameter([0.0])], lr=1.0) for _ in range(3))
+        scheduler, by_hand = TwoAtOnce(first, 2), ByHand(third, 0.5)
+        scheduler.other = other(second)
+
+        def step(x):
+            assert second.param_groups  # so that the options of the second are looked at, too
+            scheduler.step()
+            by_hand.step(by=2)
+            return x.sum()
+
+        step, rows = wrap(step), []
+        for _ in range(5):
+            step(X)
+            schedulers = scheduler, scheduler.other, by_hand
+            rows.append([(each.state_dict(), each.get_last_lr(), getattr(each, "calls", 0)) for each in schedulers])
+        return rows
+
+    assert run(pynn.capture) == run(lambda f: f)
+
+
+def test_a_failed_capture_leaves_every_schedule_as_it_was():
+    first, second = (optim.SGD([nn.Parameter([0.0])], lr=1.0) for _ in range(2))
+    scheduler = TwoAtOnce(first, 1)
+    scheduler.other = optim.LinearLR(second)
+    before = [dict(vars(each)) for each in (scheduler, scheduler.other)], first.state_dict(), second.state_dict()
+
+    @pynn.capture
+    def step(x):
+        scheduler.step()
+        return x.sum().item()
+
+    with pytest.raises(CaptureError, match="is read"):
+        step(X)
+    after = [dict(vars(each)) for each in (scheduler, scheduler.other)], first.state_dict(), second.state_dict()
+    assert after == before
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_failed_capture_leaves_the_schedule_as_it_was(fails):
     w = nn.Parameter([1.0])

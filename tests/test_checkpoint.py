@@ -14,6 +14,7 @@ from checkpointed_run import go_on, make
 
 import pynn
 from pynn import nn, optim
+from pynn._files import atomic_file
 from pynn.data import DataLoader
 from pynn.serialize import load, save
 from pynn.train import Trainer, checkpoint_weights
@@ -290,6 +291,17 @@ def test_killed_at_random_moments_there_is_a_last_checkpoint(tmp_path, rng, kill
     for name in ("last.safetensors", "best.safetensors"):
         assert contents(folder / name) == contents(tmp_path / "whole" / name)
     assert sorted(path.name for path in folder.iterdir()) == ["best.safetensors", "last.safetensors"]
+
+
+def test_two_trainings_in_one_folder_leave_each_others_files_alone(tmp_path):
+    trainer, loader, val = make()
+    leftover = tmp_path / ".best.safetensors.0123abcd.tmp"
+    leftover.touch()
+    with atomic_file(tmp_path / "last.safetensors") as file:  # as another process does
+        trainer.fit(loader, 1, val=val, checkpoint=tmp_path)
+        file.write(b"whole")
+    assert (tmp_path / "last.safetensors").read_bytes() == b"whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last.safetensors"]
 
 
 class SignSGD(optim.Optimizer):

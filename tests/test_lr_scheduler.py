@@ -168,3 +168,35 @@ def test_schedules_go_on_from_a_checkpoint(make):
 def test_lambdas_are_functions(given):
     with pytest.raises(TypeError, match=r"^LambdaLR: lr_lambda is .*, needs a function, or one for each group$"):
         optim.LambdaLR(two_groups(), given)
+
+
+def test_lambdas_may_come_from_any_iterable():
+    scheduler = optim.LambdaLR(two_groups(), (lambda t, k=k: k + t for k in (1, 2)))
+    scheduler.step()
+    assert scheduler.get_last_lr() == pytest.approx([0.2, 0.06], rel=1e-12)
+
+
+SGD = optim.SGD([nn.Parameter([1.0])])
+BAD = {
+    "lambdas": (lambda: optim.LambdaLR(SGD, [abs, abs]), ValueError, "LambdaLR: lr_lambda has 2 functions"),
+    "milestones": (lambda: optim.MultiStepLR(SGD, ["x"]), TypeError, r"MultiStepLR: milestones\[0\] is 'x'"),
+    "total_iters": (lambda: optim.LinearLR(SGD, total_iters=0), ValueError, "LinearLR: total_iters is 0"),
+    "start_factor": (lambda: optim.LinearLR(SGD, -1), ValueError, "LinearLR: start_factor is -1"),
+    "T_max": (lambda: optim.CosineAnnealingLR(SGD, 0), ValueError, "CosineAnnealingLR: T_max is 0"),
+    "eta_min": (lambda: optim.CosineAnnealingLR(SGD, 3, -1), ValueError, "CosineAnnealingLR: eta_min is -1"),
+    "scheduler": (lambda: optim.StepLR(nn.Parameter([1.0]), 1), TypeError, "StepLR: optimizer is a Parameter"),
+    "step_size": (lambda: optim.StepLR(SGD, 0), ValueError, "StepLR: step_size is 0"),
+    "gamma": (lambda: optim.ExponentialLR(SGD, math.nan), ValueError, "ExponentialLR: gamma is nan"),
+    "gamma type": (lambda: optim.StepLR(SGD, 1, "x"), TypeError, "StepLR: gamma is 'x', needs a number"),
+    "warmup": (lambda: optim.CosineWarmupLR(SGD, 5, 5), ValueError, "CosineWarmupLR: needs 0 <= warmup"),
+    "pct_start": (lambda: optim.OneCycleLR(SGD, 1, 5, 2), ValueError, "OneCycleLR: needs total_steps"),
+    "max_lr": (lambda: optim.OneCycleLR(SGD, 0, 5), ValueError, "OneCycleLR: max_lr"),
+    "mode": (lambda: optim.ReduceLROnPlateau(SGD, "least"), ValueError, "mode is 'least'"),
+    "factor": (lambda: optim.ReduceLROnPlateau(SGD, factor=1), ValueError, "factor is 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD.values(), ids=BAD)
+def test_bad_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

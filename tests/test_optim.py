@@ -250,22 +250,7 @@ BAD = {
                  r"Muon: ns_coefficients\[1\] is nan"),
     "muon rate": (lambda: optim.Muon([M], adjust_lr_fn="adam"), ValueError, "Muon: adjust_lr_fn is 'adam'"),
     "clip_value": (lambda: optim.clip_grad_value_([P], -1), ValueError, "clip_grad_value_: clip_value is -1"),
-    "lambdas": (lambda: optim.LambdaLR(optim.SGD([P]), [abs, abs]), ValueError, "LambdaLR: lr_lambda has 2 functions"),
-    "milestones": (lambda: optim.MultiStepLR(optim.SGD([P]), ["x"]), TypeError, r"MultiStepLR: milestones\[0\] is 'x'"),
-    "total_iters": (lambda: optim.LinearLR(optim.SGD([P]), total_iters=0), ValueError, "LinearLR: total_iters is 0"),
-    "start_factor": (lambda: optim.LinearLR(optim.SGD([P]), -1), ValueError, "LinearLR: start_factor is -1"),
-    "T_max": (lambda: optim.CosineAnnealingLR(optim.SGD([P]), 0), ValueError, "CosineAnnealingLR: T_max is 0"),
-    "eta_min": (lambda: optim.CosineAnnealingLR(optim.SGD([P]), 3, -1), ValueError, "CosineAnnealingLR: eta_min is -1"),
     "max_norm": (lambda: optim.clip_grad_norm_([P], -1), ValueError, "clip_grad_norm_: max_norm is -1"),
-    "scheduler": (lambda: optim.StepLR(P, 1), TypeError, "StepLR: optimizer is a Parameter"),
-    "step_size": (lambda: optim.StepLR(optim.SGD([P]), 0), ValueError, "StepLR: step_size is 0"),
-    "gamma": (lambda: optim.ExponentialLR(optim.SGD([P]), math.nan), ValueError, "ExponentialLR: gamma is nan"),
-    "gamma type": (lambda: optim.StepLR(optim.SGD([P]), 1, "x"), TypeError, "StepLR: gamma is 'x', needs a number"),
-    "warmup": (lambda: optim.CosineWarmupLR(optim.SGD([P]), 5, 5), ValueError, "CosineWarmupLR: needs 0 <= warmup"),
-    "pct_start": (lambda: optim.OneCycleLR(optim.SGD([P]), 1, 5, 2), ValueError, "OneCycleLR: needs total_steps"),
-    "max_lr": (lambda: optim.OneCycleLR(optim.SGD([P]), 0, 5), ValueError, "OneCycleLR: max_lr"),
-    "mode": (lambda: optim.ReduceLROnPlateau(optim.SGD([P]), "least"), ValueError, "mode is 'least'"),
-    "factor": (lambda: optim.ReduceLROnPlateau(optim.SGD([P]), factor=1), ValueError, "factor is 1"),
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Checkpoints: what goes in comes out, what is broken is refused by name, and nothing is half-written."""
 
+import errno
+import fcntl
 import io
 import json
 import os
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from pynn import nn
-from pynn._files import atomic_file
+from pynn._files import atomic_file, remove_leftovers
 from pynn.serialize import load, save
 
 SUFFIXES = ["npz", "safetensors"]
@@ -197,6 +199,47 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         file.writelines([b"new", "not bytes"])
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_only_what_nobody_writes_is_left_over(tmp_path):
+    leftover, another = tmp_path / ".a[1].bin.0123abcd.tmp", tmp_path / ".b.bin.0123abcd.tmp"
+    leftover.touch()
+    another.touch()
+    with atomic_file(tmp_path / "a[1].bin") as file:
+        file.write(b"whole")
+        remove_leftovers(tmp_path / "a[1].bin")
+        assert not leftover.exists()
+    assert (tmp_path / "a[1].bin").read_bytes() == b"whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [another.name, "a[1].bin"]
+
+
+def test_a_file_taken_for_a_leftover_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    flock, calls = fcntl.flock, []
+
+    def late(file, operation):
+        calls.append(operation)
+        if len(calls) == 1:
+            remove_leftovers(tmp_path / "a.bin")
+            assert not list(tmp_path.iterdir())
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with atomic_file(tmp_path / "a.bin") as file:
+        file.write(b"whole")
+    assert calls == [fcntl.LOCK_EX, fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_EX]
+    assert (tmp_path / "a.bin").read_bytes() == b"whole"
+
+
+def test_without_locks_files_are_written_and_leftovers_stay(tmp_path, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    (tmp_path / ".a.bin.0123abcd.tmp").touch()
+    with atomic_file(tmp_path / "a.bin") as file:
+        file.write(b"whole")
+    remove_leftovers(tmp_path / "a.bin")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.bin.0123abcd.tmp", "a.bin"]
 
 
 def test_a_folder_in_the_place_of_the_file(tmp_path):

@@ -2,15 +2,8 @@
 
 from pynn.optim.adaptive import Adadelta, Adagrad, RMSprop
 from pynn.optim.algorithms import SGD, Adam, AdamW
-from pynn.optim.lr_formulas import CosineAnnealingLR, LambdaLR, LinearLR, MultiStepLR
-from pynn.optim.lr_scheduler import (
-    CosineWarmupLR,
-    ExponentialLR,
-    LRScheduler,
-    OneCycleLR,
-    ReduceLROnPlateau,
-    StepLR,
-)
+from pynn.optim.lr_formulas import CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
+from pynn.optim.lr_scheduler import CosineWarmupLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from pynn.optim.muon import Muon
 from pynn.optim.optimizer import Optimizer, clip_grad_norm_, clip_grad_value_
 

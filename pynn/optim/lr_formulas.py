@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from pynn.optim.lr_scheduler import LRScheduler
 from pynn.optim.optimizer import Optimizer, check_range
 
 
 class LambdaLR(LRScheduler):
-    """lr = base · lr_lambda(epoch), with one function for all groups or a list of one for each.
+    """lr = base · lr_lambda(epoch), with one function for all groups, or an iterable of one for each.
+
+    TypeError for anything else, ValueError for another number of functions than groups.
 
     Examples
     --------
@@ -22,9 +24,9 @@ class LambdaLR(LRScheduler):
     """
 
     def __init__(
-        self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]]
+        self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Iterable[Callable[[int], float]]
     ) -> None:
-        given = list(lr_lambda) if isinstance(lr_lambda, Sequence) else [lr_lambda]
+        given = list(lr_lambda) if isinstance(lr_lambda, Iterable) and not callable(lr_lambda) else [lr_lambda]
         if not all(map(callable, given)):
             raise TypeError(f"LambdaLR: lr_lambda is {lr_lambda!r}, needs a function, or one for each group")
         groups = len(optimizer.param_groups) if isinstance(optimizer, Optimizer) else len(given)
@@ -37,6 +39,49 @@ class LambdaLR(LRScheduler):
         groups = self.optimizer.param_groups
         for group, base_lr, lr_lambda in zip(groups, self.base_lrs, self.lr_lambdas, strict=True):
             group["lr"] = base_lr * lr_lambda(self.step_count)
+
+
+class StepLR(LRScheduler):
+    """lr = base · gamma^⌊epoch / step_size⌋.
+
+    Examples
+    --------
+    >>> from pynn import nn, optim
+    >>> scheduler = optim.StepLR(optim.SGD([nn.Parameter([0.0])], lr=1.0), step_size=2, gamma=0.5)
+    >>> [scheduler.get_last_lr()[0] for _ in range(5) if scheduler.step() is None]
+    [1.0, 0.5, 0.5, 0.25, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        check_range("StepLR", 1, step_size=step_size)
+        check_range("StepLR", 0, gamma=gamma)
+        self.step_size = step_size
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def _factor(self) -> float:
+        return float(self.gamma ** (self.step_count // self.step_size))
+
+
+class ExponentialLR(LRScheduler):
+    """lr = base · gamma^epoch.
+
+    Examples
+    --------
+    >>> from pynn import nn, optim
+    >>> scheduler = optim.ExponentialLR(optim.SGD([nn.Parameter([0.0])], lr=1.0), gamma=0.5)
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+        check_range("ExponentialLR", 0, gamma=gamma)
+        self.gamma = gamma
+        super().__init__(optimizer)
+
+    def _factor(self) -> float:
+        return float(self.gamma**self.step_count)
 
 
 class MultiStepLR(LRScheduler):

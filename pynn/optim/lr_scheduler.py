@@ -8,11 +8,39 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar
 
 from pynn.grad_mode import mode
-from pynn.optim.optimizer import Optimizer, check_range
+from pynn.optim.optimizer import Optimizer
+
+P = ParamSpec("P")
+S = TypeVar("S", bound="LRScheduler")
+
+
+def _captured(step: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:
+    """Let the replays of a function that is being captured take this step, too.
+
+    Steps within a step, such as that of `super()` or of another scheduler, are a part of it.
+    """
+
+    @functools.wraps(step)
+    def one_step(self: S, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if mode.recorder is None:
+            return step(self, *args, **kwargs)
+        mode.recorder.undo(self._restorer())
+        if mode.is_scheduling:
+            mode.recorder.around.forget(self.optimizer)
+            return step(self, *args, **kwargs)
+        again = functools.partial(step, self, *args, **kwargs)
+        mode.recorder.schedules(f"{type(self).__name__}.step", self.optimizer, again)
+        mode.is_scheduling = True
+        try:
+            return again()
+        finally:
+            mode.is_scheduling = False
+
+    return one_step
 
 
 class LRScheduler:
@@ -33,9 +61,14 @@ class LRScheduler:
         self.step_count = 0
         self._apply()
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "step" in vars(cls):
+            cls.step = _captured(cls.step)  # type: ignore[method-assign]
+
+    @_captured
     def step(self) -> None:
         """Count one step and set the learning rates; call it after `optimizer.step()`."""
-        self._repeat()
         self.step_count += 1
         self._apply()
 
@@ -69,68 +102,24 @@ class LRScheduler:
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = self._lr(base_lr)
 
-    def _repeat(self, *args: float) -> None:
-        """Let the replays of a function that is being captured take this step, too."""
-        if mode.recorder is None:
-            return
+    def _restorer(self) -> Callable[[], None]:
+        """Return what undoes the steps from now on."""
         groups = self.optimizer.param_groups
         attributes, options = dict(vars(self)), [dict(group) for group in groups]
 
         def undo() -> None:
+            vars(self).clear()
             vars(self).update(attributes)
             for group, before in zip(groups, options, strict=True):
                 group.update(before)
 
-        mode.recorder.undo(undo)
-        mode.recorder.schedules(f"{type(self).__name__}.step", self.optimizer, functools.partial(self.step, *args))
+        return undo
 
     def _lr(self, base_lr: float) -> float:
         return base_lr * self._factor()
 
     def _factor(self) -> float:
         raise NotImplementedError
-
-
-class StepLR(LRScheduler):
-    """lr = base · gamma^⌊epoch / step_size⌋.
-
-    Examples
-    --------
-    >>> from pynn import nn, optim
-    >>> scheduler = optim.StepLR(optim.SGD([nn.Parameter([0.0])], lr=1.0), step_size=2, gamma=0.5)
-    >>> [scheduler.get_last_lr()[0] for _ in range(5) if scheduler.step() is None]
-    [1.0, 0.5, 0.5, 0.25, 0.25]
-    """
-
-    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        if step_size < 1:
-            raise ValueError(f"StepLR: step_size is {step_size}, needs at least 1")
-        self.step_size = step_size
-        self.gamma = _checked_gamma("StepLR", gamma)
-        super().__init__(optimizer)
-
-    def _factor(self) -> float:
-        return float(self.gamma ** (self.step_count // self.step_size))
-
-
-class ExponentialLR(LRScheduler):
-    """lr = base · gamma^epoch.
-
-    Examples
-    --------
-    >>> from pynn import nn, optim
-    >>> scheduler = optim.ExponentialLR(optim.SGD([nn.Parameter([0.0])], lr=1.0), gamma=0.5)
-    >>> scheduler.step()
-    >>> scheduler.get_last_lr()
-    [0.5]
-    """
-
-    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
-        self.gamma = _checked_gamma("ExponentialLR", gamma)
-        super().__init__(optimizer)
-
-    def _factor(self) -> float:
-        return float(self.gamma**self.step_count)
 
 
 class CosineWarmupLR(LRScheduler):
@@ -333,7 +322,6 @@ class ReduceLROnPlateau(LRScheduler):
     def step(self, metric: float) -> None:  # type: ignore[override]  # needs_metric tells
         """Take the epoch's value of the metric into account; NaN counts as no improvement."""
         metric = float(metric)
-        self._repeat(metric)
         self.step_count += 1
         if self._improves(metric):
             self.best = metric
@@ -367,11 +355,6 @@ class ReduceLROnPlateau(LRScheduler):
         if math.isinf(self.best):
             return not math.isnan(metric)
         return metric < self.best - margin if self.mode == "min" else metric > self.best + margin
-
-
-def _checked_gamma(scheduler: str, gamma: float) -> float:
-    check_range(scheduler, 0, gamma=gamma)
-    return gamma
 
 
 def _cosine(start: float, end: float, done: float) -> float:

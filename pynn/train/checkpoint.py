@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import random, serialize
-from pynn._files import make_folder
+from pynn._files import make_folder, remove_leftovers
 from pynn.train.callbacks import Callback
 from pynn.train.epoch import RunningEpoch
 from pynn.train.history import History
@@ -133,8 +133,7 @@ class CheckpointFolder:
         self.every = every
         self._folder = make_folder("fit: checkpoint", folder)
         for name in (LAST, BEST):
-            for leftover in self._folder.glob(f".{name}.*.tmp"):  # of a process that was killed while it wrote
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(self._folder / name)
 
     def due(self, step: int) -> bool:
         """Whether a checkpoint follows this step of an epoch; they count from 1."""
