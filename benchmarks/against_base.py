@@ -27,7 +27,7 @@ from typing import Any
 import report
 from report import Table, duration
 from timing import summarize
-from workloads import MAIN, NEIGHBOURS, choose
+from workloads import MAIN, NEIGHBOURS, SMALL, choose
 
 FOLDER = Path(__file__).resolve().parent
 REPOSITORY = FOLDER.parent
@@ -40,14 +40,14 @@ if not hasattr(pynn.data, "take"):  # an old revision
     pynn.data.take = lambda array, rows: array[rows]
 from sides import make_data, pynn_side, row_batches
 from timing import time_block
-from workloads import MAIN, NEIGHBOURS
+from workloads import MAIN, NEIGHBOURS, SMALL
 
 folder, threads, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 assert pynn.__path__[0].startswith(folder), f"{pynn.__path__[0]} is not in {folder}"
 pynn.set_num_threads(threads)
 for line in sys.stdin:
     if line.strip():
-        workload = next(w for w in (*MAIN, *NEIGHBOURS) if w.name == line.strip())
+        workload = next(w for w in (*MAIN, *NEIGHBOURS, *SMALL) if w.name == line.strip())
         images, labels = make_data(workload, 0)
         pynn.seed(0)
         side = pynn_side(workload, images, labels)
@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("revision", help="what to compare with: a commit, a branch, a tag")
     parser.add_argument(
-        "--filter", metavar="A,B", help="names of compare.py's workloads, or parts of them (default: all)"
+        "--filter", metavar="A,B", help="names of compare.py's workloads, or parts of them (default: all but the small)"
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of both (%(default)s)")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="of the compiler (%(default)s)")
@@ -141,8 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="few short blocks: shows that it runs, not how fast")
     parser.add_argument("--json", metavar="FILE", type=report.output_file, help="write the figures")
     args = parser.parse_args(argv)
-    everything = [*MAIN, *NEIGHBOURS]
-    chosen = everything if args.filter is None else choose(everything, args.filter)
+    chosen = [*MAIN, *NEIGHBOURS] if args.filter is None else choose([*MAIN, *NEIGHBOURS, *SMALL], args.filter)
     if not chosen:
         parser.error(f"--filter {args.filter}: no workload has this in its name")
     suffix = sysconfig.get_config_var("EXT_SUFFIX")

@@ -21,6 +21,10 @@ class _Mode(threading.local):
 
 mode = _Mode()
 
+# The recorders and graphs at work in any thread: where there is none, nobody looks for that of this thread, which takes
+# longer than to look at this list.
+observers: list[object] = []
+
 
 def is_grad_enabled() -> bool:
     """Whether this thread records operations (False inside `no_grad`)."""

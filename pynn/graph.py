@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from pynn._files import atomic_file
-from pynn.grad_mode import mode
+from pynn.grad_mode import mode, observers
 from pynn.tensor import Tensor
 
 __all__ = ["Graph"]
@@ -52,10 +52,12 @@ class Graph:
 
     def __enter__(self) -> Self:
         self._outer, mode.watcher = mode.watcher, self
+        observers.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
         mode.watcher = self._outer
+        observers.remove(self)
 
     def saw(self, name: str, result: Tensor, parents: Sequence[Tensor]) -> None:
         """Keep a result that the tape has just recorded."""

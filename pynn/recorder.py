@@ -12,7 +12,7 @@ import numpy as np
 from pynn import _core, intercept
 from pynn._snapshot import pairs
 from pynn._surroundings import Around
-from pynn.grad_mode import mode
+from pynn.grad_mode import mode, observers
 from pynn.guarded import CaptureError, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS
 from pynn.nn.module import Module
@@ -82,10 +82,12 @@ class Recorder:
     def __enter__(self) -> Recorder:
         self.originals = intercept.start()
         mode.recorder = self
+        observers.append(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         mode.recorder = None
+        observers.remove(self)
         intercept.stop()
         if error is not None:
             for undo in reversed(self._undo):
@@ -276,10 +278,10 @@ class Recorder:
         else:
             writing.done += (action,)
 
-    def repeat(self, first: int, numbers: Callable[[], tuple[Any, ...]], done: Callable[[], None]) -> None:
+    def repeat(self, first: int, numbers: Callable[[], tuple[Any, ...]], *done: Callable[[], None]) -> None:
         """The latest call takes these numbers, from its argument `first`, in later replays; `done` follows it."""
         self.calls[-1].repeat = Repeat(first, numbers)
-        self.calls[-1].done += (done,)
+        self.calls[-1].done += done
 
     def schedules(self, name: str, optimizer: Optimizer, step: Callable[[], None]) -> None:
         """A schedule steps: it does so in each replay, between the calls that it stands between."""

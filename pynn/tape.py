@@ -20,10 +20,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from pynn import _core
 from pynn._array import as_array
-from pynn.grad_mode import is_grad_enabled, mode, no_grad
+from pynn.grad_mode import is_grad_enabled, mode, no_grad, observers
 from pynn.tensor import Tensor
 
 __all__ = ["Node", "backward", "constant", "grad", "is_grad_enabled", "no_grad", "record"]
@@ -44,25 +45,17 @@ _one32.flags.writeable = _one64.flags.writeable = False
 
 
 class Node:
-    """One recorded operation."""
+    """One recorded operation; `record` makes it."""
 
     __slots__ = ("backward", "name", "order", "output_version", "parents", "retained", "saved")
 
-    def __init__(
-        self,
-        name: str,
-        parents: Sequence[Node | Tensor | None],
-        backward: Callable[[Array], Gradients],
-        saved: Sequence[Tensor],
-        output_version: list[int] | None,
-    ) -> None:
-        self.name = name
-        self.order = next(_clock)
-        self.parents = parents  # the node that made each parent, the parent itself if it is a leaf, None for constants
-        self.backward: Callable[[Array], Gradients] | None = backward  # None once the node is released
-        self.saved = saved
-        self.output_version = output_version
-        self.retained: weakref.ref[Tensor] | None = None  # set by Tensor.retain_grad
+    name: str
+    order: int
+    parents: Sequence[Node | Tensor | None]  # the node that made each, itself if it is a leaf, None for constants
+    backward: Callable[[Array], Gradients] | None  # None once the node is released
+    saved: Sequence[Tensor]
+    output_version: list[int] | None
+    retained: weakref.ref[Tensor] | None  # set by Tensor.retain_grad
 
     def check(self) -> None:
         """Raise RuntimeError unless `backward` can run and would see the values of the forward pass."""
@@ -112,25 +105,33 @@ def record(
     >>> x.grad
     array([2., 2.], dtype=float32)
     """
-    if mode.recorder is not None:
+    if observers and mode.recorder is not None:
         y = mode.recorder.result(name, parents, y)
     out = _new(Tensor)  # without __init__: `y` needs no conversion
     out.data = y
-    out.grad = None
+    out.grad = out._node = None
     out._version = version = [0]
-    out._node = None
     out.requires_grad = False
     if mode.enabled:
         sources: list[Node | Tensor | None] = []
+        needed = False
         for parent in parents:
             if parent.requires_grad:
                 sources.append(parent._node or parent)
-                out.requires_grad = True
+                needed = True
             else:
                 sources.append(None)
-        if out.requires_grad:
-            out._node = Node(name, sources, backward, saved, version if saves_output else None)
-            if mode.watcher is not None:
+        if needed:
+            out.requires_grad = True
+            out._node = node = _new(Node)  # without __init__, whose call takes as long as these lines
+            node.name = name
+            node.order = next(_clock)
+            node.parents = sources
+            node.backward = backward
+            node.saved = saved
+            node.output_version = version if saves_output else None
+            node.retained = None
+            if observers and mode.watcher is not None:
                 mode.watcher.saw(name, out, parents)
     return out
 
@@ -231,8 +232,8 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
     """Gradients of the leaves of `y` and of the nodes in `keep` or under `retain_grad`; no array appears twice."""
     start = y._node or y
     grads: dict[Node | Tensor, Array] = {start: dy}
-    given: set[int] = set()  # which arrays went to leaves
-    recorder = mode.recorder
+    recorder = mode.recorder if observers else None
+    given: set[int] = set()  # what memory it gave to leaves
     for node in _history(start):
         dy = grads.pop(node, None)  # type: ignore[arg-type]
         if dy is not None:
@@ -249,26 +250,30 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
                 elif type(parent) is not Node:
                     if recorder is not None:
                         dx = recorder.own(dx, given)
-                    elif dx is dy or isinstance(dx.base, np.ndarray) or id(dx) in given:
+                    elif dx is dy or isinstance(dx.base, ndarray):
                         dx = dx.copy()  # a leaf's gradient will be its own
-                    given.add(id(dx))
                 grads[parent] = dx
         if not retain_graph:  # node.release(), without the call
             node.backward = node.output_version = None
             node.parents = node.saved = ()
+    if len(set(map(id, grads.values()))) != len(grads):  # a function gave one array to several parents
+        grads = {source: dx.copy() for source, dx in grads.items()}
     return grads
 
 
 def _history(start: Node | Tensor) -> list[Node]:
     """All nodes behind `start`, newest first, each checked before any of them runs."""
-    nodes = [start] if isinstance(start, Node) else []
+    nodes = [start] if type(start) is Node else []
     seen = set(nodes)
+    latest_write, is_sorted = _latest_write, True
     for node in nodes:  # grows while we walk it
-        if node.order < _latest_write or node.backward is None:
+        if node.order < latest_write or node.backward is None:
             node.check()
         for parent in node.parents:
             if type(parent) is Node and parent not in seen:
                 seen.add(parent)
+                is_sorted = is_sorted and parent.order < nodes[-1].order  # as a rule: a chain
                 nodes.append(parent)
-    nodes.sort(key=_age, reverse=True)
+    if not is_sorted:
+        nodes.sort(key=_age, reverse=True)
     return nodes

@@ -91,6 +91,8 @@ def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int
 
 def number(name: str, argument: str, value: float) -> float:
     """Return `value` as a float; TypeError if it is none."""
+    if type(value) is float:  # as a rule
+        return value
     try:
         return float(operator.pos(value))  # + refuses the text that float would read
     except (TypeError, ValueError, OverflowError):
@@ -113,7 +115,8 @@ def one_of(name: str, argument: str, value: str, allowed: Sequence[str]) -> None
 
 def int64(name: str, argument: str, indices: Input) -> npt.NDArray[np.int64]:
     """Return an array of any integer dtype as contiguous int64; TypeError for others, IndexError beyond int64."""
-    array = np.asarray(indices.data if isinstance(indices, Tensor) else indices)
+    given = indices.data if isinstance(indices, Tensor) else indices
+    array = given if type(given) is np.ndarray else np.asarray(given)
     if array.dtype == INT64 and array.flags.carray:  # the usual case, faster than asking NumPy to convert
         return array
     if array.dtype.kind not in "iu":

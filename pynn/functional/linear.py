@@ -89,20 +89,25 @@ def linear(x: Input, weight: Input, bias: Input | None = None, activation: str =
     >>> pynn.functional.linear(pynn.ones(5, 3), pynn.ones(2, 3), pynn.zeros(2), "relu").shape
     (5, 2)
     """
-    one_of("linear", "activation", activation, ACTIVATIONS)
-    x, weight = as_tensor(x), as_tensor(weight)
+    if activation not in ACTIVATIONS:
+        one_of("linear", "activation", activation, ACTIVATIONS)
+    if not isinstance(x, Tensor):
+        x = Tensor(x)
+    if not isinstance(weight, Tensor):
+        weight = Tensor(weight)
     value, w = x.data, weight.data
     parents: tuple[Tensor, ...] = (x, weight)
     b, need_bias = None, False
     if bias is not None:
-        bias = as_tensor(bias)
+        if not isinstance(bias, Tensor):
+            bias = Tensor(bias)
         parents = (x, weight, bias)
         b, need_bias = bias.data, bias.requires_grad
     y = _core.linear(value, w, b, activation)
-    need_x, need_weight = x.requires_grad, weight.requires_grad
+    rest = (y, value, w, activation, x.requires_grad, weight.requires_grad, need_bias)  # of the arguments
+    n = len(parents)
 
     def backward(dy: Array) -> Gradients:
-        dxs = _core.linear_backward(dy, y, value, w, activation, need_x, need_weight, need_bias)
-        return dxs if b is not None else dxs[:2]
+        return _core.linear_backward(dy, *rest)[:n]
 
-    return record("linear", y, parents, backward, (x, weight), saves_output=activation != "none")
+    return record("linear", y, parents, backward, (x, weight), activation != "none")

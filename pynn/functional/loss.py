@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, int64, integer, number, one_of
 from pynn.functional.shape import reshape, transpose
-from pynn.grad_mode import is_grad_enabled
+from pynn.grad_mode import mode
 from pynn.tape import is_one, record
 from pynn.tensor import Tensor
 
@@ -124,14 +124,12 @@ def cross_entropy(
     >>> round(loss.item(), 4)  # log(2)
     0.6931
     """
-    label_smoothing = number("cross_entropy", "label_smoothing", label_smoothing)
-
-    def rows(x: Array, labels: Array, need_grad: bool) -> tuple[Array, Array | None]:
-        return _core.cross_entropy(x, labels, ignore_index, label_smoothing, reduction, need_grad, *weights)
-
-    ignore_index = integer("cross_entropy", "ignore_index", ignore_index)
-    weights = _class_weights("cross_entropy", weight)
-    return _loss_of_rows("cross_entropy", "logits", rows, logits, target, reduction)
+    options = (
+        integer("cross_entropy", "ignore_index", ignore_index),
+        number("cross_entropy", "label_smoothing", label_smoothing),
+    )
+    weights = () if weight is None else _class_weights("cross_entropy", weight)
+    return _loss_of_rows("cross_entropy", "logits", _core.cross_entropy, options, weights, logits, target, reduction)
 
 
 def nll_loss(
@@ -150,20 +148,13 @@ def nll_loss(
     >>> round(pynn.functional.nll_loss(log_probs, np.array([1])).item(), 4)
     0.6931
     """
-    ignore_index = integer("nll_loss", "ignore_index", ignore_index)
-
-    weights = _class_weights("nll_loss", weight)
-
-    def rows(x: Array, labels: Array, need_grad: bool) -> tuple[Array, Array | None]:
-        return _core.nll_loss(x, labels, ignore_index, reduction, need_grad, *weights)
-
-    return _loss_of_rows("nll_loss", "log_probs", rows, log_probs, target, reduction)
+    options = (integer("nll_loss", "ignore_index", ignore_index),)
+    weights = () if weight is None else _class_weights("nll_loss", weight)
+    return _loss_of_rows("nll_loss", "log_probs", _core.nll_loss, options, weights, log_probs, target, reduction)
 
 
-def _class_weights(op: str, weight: Input | None) -> tuple[Array, ...]:
-    """The core's last argument, if it is given."""
-    if weight is None:
-        return ()
+def _class_weights(op: str, weight: Input) -> tuple[Array]:
+    """The core's last argument."""
     weight = as_tensor(weight)
     if weight.requires_grad:
         raise ValueError(f"{op}: weight takes no gradient; pass weight.detach()")
@@ -173,7 +164,9 @@ def _class_weights(op: str, weight: Input | None) -> tuple[Array, ...]:
 def _loss_of_rows(
     op: str,
     name: str,
-    forward: Callable[[Array, Array, bool], tuple[Array, Array | None]],
+    forward: Callable[..., tuple[Array, Array | None]],
+    options: tuple[float, ...],
+    weights: tuple[Array, ...],
     given: Input,
     target: Input,
     reduction: str,
@@ -183,7 +176,7 @@ def _loss_of_rows(
     x, classes = as_tensor(given), int64(op, "target", target)
     shape = x.data.shape
     ndim = len(shape)
-    if ndim == 0 or classes.shape != shape[: ndim > 1] + shape[2:]:
+    if classes.shape != (shape[:1] if ndim == 2 else shape[: ndim > 1] + shape[2:]) or ndim == 0:
         raise ValueError(
             f"{op}: {name} {list(x.shape)} and target {list(classes.shape)} do not fit; "
             "needs [N, C] and [N], or [N, C, d1, ...] and [N, d1, ...]"
@@ -193,7 +186,7 @@ def _loss_of_rows(
         if ndim > 2:
             x = transpose(x, (0, *range(2, ndim), 1))
         x, labels = reshape(x, (classes.size, x.shape[-1])), classes.reshape(-1)
-    loss, dx1 = forward(x.data, labels, x.requires_grad and is_grad_enabled())
+    loss, dx1 = forward(x.data, labels, *options, reduction, x.requires_grad and mode.enabled, *weights)
     each = reduction == "none"
 
     def backward(dloss: Array) -> Gradients:
@@ -248,7 +241,7 @@ def _loss_of_difference(
     one_of(name, "reduction", reduction, REDUCTIONS)
     x, target = as_tensor(x), as_tensor(target)
     need_x, need_target = x.requires_grad, target.requires_grad
-    need_grad = (need_x or need_target) and is_grad_enabled()
+    need_grad = (need_x or need_target) and mode.enabled
     loss, dx1 = forward(x.data, target.data, *options, reduction, need_grad)
 
     def backward(dloss: Array) -> Gradients:
@@ -311,7 +304,7 @@ def _loss(
     x, target = as_tensor(x), as_tensor(target)
     if target.requires_grad:
         raise ValueError(f"{name}: target takes no gradient; pass target.detach()")
-    loss, dx1 = forward(x.data, target.data, reduction, x.requires_grad and is_grad_enabled())
+    loss, dx1 = forward(x.data, target.data, reduction, x.requires_grad and mode.enabled)
 
     def backward(dloss: Array) -> Gradients:
         return (_scaled(dx1, dloss),)

@@ -2,10 +2,11 @@
 
 from pynn.optim.adaptive import Adadelta, Adagrad, RMSprop
 from pynn.optim.algorithms import SGD, Adam, AdamW
+from pynn.optim.clip_grad import clip_grad_norm_, clip_grad_value_
 from pynn.optim.lr_formulas import CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
 from pynn.optim.lr_scheduler import CosineWarmupLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 from pynn.optim.muon import Muon
-from pynn.optim.optimizer import Optimizer, clip_grad_norm_, clip_grad_value_
+from pynn.optim.optimizer import Optimizer
 
 __all__ = [
     "SGD",

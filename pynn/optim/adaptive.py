@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pynn import _core
-from pynn.optim.optimizer import Group, Optimizer, State, buffers, check_range, gradients
+from pynn.optim.optimizer import Array, Group, Optimizer, State, buffers, check_range
 from pynn.tensor import Tensor
 
 
@@ -68,15 +68,15 @@ class RMSprop(Optimizer):
         check_range("RMSprop", 0, **{name: options[name] for name in ("lr", "eps", "weight_decay", "momentum")})
         check_range("RMSprop", 0, 1, alpha=options["alpha"])
 
-    def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
+    def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         self._call(
             _core.rmsprop_,
             states,
-            [p.data for p in params],
-            gradients(params),
-            buffers(params, states, "square_avg"),
-            buffers(params, states, "grad_avg") if group["centered"] else [],
-            buffers(params, states, "momentum_buffer") if group["momentum"] else [],
+            weights,
+            grads,
+            buffers(weights, states, "square_avg"),
+            buffers(weights, states, "grad_avg") if group["centered"] else [],
+            buffers(weights, states, "momentum_buffer") if group["momentum"] else [],
             numbers=lambda _: tuple(group[name] for name in ("lr", "alpha", "eps", "weight_decay", "momentum")),
             present=lambda: (bool(group["centered"]), bool(group["momentum"])),
         )
@@ -133,13 +133,13 @@ class Adagrad(Optimizer):
     def _check(self, options: Group) -> None:
         check_range("Adagrad", 0, **{name: value for name, value in options.items() if name != "params"})
 
-    def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
+    def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         self._call(
             _core.adagrad_,
             states,
-            [p.data for p in params],
-            gradients(params),
-            buffers(params, states, "sum", group["initial_accumulator_value"]),
+            weights,
+            grads,
+            buffers(weights, states, "sum", group["initial_accumulator_value"]),
             numbers=lambda step: (step, *(group[name] for name in ("lr", "lr_decay", "eps", "weight_decay"))),
         )
 
@@ -193,13 +193,13 @@ class Adadelta(Optimizer):
         check_range("Adadelta", 0, **{name: options[name] for name in ("lr", "eps", "weight_decay")})
         check_range("Adadelta", 0, 1, rho=options["rho"])
 
-    def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
+    def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         self._call(
             _core.adadelta_,
             states,
-            [p.data for p in params],
-            gradients(params),
-            buffers(params, states, "square_avg"),
-            buffers(params, states, "acc_delta"),
+            weights,
+            grads,
+            buffers(weights, states, "square_avg"),
+            buffers(weights, states, "acc_delta"),
             numbers=lambda _: tuple(group[name] for name in ("lr", "rho", "eps", "weight_decay")),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pynn import _core
-from pynn.optim.optimizer import Group, Optimizer, State, buffers, check_range, gradients
+from pynn.optim.optimizer import Array, Group, Optimizer, State, buffers, check_range
 from pynn.tensor import Tensor
 
 
@@ -62,19 +62,14 @@ class SGD(Optimizer):
         if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
             raise ValueError("SGD: nesterov needs momentum > 0 and dampening 0")
 
-    def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
+    def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         first = not states[0]
-
-        def done() -> None:
-            nonlocal first
-            first = False
-
         self._call(
             _core.sgd_,
             states,
-            [p.data for p in params],
-            gradients(params),
-            buffers(params, states, "momentum_buffer") if group["momentum"] else [],
+            weights,
+            grads,
+            buffers(weights, states, "momentum_buffer") if group["momentum"] else [],
             numbers=lambda _: (
                 group["lr"],
                 group["momentum"],
@@ -84,8 +79,8 @@ class SGD(Optimizer):
                 first,
             ),
             present=lambda: bool(group["momentum"]),
-            done=done,
         )
+        first = False  # in each replay
 
 
 class Adam(Optimizer):
@@ -146,14 +141,14 @@ class Adam(Optimizer):
             raise TypeError(f"{self._name}: betas is {options['betas']!r}, needs a pair of numbers") from None
         check_range(self._name, 0, 1, beta1=beta1, beta2=beta2)
 
-    def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
+    def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         self._call(
             _core.adam_,
             states,
-            [p.data for p in params],
-            gradients(params),
-            buffers(params, states, "exp_avg"),
-            buffers(params, states, "exp_avg_sq"),
+            weights,
+            grads,
+            buffers(weights, states, "exp_avg"),
+            buffers(weights, states, "exp_avg_sq"),
             numbers=lambda step: (
                 step,
                 group["lr"],

@@ -9,7 +9,7 @@ import numpy as np
 
 from pynn import _core
 from pynn.grad_mode import mode
-from pynn.optim.optimizer import Array, Group, Optimizer, State, buffers, check_range, gradients
+from pynn.optim.optimizer import Array, Group, Optimizer, State, buffers, check_range
 from pynn.tensor import Tensor
 
 
@@ -87,20 +87,20 @@ class Muon(Optimizer):
             if p.ndim != 2 or p.size == 0:
                 raise ValueError(f"Muon: parameter {list(p.shape)}, needs a matrix; give the others to AdamW")
 
-    def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
+    def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         if mode.recorder is not None:  # the numbers below are a replay's, too
             mode.recorder.fixed_options(group)
-        lr, momentum, grads = group["lr"], group["momentum"], gradients(params)
-        averages = buffers(params, states, "momentum_buffer")
+        lr, momentum = group["lr"], group["momentum"]
+        averages = buffers(weights, states, "momentum_buffer")
         # m -= (momentum - 1) (g - m)
         _core.sgd_(averages, grads, [], momentum - 1, 0.0, 0.0, -1.0, False, False)
-        for p, g, m in zip(params, grads, averages, strict=True):
+        for p, g, m in zip(weights, grads, averages, strict=True):
             u = _sum(g, 1 - momentum, m, momentum) if group["nesterov"] else m
             step = _orthogonal(u, group["ns_coefficients"], group["ns_steps"], group["eps"])
             rate = lr * _scale(p.shape, group["adjust_lr_fn"])
             if rate:
                 # p -= rate (step + lr weight_decay / rate p)
-                _core.sgd_([p.data], [step], [], rate, 0.0, 0.0, lr * group["weight_decay"] / rate, False, False)
+                _core.sgd_([p], [step], [], rate, 0.0, 0.0, lr * group["weight_decay"] / rate, False, False)
 
 
 def _scale(shape: tuple[int, ...], adjust_lr_fn: str | None) -> float:

@@ -1,10 +1,10 @@
-"""The base of the optimisers: parameter groups, per-parameter state, checkpoints; and gradient clipping."""
+"""The base of the optimisers: parameter groups, per-parameter state, checkpoints."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
-from pynn.grad_mode import mode
+from pynn.grad_mode import mode, observers
 from pynn.plan import Call, memory
-from pynn.tape import constant
 from pynn.tensor import Tensor, bump_versions
 
 Array = npt.NDArray[Any]
@@ -112,40 +111,53 @@ class Optimizer:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
-        recorder = mode.recorder
-        for p in self._params():
-            if set_to_none or p.grad is None:
-                if recorder is not None:
-                    recorder.drops_gradient(p)
-                p.grad = None
-            else:
-                p.grad.fill(0)
+        recorder = mode.recorder if observers else None
+        for group in self.param_groups:
+            for p in group["params"]:
+                if set_to_none or p.grad is None:
+                    if recorder is not None:
+                        recorder.drops_gradient(p)
+                    p.grad = None
+                else:
+                    p.grad.fill(0)
 
     def step(self) -> None:
         """Update, in place, every parameter that has a gradient."""
-        if mode.recorder is not None:
+        if observers and mode.recorder is not None:
             self._while_recording(mode.recorder)
+        find = self.state.get
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            states = [self.state.get(p) or {} for p in params]
+            params: list[Tensor] = []
+            weights: list[Array] = []
+            grads: list[Array] = []
+            states: list[State] = []
+            for p in group["params"]:
+                if p.grad is not None:
+                    params.append(p)
+                    weights.append(p.data)
+                    grads.append(p.grad)
+                    states.append(find(p) or {})
             # The core takes one dtype and one step count (0 while the state is empty) per call; as a rule that is one
-            # call for the whole group. `strict` would cost as much as the rest of the line.
-            kinds = [(p.data.dtype.char, state.get("step", len(state))) for p, state in zip(params, states)]  # noqa: B905
-            if params and kinds.count(kinds[0]) == len(kinds):
-                self._step(group, params, states)
+            # call for the whole group.
+            if _are_alike(weights, states):
+                self._step(group, params, weights, grads, states)
             else:
+                kinds = [(w.dtype, state.get("step", len(state))) for w, state in zip(weights, states, strict=True)]
                 for kind in dict.fromkeys(kinds):
-                    chosen = [i for i, other in enumerate(kinds) if other == kind]
-                    self._step(group, [params[i] for i in chosen], [states[i] for i in chosen])
+                    at = [i for i, other in enumerate(kinds) if other == kind]
+                    lists = [weights[i] for i in at], [grads[i] for i in at], [states[i] for i in at]
+                    self._step(group, [params[i] for i in at], *lists)
 
-    def _step(self, group: Group, params: list[Tensor], states: list[State]) -> None:
+    def _step(
+        self, group: Group, params: list[Tensor], weights: list[Array], grads: list[Array], states: list[State]
+    ) -> None:
         is_first = not states[0]
-        self._update(group, params, states)
+        self._update(group, weights, grads, states)
         bump_versions(params)
         if is_first and states[0]:
             self.state.update(zip(params, states, strict=True))  # only now: a failed first step leaves none behind
-        if mode.recorder is not None:
-            mode.recorder.done(lambda: bump_versions(params))
+        if observers and mode.recorder is not None:
+            mode.recorder.done(functools.partial(bump_versions, params))
             if states[0]:
                 mode.recorder.same_entry(self.state, params[0])
 
@@ -168,15 +180,29 @@ class Optimizer:
         *lists: list[Array],
         numbers: Callable[[int], tuple[Any, ...]],
         present: Callable[[], object] | None = None,
-        done: Callable[[], None] = lambda: None,
     ) -> None:
         """Call an update of the core with lists of arrays and the numbers of this step, which is counted from 1.
 
-        `present` says which of the lists are not empty: a captured step is captured anew when that changes. `done`
-        follows every update.
+        `present` says which of the lists are not empty: a captured step is captured anew when that changes.
         """
-        before = present() if present is not None and mode.recorder is not None else None
-        ahead = 0  # updates of these states earlier in a captured function: a replay counts behind all calls
+        update(*lists, *numbers(states[0].get("step", 0) + 1))
+        if observers and mode.recorder is not None:
+            self._note_call(mode.recorder, states, lists[-1], len(lists), numbers, present)
+        if "step" in self._scalars:
+            _count(states)
+
+    def _note_call(
+        self,
+        recorder: Any,
+        states: Sequence[State],
+        written: list[Array],
+        first: int,
+        numbers: Callable[[int], tuple[Any, ...]],
+        present: Callable[[], object] | None,
+    ) -> None:
+        """Tell a recorder how each replay finds the numbers of `_call`, the arguments from `first` on."""
+        # Updates of these states earlier in a captured function: a replay counts behind all calls.
+        ahead = sum(_writes(call, written) for call in recorder.calls[:-1])
 
         def now() -> tuple[Any, ...]:
             return numbers(states[0].get("step", 0) + 1 + ahead)
@@ -185,29 +211,21 @@ class Optimizer:
             steps = [state["step"] for state in states]
             return steps.count(steps[0]) == len(steps)
 
-        def count() -> None:
-            done()
-            if "step" in self._scalars:
-                for state in states:
-                    state["step"] = state.get("step", 0) + 1
-
-        update(*lists, *now())
-        if mode.recorder is not None:
-            ahead = sum(_writes(call, lists[-1]) for call in mode.recorder.calls[:-1])
-            mode.recorder.repeat(len(lists), now, count)
-            if present is not None:
-                mode.recorder.holds(lambda: present() == before)
-            if "step" in self._scalars and len(states) > 1:
-                mode.recorder.holds(in_step)
-        count()
+        counted = "step" in self._scalars
+        recorder.repeat(first, now, *([functools.partial(_count, states)] if counted else []))
+        if present is not None:
+            before = present()
+            recorder.holds(lambda: present() == before)
+        if counted and len(states) > 1:
+            recorder.holds(in_step)
 
     # -- what an algorithm defines -------------------------------------------------------------------------------------
 
     def _check(self, options: Group) -> None:
         """Raise ValueError if an option is out of range."""
 
-    def _update(self, group: Group, params: Sequence[Tensor], states: Sequence[State]) -> None:
-        """Update parameters that have gradients, one dtype, and one step count; fill in states that are empty."""
+    def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
+        """Update the values of parameters of one dtype and one step count; fill in states that are empty."""
         raise NotImplementedError(f"{self._name}: defines no step")
 
     def _params(self) -> Iterator[Tensor]:
@@ -289,20 +307,31 @@ class Optimizer:
         return f"{self._name}(\n  " + "\n  ".join(lines) + "\n)"
 
 
+def _are_alike(weights: list[Array], states: list[State]) -> bool:
+    """Whether there are some, of one dtype and one step count (as a rule: dtypes are compared by identity)."""
+    if not weights:
+        return False
+    dtype, count = weights[0].dtype, states[0].get("step", len(states[0]))
+    for weight, state in zip(weights, states):  # noqa: B905 - strict costs as much as the rest of the line
+        if weight.dtype is not dtype or state.get("step", len(state)) != count:
+            return False
+    return True
+
+
+def _count(states: Sequence[State]) -> None:
+    for state in states:
+        state["step"] = state.get("step", 0) + 1
+
+
 def _writes(call: Call, arrays: list[Array]) -> bool:
     return not {*map(memory, arrays)}.isdisjoint(map(memory, call.written))
 
 
-def gradients(params: Sequence[Tensor]) -> list[Array]:
-    """Return the gradients of parameters that have one."""
-    return [p.grad for p in params if p.grad is not None]
-
-
-def buffers(params: Sequence[Tensor], states: Sequence[State], name: str, start: float = 0.0) -> list[Array]:
+def buffers(weights: Sequence[Array], states: Sequence[State], name: str, start: float = 0.0) -> list[Array]:
     """Return the state arrays `name` of parameters; new ones are filled with `start`."""
     if name not in states[0]:
-        for p, state in zip(params, states, strict=True):
-            state[name] = _core.empty(p.data.shape, p.data.dtype)  # where weights lie: at the start of a cache line
+        for weight, state in zip(weights, states, strict=True):
+            state[name] = _core.empty(weight.shape, weight.dtype)  # where weights lie: at the start of a cache line
             state[name].fill(start)
     return [state[name] for state in states]
 
@@ -315,71 +344,3 @@ def check_range(optimizer: str, low: float, below: float = math.inf, **options: 
         if not low <= value < below:
             limit = "a finite number" if below == math.inf else f"less than {below}"
             raise ValueError(f"{optimizer}: {name} is {value}, needs at least {low} and {limit}")
-
-
-def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float:
-    """Scale all gradients in place so that their joint L2 norm is at most `max_norm` (Pascanu et al. 2013).
-
-    Parameters
-    ----------
-    params : Tensor or iterable of Tensor
-        Those without a gradient do not count.
-    max_norm : float
-        The largest norm allowed, arXiv:1211.5063.
-
-    Returns
-    -------
-    float
-        The norm before; inside of a captured function a tensor that holds it. If it is infinite or NaN, the gradients
-        are left as they are: test for it.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pynn import nn
-    >>> p = nn.Parameter([0.0, 0.0])
-    >>> p.grad = np.array([3.0, 4.0], np.float32)
-    >>> clip_grad_norm_([p], 1.0), p.grad.round(3)
-    (5.0, array([0.6, 0.8], dtype=float32))
-    """
-    check_range("clip_grad_norm_", 0, max_norm=max_norm)
-    params = [params] if isinstance(params, Tensor) else list(params)
-    by_dtype: dict[Any, list[Array]] = defaultdict(list)
-    for p in params:
-        if p.grad is not None:
-            by_dtype[p.grad.dtype].append(p.grad)
-    if len(by_dtype) == 1:
-        (grads,) = by_dtype.values()
-        total = _core.clip_norm_(grads, max_norm)
-        return float(total) if mode.recorder is None else constant(total)  # type: ignore[return-value]
-    norm = math.hypot(*(_core.l2_norm(grads) for grads in by_dtype.values()))
-    if max_norm < norm < math.inf:
-        for grads in by_dtype.values():
-            _core.scale_(grads, max_norm / norm)
-    return norm
-
-
-def clip_grad_value_(params: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Limit every element of the gradients to -clip_value … clip_value; NaN stays.
-
-    Parameters
-    ----------
-    params : Tensor or iterable of Tensor
-        Those without a gradient do not count.
-    clip_value : float
-        At least 0.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pynn import nn
-    >>> p = nn.Parameter([0.0, 0.0])
-    >>> p.grad = np.array([3.0, -0.5], np.float32)
-    >>> clip_grad_value_([p], 1.0)
-    >>> p.grad
-    array([ 1. , -0.5], dtype=float32)
-    """
-    check_range("clip_grad_value_", 0, clip_value=clip_value)
-    for p in [params] if isinstance(params, Tensor) else params:
-        if p.grad is not None:
-            p.grad = _core.clip(p.grad, -clip_value, clip_value)
