@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +14,8 @@ from pynn.grad_mode import mode
 
 Array: TypeAlias = npt.NDArray[Any]
 
+
+MOST_ELEMENTS = 2**44  # what the core makes at most; no machine has the memory
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))  # comparing dtypes is quick; comparing to np.float32 converts it
 
@@ -47,11 +51,19 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
     return array if array.flags.aligned else array.copy()
 
 
-def empty(*shape: int) -> Array:
-    """Return a float32 array in the core's memory, contents undefined.
+def check_elements(name: str, what: str, shape: Iterable[int]) -> None:
+    """Raise ValueError, which begins with `name`, for a shape that nobody has the memory for."""
+    sizes = list(shape)
+    if math.prod(filter(None, sizes)) > MOST_ELEMENTS:
+        raise ValueError(f"{name}: {what} {sizes} has more elements than memory can hold")
+
+
+def empty(name: str, *shape: int) -> Array:
+    """Return a float32 array in the core's memory for a weight of the layer `name`, contents undefined.
 
     It begins with a cache line, where NumPy's may begin within one: a vector that lies across two takes two loads.
     """
+    check_elements(name, "weight", shape)
     return _core.empty(shape, np.float32)
 
 

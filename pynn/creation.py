@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import random
-from pynn._array import FLOATS, as_dtype
+from pynn._array import FLOATS, as_dtype, check_elements
 from pynn.grad_mode import mode
 from pynn.tensor import Tensor
 
@@ -88,6 +87,7 @@ def _shape(name: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
         sizes = tuple(map(operator.index, shape))
     except TypeError:
         raise TypeError(f"{name}: shape must be integers, got {list(shape)}") from None
-    if min(sizes, default=0) < 0 or math.prod(filter(None, sizes)) >= 2**60:
-        raise ValueError(f"{name}: shape {list(sizes)} has a negative size, or more elements than memory can hold")
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"{name}: shape {list(sizes)} has a negative size")
+    check_elements(name, "shape", sizes)
     return sizes

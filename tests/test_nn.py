@@ -295,7 +295,7 @@ WEIGHTED = {
     "group_norm": (lambda: nn.GroupNorm(1, 3), (4, 3)),
     "rnn": (lambda: nn.RNN(3, 2), (5, 4, 3)),
     "lstm": (lambda: nn.LSTM(3, 2), (5, 4, 3)),
-    "gru": (lambda: nn.GRUCell(3, 2), (4, 3)),
+    "gru_cell": (lambda: nn.GRUCell(3, 2), (4, 3)),
 }
 
 
@@ -304,7 +304,7 @@ WEIGHTED = {
 def test_input_of_another_dtype_is_the_one_to_convert(name, make, shape, given, own):
     op = name.partition(",")[0]
     message = rf"^{op}: input is {given}, (weight|running_mean) is {own}; convert the input with \.astype\(np\.{own}\)"
-    if op in ("rnn", "lstm", "gru"):
+    if op in ("rnn", "lstm", "gru_cell"):
         message = f"^{op}: x is {given}, needs {own} as weight_ih is; convert one of them"
     with pytest.raises(TypeError, match=message):
         make().astype(own)(np.ones(shape, given))

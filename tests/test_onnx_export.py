@@ -369,7 +369,7 @@ def test_every_function_of_the_core_has_a_rule_or_a_reason():
         "cross_entropy",
         "nll_loss",
         "mse_loss",
-        "bce_with_logits",
+        "binary_cross_entropy_with_logits",
         "hinge_loss",
         "l1_loss",
         "kl_div",

@@ -1,5 +1,7 @@
 """Every operation of `pynn.functional`: values, gradients in both dtypes, layouts, and refusals, row by row."""
 
+import inspect
+
 import numpy as np
 import pytest
 from closeness import assert_close, sum_ulps
@@ -260,6 +262,31 @@ def test_refuses_mixed_dtypes(op):
 
         with pytest.raises(TypeError, match=r"float32.*float64|float64.*float32"):
             run(op, call, change)
+
+
+ODD = [None, "x", 1.5, 2, -1, 2**70, -(2**70), [1, 2], (1, 2, 3), [[1], [2, 3]], {}, object]
+
+
+@OPERATIONS
+def test_what_is_odd_computes_or_is_refused_by_name(op):
+    """Each argument in turn, in a call of each form that the samples have: no raw text of Python, NumPy or pybind11."""
+    function = getattr(F, op.name)
+    signature = inspect.signature(function)
+    forms = {(len(call.args), *call.kwargs): call for call in op.samples}
+    for call in forms.values():
+        args, kwargs = convert(op, call, to_array(np.float32))
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                continue
+            for value in ODD:
+                bound = signature.bind(*args, **kwargs)
+                bound.arguments[name] = value
+                try:
+                    function(*bound.args, **bound.kwargs)
+                except (TypeError, ValueError, IndexError) as error:
+                    error.add_note(f"{describe(call)}, with {name} = {value!r}")
+                    if not str(error).startswith((f"{op.name}: ", "Tensor: ")):
+                        raise
 
 
 @pytest.mark.parametrize("name", OPS)

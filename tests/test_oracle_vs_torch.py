@@ -109,7 +109,7 @@ def test_cross_entropy(rng, weighted, label_smoothing, reduction):
     ("ours", "theirs"),
     [
         (oracle.mse_loss, F.mse_loss),
-        (oracle.bce_with_logits, F.binary_cross_entropy_with_logits),
+        (oracle.binary_cross_entropy_with_logits, F.binary_cross_entropy_with_logits),
     ],
     ids=["mse", "bce"],
 )

@@ -116,7 +116,7 @@ def cases():
         "softmax_backward": [(rows, rows)],
         "cross_entropy": [(rows, np.arange(20_011) % 10, -100, 0.1, reduction, True) for reduction in ("mean", "none")],
         "mse_loss": [(big, big + 1, "mean", True)],
-        "bce_with_logits": [(big, big / 9, "sum", True)],
+        "binary_cross_entropy_with_logits": [(big, big / 9, "sum", True)],
         "hinge_loss": [(big, big, "mean", True)],
         "nll_loss": [(rows, np.arange(20_011) % 10, -100, reduction, True) for reduction in ("mean", "none")],
         "l1_loss": [(big, big / 2, "mean", True)],

@@ -8,7 +8,7 @@ import pytest
 import pynn
 from pynn import data, nn, optim, viz
 
-pytest.importorskip("matplotlib")
+figures = pytest.importorskip("matplotlib.figure")
 
 
 @pytest.fixture(autouse=True)
@@ -102,9 +102,34 @@ def test_decision_boundary_takes_the_points_as_numpy_makes_them():
     assert viz.decision_boundary(nn.Linear(2, 2), points, [0, 1], steps=5).collections
 
 
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        (pynn.capture(Right()), np.float32),
+        (lambda x: pynn.tensor(x)[:, 0] - 1, np.float64),
+        (lambda x: (x[:, 0] - 1).tolist(), np.float64),
+        (lambda x: np.stack([1 - x[:, 0], x[:, 0] - 1], 1), np.float32),
+    ],
+    ids=["captured", "tensor", "list", "two columns"],
+)
+def test_decision_boundary_takes_any_function(model, dtype):
+    points = np.array([[0.0, 0.0], [2.0, 1.0]], dtype)
+    axes = viz.decision_boundary(model, points, [0, 1], steps=9)
+    classes = np.asarray(axes.collections[0].get_array()).reshape(9, 9)
+    np.testing.assert_array_equal(classes, np.tile(np.linspace(-0.5, 2.5, 9) > 1, (9, 1)))
+
+
+def test_decision_boundary_refuses_what_is_no_function_of_points():
+    points = np.zeros((2, 2), np.float32)
+    with pytest.raises(TypeError, match=r"^viz.decision_boundary: model is a str, needs a Module or a function$"):
+        viz.decision_boundary("model", points, [0, 1])
+    with pytest.raises(ValueError, match=r"^viz.decision_boundary: model takes points \[9, 2\] to \[\], needs"):
+        viz.decision_boundary(lambda x: x.sum(), points, [0, 1], steps=3)
+
+
 def test_decision_boundary_of_logits_goes_into_given_axes():
     points, labels = data.make_spiral(10)
-    axes = viz._figure("test", 4, 4).subplots()
+    axes = figures.Figure().subplots()
     model = nn.Linear(2, 3)
     assert viz.decision_boundary(model, points, labels, steps=5, axes=axes) is axes
     assert axes.collections[0].get_clim() == (0, 2)

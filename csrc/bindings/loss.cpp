@@ -215,7 +215,7 @@ void bind_loss(py::module_& m) {
   m.def("cross_entropy", cross_entropy, py::arg("logits"), py::arg("target"), py::arg("ignore_index"),
         py::arg("label_smoothing"), py::arg("reduction"), py::arg("need_grad"), py::arg("weight") = py::none());
   bind_elementwise_loss<ops::ElementwiseLoss::mse>(m, "mse_loss");
-  bind_elementwise_loss<ops::ElementwiseLoss::bce_with_logits>(m, "bce_with_logits");
+  bind_elementwise_loss<ops::ElementwiseLoss::bce_with_logits>(m, "binary_cross_entropy_with_logits");
   bind_elementwise_loss<ops::ElementwiseLoss::hinge>(m, "hinge_loss");
   bind_elementwise_loss<ops::ElementwiseLoss::l1>(m, "l1_loss");
   m.def("nll_loss", nll_loss, py::arg("log_probs"), py::arg("target"), py::arg("ignore_index"), py::arg("reduction"),

@@ -29,10 +29,9 @@ namespace {
 
 constexpr int kMostThreads = 256;
 
-int checked_threads(long n, const char* source) {
+int checked_threads(long n, const std::string& given) {
   if (n < 1 || n > kMostThreads) {
-    throw std::invalid_argument(std::string(source) + ": number of threads " + std::to_string(n) +
-                                " is not between 1 and " + std::to_string(kMostThreads));
+    throw std::invalid_argument(given + ", needs an integer from 1 to " + std::to_string(kMostThreads));
   }
   return static_cast<int>(n);
 }
@@ -51,8 +50,7 @@ std::atomic<int>& thread_setting() {
     if (text == nullptr || *text == '\0') return default_threads();
     char* end = nullptr;
     const long n = std::strtol(text, &end, 10);
-    if (*end != '\0') throw std::invalid_argument("PYNN_NUM_THREADS: \"" + std::string(text) + "\" is not a number");
-    return checked_threads(n, "PYNN_NUM_THREADS");
+    return checked_threads(*end == '\0' ? n : 0, "PYNN_NUM_THREADS is " + std::string(text));
   }();
   return setting;
 }
@@ -270,7 +268,9 @@ int awake_threads() {
 
 int64_t parallel_calls() { return calls_with_others; }
 
-void set_num_threads(int n) { thread_setting().store(checked_threads(n, "set_num_threads")); }
+void set_num_threads(int n) {
+  thread_setting().store(checked_threads(n, "set_num_threads: n is " + std::to_string(n)));
+}
 
 namespace detail {
 

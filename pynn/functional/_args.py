@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ Gradients: TypeAlias = Sequence[Array | None]
 Input: TypeAlias = Tensor | Array  # every operation takes NumPy arrays, too
 Operand: TypeAlias = Tensor | npt.ArrayLike
 Axes: TypeAlias = int | Sequence[int] | None
+T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 INT64 = np.dtype(np.int64)
 INT64_MAX = 2**63 - 1
@@ -77,16 +79,19 @@ def axes_tuple(name: str, axes: Axes, ndim: int) -> tuple[int, ...]:
 
 def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int]:
     """Return an integer twice, or a pair of integers as it is."""
-    if type(value) is int:
+    if type(value) is int and 0 <= value <= INT64_MAX:
         return value, value
     try:
         if isinstance(value, (tuple, list)):
             first, second = value
-            return operator.index(first), operator.index(second)
-        index = operator.index(value)  # type: ignore[arg-type]
+            first, second = operator.index(first), operator.index(second)
+        else:
+            first = second = operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise TypeError(f"{name}: {argument} must be an integer or a pair of them, got {value!r}") from None
-    return index, index
+    if not (-INT64_MAX <= first <= INT64_MAX and -INT64_MAX <= second <= INT64_MAX):
+        raise _beyond_int64(name, argument, value)
+    return first, second
 
 
 def number(name: str, argument: str, value: float) -> float:
@@ -100,23 +105,61 @@ def number(name: str, argument: str, value: float) -> float:
 
 
 def integer(name: str, argument: str, value: int) -> int:
-    """Return `value` as an int; TypeError if it is none."""
+    """Return `value` as an int; TypeError if it is none, ValueError beyond int64."""
     try:
-        return operator.index(value)
+        index = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: {argument} must be an integer, got {value!r}") from None
+    if not -INT64_MAX <= index <= INT64_MAX:
+        raise _beyond_int64(name, argument, value)
+    return index
+
+
+def integers(name: str, argument: str, values: Iterable[int]) -> tuple[int, ...]:
+    """Return several integers as a tuple; TypeError if they are none, ValueError beyond int64."""
+    return tuple(integer(name, argument, value) for value in iterable(name, argument, values, "integers"))
+
+
+def iterable(name: str, argument: str, values: Iterable[T], needs: str) -> Iterable[T]:
+    """Return `values`; TypeError if they cannot be gone through."""
+    try:
+        iter(values)
+    except TypeError:
+        raise TypeError(f"{name}: {argument} must be several {needs}, got {values!r}") from None
+    return values
+
+
+def _beyond_int64(name: str, argument: str, value: object) -> ValueError:
+    return ValueError(f"{name}: {argument} must fit into 64 bits, got {value}")
+
+
+def flag(name: str, argument: str, value: bool) -> bool:
+    """Return `value` as a bool; TypeError for what is neither that nor 0 or 1."""
+    if type(value) is bool:
+        return value
+    if isinstance(value, (np.bool_, int, np.integer)) and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"{name}: {argument} must be True or False, got {value!r}")
+
+
+def renamed(error: E, inner: str, name: str) -> E:
+    """Return the error of a function of the core under the name that the user called."""
+    return type(error)(str(error).replace(inner, name, 1))
 
 
 def one_of(name: str, argument: str, value: str, allowed: Sequence[str]) -> None:
     """Raise ValueError unless `value` is one of the `allowed` words."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name}: {argument} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def int64(name: str, argument: str, indices: Input) -> npt.NDArray[np.int64]:
     """Return an array of any integer dtype as contiguous int64; TypeError for others, IndexError beyond int64."""
     given = indices.data if isinstance(indices, Tensor) else indices
-    array = given if type(given) is np.ndarray else np.asarray(given)
+    try:
+        array = given if type(given) is np.ndarray else np.asarray(given)
+    except ValueError as error:  # nested lists of unequal lengths
+        raise ValueError(f"{name}: {argument} is not a rectangular array: {error}") from None
     if array.dtype == INT64 and array.flags.carray:  # the usual case, faster than asking NumPy to convert
         return array
     if array.dtype.kind not in "iu":

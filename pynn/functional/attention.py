@@ -122,7 +122,7 @@ def self_attention(
     """
     name = "self_attention"
     qkv = as_tensor(qkv)
-    x = qkv.data
+    x, num_heads = qkv.data, integer(name, "num_heads", num_heads)
     if x.ndim != 3 or num_heads < 1 or x.shape[2] % (3 * num_heads):
         raise ValueError(
             f"{name}: qkv {list(x.shape)} with {num_heads} heads needs the shape [N, L, 3 H E] with H >= 1"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, one_of, pair
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, one_of, pair
 from pynn.functional.reduction import mean
 from pynn.tape import record
 from pynn.tensor import Tensor
@@ -240,6 +240,8 @@ def max_pool2d(
     kernel = pair("max_pool2d", "kernel_size", kernel_size)
     strides = kernel if stride is None else pair("max_pool2d", "stride", stride)
     pads, dilations = pair("max_pool2d", "padding", padding), pair("max_pool2d", "dilation", dilation)
+    if ceil_mode is not False:
+        ceil_mode = flag("max_pool2d", "ceil_mode", ceil_mode)
     y, indices = _core.max_pool2d(value, kernel, strides, pads, dilations, ceil_mode)
     shape = value.shape
 
@@ -270,6 +272,8 @@ def avg_pool2d(
     kernel = pair("avg_pool2d", "kernel_size", kernel_size)
     strides = kernel if stride is None else pair("avg_pool2d", "stride", stride)
     pads = pair("avg_pool2d", "padding", padding)
+    ceil_mode = flag("avg_pool2d", "ceil_mode", ceil_mode)
+    count_include_pad = flag("avg_pool2d", "count_include_pad", count_include_pad)
     y = _core.avg_pool2d(x.data, kernel, strides, pads, ceil_mode, count_include_pad)
 
     def backward(dy: Array) -> Gradients:

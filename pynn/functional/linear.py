@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, one_of
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, one_of
 from pynn.functional.elementwise import _fit
 from pynn.functional.shape import reshape
 from pynn.tape import record
@@ -25,6 +25,10 @@ def matmul(a: Input, b: Input, transpose_a: bool = False, transpose_b: bool = Fa
     (2, 4)
     """
     a, b = as_tensor(a), as_tensor(b)
+    if transpose_a is not False:
+        transpose_a = flag("matmul", "transpose_a", transpose_a)
+    if transpose_b is not False:
+        transpose_b = flag("matmul", "transpose_b", transpose_b)
     if a.data.ndim == 1 or b.data.ndim == 1:
         return _matmul_vector(a, b, transpose_a, transpose_b)
     x, w, need_a, need_b = a.data, b.data, a.requires_grad, b.requires_grad

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, int64, integer, number, one_of
+from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, flag, int64, integer, number, one_of
 from pynn.functional.shape import reshape, transpose
 from pynn.grad_mode import mode
 from pynn.tape import is_one, record
@@ -263,6 +263,7 @@ def kl_div(x: Input, target: Input, reduction: str = "mean", log_target: bool = 
     0.6931
     """
     one_of("kl_div", "reduction", reduction, (*REDUCTIONS, "batchmean"))
+    log_target = flag("kl_div", "log_target", log_target)
     x = as_tensor(x)
     if reduction == "batchmean":
         rows = x.shape[0] if x.ndim else 1
@@ -284,7 +285,7 @@ def binary_cross_entropy_with_logits(x: Input, target: Input, reduction: str = "
     >>> round(loss.item(), 6)
     0.0
     """
-    return _loss("binary_cross_entropy_with_logits", _core.bce_with_logits, x, target, reduction)
+    return _loss("binary_cross_entropy_with_logits", _core.binary_cross_entropy_with_logits, x, target, reduction)
 
 
 def hinge_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pynn import _core, random
-from pynn.functional._args import Array, Gradients, Input, as_tensor, int64, integer, number
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, int64, integer, number
 from pynn.functional.shape import reshape
 from pynn.tape import record
 from pynn.tensor import Tensor
@@ -60,7 +60,13 @@ def batch_norm(
     x, affine = as_tensor(x), _affine("batch_norm", weight, bias)
     w, b = (affine[0].data, affine[1].data) if affine else (None, None)
     value = x.data
+    if training is not True:
+        training = flag("batch_norm", "training", training)
+    momentum, eps = number("batch_norm", "momentum", momentum), number("batch_norm", "eps", eps)
     running = [s.data if isinstance(s, Tensor) else s for s in (running_mean, running_var)]
+    for given in running:
+        if given is not None and not isinstance(given, np.ndarray):
+            raise TypeError(f"batch_norm: running_mean and running_var must be tensors, arrays or None, got {given!r}")
     y, mean, rstd = _core.batch_norm(value, w, b, running[0], running[1], training, momentum, eps)
     if training:
         for s in (running_mean, running_var):
@@ -105,7 +111,7 @@ def layer_norm(
         return reshape(layer_norm(rows, size, flat[0], flat[1], eps), shape)
     value = x.data
     w, b = (affine[0].data, affine[1].data) if affine else (None, None)
-    y_value, mean, rstd = _core.layer_norm(value, w, b, eps)
+    y_value, mean, rstd = _core.layer_norm(value, w, b, number("layer_norm", "eps", eps))
 
     def backward(dy: Array) -> Gradients:
         return _core.layer_norm_backward(dy, value, w, mean, rstd)[: 1 + len(affine)]
@@ -138,6 +144,8 @@ def group_norm(
                 f"group_norm: input is {got}, weight is {needs}; convert the input with .astype(np.{needs}) or the "
                 f"module with .astype(np.{got})"
             )
+    if not 0 <= number("group_norm", "eps", eps) < math.inf:
+        raise ValueError(f"group_norm: eps is {eps}, needs a finite number of at least 0")
     size = x.size // (shape[0] * groups)
     y = reshape(layer_norm(reshape(x, (shape[0], groups, size)), size, eps=eps), shape)
     if not affine:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, int64, one_of
+from pynn.functional._args import Array, Gradients, Input, as_tensor, int64, one_of, renamed
 from pynn.functional.shape import reshape
 from pynn.tape import constant, record
 from pynn.tensor import Tensor
@@ -186,6 +186,8 @@ def lstm_cell(
     >>> h.shape, c.shape
     ((2, 4), (2, 4))
     """
+    if state is not None and not (isinstance(state, (tuple, list)) and len(state) == 2):
+        raise TypeError(f"lstm_cell: state must be a pair (h, c) or None, got {type(state).__name__}")
     h, c = (None, None) if state is None else state
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     x = _one_step("lstm_cell", x)
@@ -232,10 +234,15 @@ def _layer(
     x = as_tensor(x)
     value = int64(name, "x", x) if x.dtype.kind in "iu" else x.data
     given = [None if t is None else as_tensor(t) for t in (*states, *weights)]
+    if weights[0] is None or weights[1] is None:
+        raise TypeError(f"{name}: weight_ih and weight_hh must be tensors, got None")
     values = [None if t is None else t.data for t in given]
     needs = [t is not None and t.requires_grad for t in given]
     count = len(states)
-    y, *rest = forward(value, *values, *options)
+    try:
+        y, *rest = forward(value, *values, *options)
+    except (TypeError, ValueError, IndexError) as error:
+        raise renamed(error, name.removesuffix("_cell"), name) from None
     last, kept = rest[:count], rest[count:]
     need_x, need_states, need_weights = x.requires_grad, needs[:count], any(needs[count:])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from pynn import _core
-from pynn.functional._args import Array, Axes, Gradients, Input, as_tensor, axes_tuple, axis_index, integer
+from pynn.functional._args import Array, Axes, Gradients, Input, as_tensor, axes_tuple, axis_index, flag, integer
 from pynn.tape import constant, record
 from pynn.tensor import Tensor
 
@@ -34,6 +34,8 @@ def sum(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
     def backward(dy: Array) -> Gradients:
         return (_core.broadcast_to(dy.reshape(_kept(shape, axes)), shape),)
 
+    if keepdims is not False:
+        keepdims = flag("sum", "keepdims", keepdims)
     return record("sum", _core.sum(x.data, axes, keepdims), (x,), backward)
 
 
@@ -52,6 +54,8 @@ def mean(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
         count = np.array(math.prod([shape[i] for i in axes]), dy.dtype)
         return (_core.broadcast_to(_core.div(dy, count).reshape(_kept(shape, axes)), shape),)
 
+    if keepdims is not False:
+        keepdims = flag("mean", "keepdims", keepdims)
     return record("mean", _core.mean(x.data, axes, keepdims), (x,), backward)
 
 
@@ -83,7 +87,7 @@ def _extremum(name: str, reduce: Callable[..., Array], x: Input, axis: Axes, kee
     x = as_tensor(x)
     value = x.data
     axes = axes_tuple(name, axis, value.ndim)
-    y = reduce(value, axes, keepdims)
+    y = reduce(value, axes, flag(name, "keepdims", keepdims))
 
     def backward(dy: Array) -> Gradients:
         kept = _kept(value.shape, axes)
@@ -106,7 +110,7 @@ def var(x: Input, axis: Axes = None, keepdims: bool = False, correction: int = 1
     def backward(dy: Array) -> Gradients:
         return (_core.var_backward(dy.reshape(_kept(value.shape, axes)), value, axes, correction),)
 
-    return record("var", _core.var(value, axes, correction, keepdims), (x,), backward, (x,))
+    return record("var", _core.var(value, axes, correction, flag("var", "keepdims", keepdims)), (x,), backward, (x,))
 
 
 def argmax(x: Input, axis: int | None = None) -> Tensor:
@@ -132,5 +136,7 @@ def require_finite(x: Input, what: str = "a tensor") -> Tensor:
     Tensor([1., 1.], dtype=float32)
     """
     x = as_tensor(x)
+    if not isinstance(what, str):
+        raise TypeError(f"require_finite: what must be a text, got {what!r}")
     _core.require_finite([x.data], what)
     return x

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, number, one_of, pair
+from pynn._array import check_elements
+from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, number, one_of, pair, renamed
 from pynn.functional.conv import Size
 from pynn.functional.linear import matmul
 from pynn.tape import constant, record
@@ -85,6 +86,7 @@ def conv_transpose2d(
     ]
     if min(size) < 1:
         raise ValueError(f"{op}: output [{value.shape[0]}, {channels}, {size[0]}, {size[1]}] needs sizes of at least 1")
+    check_elements(op, "output", (value.shape[0], channels, *size))
     b = parents[2].data if bias is not None else None
     if b is not None and b.shape != (channels,):
         raise ValueError(f"{op}: bias {list(b.shape)} needs the shape [{channels}]")
@@ -93,11 +95,14 @@ def conv_transpose2d(
     images = _core.empty((value.shape[0], channels, *size), value.dtype)
     try:
         y = _core.conv2d_backward(value, None, images, w, *how, True, False, False)[0]
-    except TypeError as error:
-        raise TypeError(str(error).replace("conv2d_backward", op, 1)) from None
+    except (TypeError, ValueError) as error:
+        raise renamed(error, "conv2d_backward", op) from None
     assert y is not None  # asked for
     if b is not None:
-        y = _core.add(y, b.reshape(-1, 1, 1))
+        try:
+            y = _core.add(y, b.reshape(-1, 1, 1))
+        except TypeError as error:
+            raise renamed(error, "add: b", f"{op}: bias") from None
     need_x, need_weight = x.requires_grad, weight.requires_grad
 
     def backward(dy: Array) -> Gradients:
@@ -156,9 +161,7 @@ def interpolate(
         new = int(old[0] * factors[0]), int(old[1] * factors[1])
     if min(*new, *old) < 1:
         raise ValueError(f"interpolate: {list(old)} to {list(new)} pixels, needs at least 1 along each axis")
-    result = [*x.shape[:2], *new]
-    if math.prod(result) >= 2**44:  # checked before the weights, which are large as well
-        raise ValueError(f"interpolate: result {result} has more elements than memory can hold")
+    check_elements("interpolate", "result", (*x.shape[:2], *new))  # before the weights, which are large as well
     rows, columns = (
         constant(_weights(o, n, f, mode, align_corners).astype(x.dtype))
         for o, n, f in zip(old, new, factors, strict=True)

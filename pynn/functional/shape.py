@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
-from pynn._array import as_array
-from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, number
+from pynn._array import as_array, as_dtype
+from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, integers, iterable, number
 from pynn.grad_mode import mode
 from pynn.tape import record
 from pynn.tensor import Tensor
@@ -70,7 +70,7 @@ def transpose(x: Input, axes: Sequence[int] | None = None) -> Tensor:
     x = as_tensor(x)
     value = x.data
     ndim = value.ndim
-    order = tuple(range(ndim))[::-1] if axes is None else tuple([axis_index("transpose", i, ndim) for i in axes])
+    order = tuple(range(ndim))[::-1] if axes is None else _order(axes, ndim)
     if sorted(order) != list(range(ndim)):
         raise ValueError(f"transpose: axes {list(order)} is no permutation of the {ndim} axes of {list(value.shape)}")
     inverse = tuple(sorted(range(ndim), key=order.__getitem__))
@@ -80,6 +80,10 @@ def transpose(x: Input, axes: Sequence[int] | None = None) -> Tensor:
         return (_core.transpose(dy, inverse),)
 
     return record("transpose", y, (x,), backward)
+
+
+def _order(axes: Iterable[int], ndim: int) -> tuple[int, ...]:
+    return tuple([axis_index("transpose", i, ndim) for i in iterable("transpose", "axes", axes, "integers")])
 
 
 def by_numpy(name: str, function: Callable[..., Array], *args: Any) -> Array:
@@ -108,7 +112,7 @@ def broadcast_to(x: Input, shape: Sequence[int]) -> Tensor:
     def backward(dy: Array) -> Gradients:
         return (_core.sum_to(dy, x_shape),)
 
-    return record("broadcast_to", _core.broadcast_to(x.data, tuple(shape)), (x,), backward)
+    return record("broadcast_to", _core.broadcast_to(x.data, integers("broadcast_to", "shape", shape)), (x,), backward)
 
 
 def _box(y: Array, axis: int, start: int, size: int) -> Array:
@@ -125,7 +129,7 @@ def concatenate(tensors: Sequence[Input], axis: int = 0) -> Tensor:
     >>> pynn.functional.concatenate([pynn.zeros(2, 3), pynn.ones(1, 3)]).shape
     (3, 3)
     """
-    parents = [as_tensor(x) for x in tensors]
+    parents = [as_tensor(x) for x in iterable("concatenate", "tensors", tensors, "tensors")]
     if not parents:
         raise ValueError("concatenate: needs at least one tensor")
     axis = axis_index("concatenate", axis, parents[0].ndim)
@@ -166,7 +170,7 @@ def stack(tensors: Sequence[Input], axis: int = 0) -> Tensor:
     >>> pynn.functional.stack([pynn.zeros(3), pynn.ones(3)], axis=1).shape
     (3, 2)
     """
-    parents = [as_tensor(x) for x in tensors]
+    parents = [as_tensor(x) for x in iterable("stack", "tensors", tensors, "tensors")]
     if not parents:
         raise ValueError("stack: needs at least one tensor")
     shape = parents[0].shape
@@ -225,10 +229,10 @@ def astype(x: Input, dtype: npt.DTypeLike) -> Tensor:
     dtype('float64')
     """
     x = as_tensor(x)
-    value = x.data
-    if value.dtype == dtype:
+    value, target = x.data, as_dtype("astype", dtype)
+    if value.dtype == target:
         return x
-    y = by_numpy("astype", _convert, value, dtype)
+    y = by_numpy("astype", _convert, value, target)
     if y.dtype.kind != "f":
         return Tensor(y)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pynn import functional as F
-from pynn._array import empty
+from pynn._array import check_elements, empty
 from pynn.functional._args import integer, number, pair
 from pynn.nn import init
 from pynn.nn.module import Module, Parameter
@@ -24,6 +24,7 @@ def check_sizes(operation: str, **sizes: int) -> None:
             raise TypeError(f"{operation}: {name} is {size!r}, needs an integer")
         if size < 1:
             raise ValueError(f"{operation}: {name} is {size}, needs at least 1")
+        check_elements(operation, name, [size])
 
 
 def sizes_pair(operation: str, argument: str, value: IntPair, least: int = 1) -> tuple[int, int]:
@@ -59,8 +60,8 @@ class Linear(Module):
         check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
-        self.weight = Parameter(empty(out_features, in_features))
-        self.bias = Parameter(empty(out_features)) if bias else None
+        self.weight = Parameter(empty("Linear", out_features, in_features))
+        self.bias = Parameter(empty("Linear", out_features)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -96,8 +97,8 @@ class _Convolution(Module):
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.groups = groups
-        self.weight = Parameter(empty(out_channels, in_channels // groups, *kernel))
-        self.bias = Parameter(empty(out_channels)) if bias else None
+        self.weight = Parameter(empty(name, out_channels, in_channels // groups, *kernel))
+        self.bias = Parameter(empty(name, out_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -225,7 +226,7 @@ class Embedding(Module):
         check_sizes("Embedding", num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        self.weight = Parameter(empty(num_embeddings, embedding_dim))
+        self.weight = Parameter(empty("Embedding", num_embeddings, embedding_dim))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

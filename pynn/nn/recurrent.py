@@ -113,7 +113,7 @@ _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 def _add_weights(module: Module, outputs: int, inputs: int, hidden: int, bias: bool, suffix: str = "") -> None:
     shapes = ((outputs, inputs), (outputs, hidden), (outputs,), (outputs,))
     for kind, shape in zip(_KINDS, shapes[: 4 if bias else 2], strict=False):
-        setattr(module, kind + suffix, Parameter(empty(*shape)))
+        setattr(module, kind + suffix, Parameter(empty(type(module).__name__, *shape)))
 
 
 def _reset(module: Module, hidden: int) -> None:

@@ -63,8 +63,8 @@ class ConvTranspose2d(Module):
         self.output_padding = sizes_pair("ConvTranspose2d", "output_padding", output_padding, least=0)
         self.groups = groups
         self.dilation = sizes_pair("ConvTranspose2d", "dilation", dilation)
-        self.weight = Parameter(empty(in_channels, out_channels // groups, *self.kernel_size))
-        self.bias = Parameter(empty(out_channels)) if bias else None
+        self.weight = Parameter(empty("ConvTranspose2d", in_channels, out_channels // groups, *self.kernel_size))
+        self.bias = Parameter(empty("ConvTranspose2d", out_channels)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -184,13 +184,14 @@ def softmax_and_losses() -> None:
 
     scales = {
         "mse_loss": lambda x, t: ((x - t) ** 2, 2 * np.abs(x - t)),
-        "bce_with_logits": lambda x, t: (1 + np.abs(x) + np.abs(x * t), 1 + np.abs(t)),
+        "binary_cross_entropy_with_logits": lambda x, t: (1 + np.abs(x) + np.abs(x * t), 1 + np.abs(t)),
         "hinge_loss": lambda x, t: (1 + np.abs(x * t), np.abs(t)),
     }
+    targets = {"mse_loss": normal, "binary_cross_entropy_with_logits": uniform, "hinge_loss": signs}
     for name, row_scale in scales.items():
         for shape in SHAPES:
             x = normal(*shape, std=3)
-            target = {"mse_loss": normal, "bce_with_logits": uniform, "hinge_loss": signs}[name](*shape)
+            target = targets[name](*shape)
             for reduction in ("mean", "sum", "none"):
                 case(
                     name,
@@ -210,4 +211,5 @@ def softmax_and_losses() -> None:
                     ulps=4 + (0 if reduction == "none" else sum_ulps(x.size)),
                     scale=loss_scale(name, row_scale),
                 )
-    case("bce_with_logits", np.array([500.0, -500.0, 0.0]), np.array([0.0, 1.0, 0.5]), "none", True, ulps=4)
+    confident = np.array([500.0, -500.0, 0.0])
+    case("binary_cross_entropy_with_logits", confident, np.array([0.0, 1.0, 0.5]), "none", True, ulps=4)

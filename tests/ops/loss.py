@@ -125,7 +125,7 @@ def _elementwise(name):
 mse_loss = Op("mse_loss", _elementwise("mse_loss"), ulps=4, terms=_loss_terms)
 bce = Op(
     "binary_cross_entropy_with_logits",
-    _elementwise("bce_with_logits"),
+    _elementwise("binary_cross_entropy_with_logits"),
     ulps=8,
     cancels=True,
     constants=(1,),

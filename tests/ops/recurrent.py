@@ -101,4 +101,4 @@ for op in (rnn_cell, lstm_cell, gru_cell):
     op.refuses(ValueError, rf"^{op.name}: x \[3\] of float32 needs the shape \[N, in\]", normal(3), None, *w)
     op.refuses(ValueError, rf"^{op.name}: x \[2, 1, 3\] of float32 needs", normal(2, 1, 3), None, *w)
     bad = normal(2, 3) if op is not lstm_cell else [normal(2, 3), normal(2, 2)]
-    op.refuses(ValueError, rf"^{name}: h0 is \[2, 3\], needs \[2, 2\]", normal(2, 3), bad, *w)
+    op.refuses(ValueError, rf"^{op.name}: h0 is \[2, 3\], needs \[2, 2\]", normal(2, 3), bad, *w)

@@ -57,7 +57,7 @@ def mse_loss(x, target, reduction, need_grad):
     return _reduce((x - target) ** 2, 2 * (x - target), x, reduction, x.size, need_grad)
 
 
-def bce_with_logits(x, target, reduction, need_grad):
+def binary_cross_entropy_with_logits(x, target, reduction, need_grad):
     loss = np.maximum(x, 0) - x * target + np.log1p(np.exp(-np.abs(x)))
     return _reduce(loss, sigmoid(x) - target, x, reduction, x.size, need_grad)
 
