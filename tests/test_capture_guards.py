@@ -222,7 +222,7 @@ def test_an_attribute_that_is_deleted_is_noticed():
         ("place", [WHOLE], {id(WHOLE): "0"}, WHOLE),
         ("place", [WHOLE], {id(WHOLE): 1 << 70}, WHOLE),
     ],
-    ids=str,
+    ids=lambda arguments: arguments[0],
 )
 def test_what_the_core_compares_is_checked(arguments):
     name, *args = arguments

@@ -155,7 +155,11 @@ class Pair:
         self.x = x
 
 
-@pytest.mark.parametrize("function", [Pair, lambda x: (y for y in [x]), lambda x: {"pair": [Pair(x)]}])
+@pytest.mark.parametrize(
+    "function",
+    [Pair, lambda x: (y for y in [x]), lambda x: {"pair": [Pair(x)]}],
+    ids=["object", "generator", "nested object"],
+)
 def test_a_result_that_a_replay_cannot_make_is_refused(function):
     with pytest.raises(CaptureError, match=r"^capture: the function returns a (Pair|generator), which a replay"):
         pynn.capture(function)(np.ones(2, np.float32))

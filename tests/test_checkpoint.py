@@ -64,7 +64,9 @@ def test_every_epoch_can_be_gone_on_from(tmp_path):
     assert older > 0
 
 
-@pytest.mark.parametrize("scheduler", [None, optim.ReduceLROnPlateau, lambda o: optim.StepLR(o, 2)])
+@pytest.mark.parametrize(
+    "scheduler", [None, optim.ReduceLROnPlateau, lambda o: optim.StepLR(o, 2)], ids=["none", "plateau", "steps"]
+)
 @pytest.mark.parametrize("optimizer", [optim.SGD, optim.Muon, optim.RMSprop])
 def test_other_optimizers_and_schedules_without_validation(tmp_path, optimizer, scheduler):
     def run(epochs, **options):

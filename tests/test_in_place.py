@@ -40,7 +40,11 @@ def test_a_changed_output_is_refused():
         z.backward()
 
 
-@pytest.mark.parametrize("alias", [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: pynn.Tensor(t)])
+@pytest.mark.parametrize(
+    "alias",
+    [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: pynn.Tensor(t)],
+    ids=["detach", "reshape", "Tensor"],
+)
 def test_a_change_through_an_alias_is_refused(alias):
     x, w = leaf(1, 2), pynn.tensor([3.0, 4.0])
     y = (x * w).sum()

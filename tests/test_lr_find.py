@@ -42,7 +42,11 @@ def everything(trainer, loader):
 
 
 @CAPTURE
-@pytest.mark.parametrize("optimizer", [optim.Adam, lambda p, lr: optim.SGD(p, lr=lr, momentum=0.9), optim.RMSprop])
+@pytest.mark.parametrize(
+    "optimizer",
+    [optim.Adam, lambda p, lr: optim.SGD(p, lr=lr, momentum=0.9), optim.RMSprop],
+    ids=["adam", "momentum", "rmsprop"],
+)
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_everything_is_as_it_was(blobs, optimizer, capture, epochs):
     def run(with_test):

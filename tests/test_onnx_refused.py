@@ -100,7 +100,11 @@ def test_a_missing_file_is_not_found(tmp_path):
         pynn.onnx.load(tmp_path / "nothing.onnx")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 64, b"this is no model", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04" * 9])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x00" * 64, b"this is no model", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04" * 9],
+    ids=["empty", "zeros", "text", "PNG", "zip"],
+)
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)

@@ -123,21 +123,21 @@ def test_what_is_no_tensor_between_layers(rng, made, behind):
         assert outcome(model, x) == recorded
 
 
+BAD = {
+    "float64": lambda x: x.astype(np.float64),
+    "int64": lambda x: x.astype(np.int64),
+    "float16": lambda x: x.astype(np.float16),
+    "one column": lambda x: x[:, :, :1],
+    "one sample": lambda x: x[0],
+    "a number": lambda x: x.sum(),
+    "two more axes": lambda x: x[..., None, None],
+    "a list": lambda x: x.tolist(),
+    "None": lambda x: None,
+}
+
+
 @MODELS
-@pytest.mark.parametrize(
-    "bad",
-    [
-        lambda x: x.astype(np.float64),
-        lambda x: x.astype(np.int64),
-        lambda x: x.astype(np.float16),
-        lambda x: x[:, :, :1],
-        lambda x: x[0],
-        lambda x: x.sum(),
-        lambda x: x[..., None, None],
-        lambda x: x.tolist(),
-        lambda x: None,
-    ],
-)
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_errors_are_those_of_recorded_layers(rng, build, bad):
     model, x = build(), bad(images(build, rng))
     recorded = outcome(model, x)

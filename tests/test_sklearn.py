@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_models import network
+from small_models import Network
 
 import pynn
 from pynn import optim
@@ -45,7 +45,7 @@ def digits():
 # -- scikit-learn's checks ---------------------------------------------------------------------------------------------
 @pytest.mark.filterwarnings("ignore")
 @parametrize_with_checks(
-    [MLPClassifier(), MLPRegressor(), NeuralNetClassifier(network, lr=0.01, max_epochs=50)],
+    [MLPClassifier(), MLPRegressor(), NeuralNetClassifier(Network, lr=0.01, max_epochs=50)],
 )
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
@@ -121,7 +121,7 @@ def test_penalty_in_the_loss(digits):
 # -- training ----------------------------------------------------------------------------------------------------------
 ESTIMATORS = {
     "mlp": lambda **more: MLPClassifier((32,), learning_rate_init=0.01, random_state=0, **more),
-    "module": lambda **more: NeuralNetClassifier(network, lr=0.01, random_state=0, **more),
+    "module": lambda **more: NeuralNetClassifier(Network, lr=0.01, random_state=0, **more),
 }
 
 
@@ -410,7 +410,7 @@ def test_after_a_loss_that_is_nan_it_is_not_fitted(digits, kind, before):
             "learning_rate_init",
         )
     else:
-        model, rate = NeuralNetClassifier(network, optimizer=optim.SGD, max_epochs=1, warm_start=True), "lr"
+        model, rate = NeuralNetClassifier(Network, optimizer=optim.SGD, max_epochs=1, warm_start=True), "lr"
     if before:
         model.fit(X, y)
         check_is_fitted(model)

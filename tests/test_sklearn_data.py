@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from small_models import network
+from small_models import Network
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 import sklearn
@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from pynn import _core
 from pynn.sklearn import MLPClassifier, NeuralNetClassifier
 
-MAKERS = {"mlp": lambda: MLPClassifier((8,), random_state=0), "module": lambda: NeuralNetClassifier(network)}
+MAKERS = {"mlp": lambda: MLPClassifier((8,), random_state=0), "module": lambda: NeuralNetClassifier(Network)}
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_models import network
+from small_models import Network
 
 from pynn import functional as F
 from pynn import nn, optim
@@ -67,7 +67,7 @@ def test_integers_for_an_embedding():
 
 def test_a_made_module_is_copied(digits):
     X, y = digits
-    given = network(64, 10)
+    given = Network(64, 10)
     before = given.state_dict()
     NeuralNetClassifier(given, max_epochs=1).fit(X.astype(np.float32), y)
     assert all(np.array_equal(array, given.state_dict()[name]) for name, array in before.items())
@@ -90,7 +90,7 @@ def test_log_probabilities_as_outputs(digits):
 def test_dropout_follows_from_the_seed(digits):
     X, y = digits
     curves = [
-        NeuralNetClassifier(network, module__p=0.5, random_state=seed, max_epochs=2).fit(X, y).loss_curve_
+        NeuralNetClassifier(Network, module__p=0.5, random_state=seed, max_epochs=2).fit(X, y).loss_curve_
         for seed in (0, 0, 1)
     ]
     assert curves[0] == curves[1] != curves[2]
@@ -99,21 +99,21 @@ def test_dropout_follows_from_the_seed(digits):
 def test_refusals_of_the_neural_net():
     X, y = [[0.0], [1.0]], [0, 1]
     with pytest.raises(ValueError, match="NeuralNetClassifier: lr is -1, needs a number above 0"):
-        NeuralNetClassifier(network, lr=-1).fit(X, y)
+        NeuralNetClassifier(Network, lr=-1).fit(X, y)
     with pytest.raises(ValueError, match=r"NeuralNetClassifier: optimizer is 'adam', needs .* such as optim\.Adam"):
-        NeuralNetClassifier(network, optimizer="adam").fit(X, y)
+        NeuralNetClassifier(Network, optimizer="adam").fit(X, y)
     with pytest.raises(ValueError, match="NeuralNetClassifier: criterion is 'mse', needs a class or function"):
-        NeuralNetClassifier(network, criterion="mse").fit(X, y)
+        NeuralNetClassifier(Network, criterion="mse").fit(X, y)
     with pytest.raises(ValueError, match="NeuralNetClassifier: module is None, needs a Module, or a class or function"):
         NeuralNetClassifier(None).fit(X, y)
     with pytest.raises(TypeError, match="unknown parameter 'learning_rate'"):
-        NeuralNetClassifier(network, learning_rate=1).fit(X, y)
+        NeuralNetClassifier(Network, learning_rate=1).fit(X, y)
     with pytest.raises(ValueError, match="Invalid parameter 'epochs'"):
-        NeuralNetClassifier(network).set_params(epochs=3)
+        NeuralNetClassifier(Network).set_params(epochs=3)
     with pytest.raises(TypeError, match="module gave a list, needs a Module"):
         NeuralNetClassifier(lambda: []).fit(X, y)
     with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
-        NeuralNetClassifier(network, module__depth=3).fit(X, y)
+        NeuralNetClassifier(Network, module__depth=3).fit(X, y)
 
 
 def test_outputs_that_are_not_one_for_each_class():

@@ -105,19 +105,19 @@ def test_a_constant_needs_no_node():
 
 
 # -- leaf gradients belong to their leaf -------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda a, b: a + b,
-        lambda a, b: F.reshape(a, (1, 2)) + b,
-        lambda a, b: tape.record("g", a.data * 1, (a, b), lambda dy: [dy * 2] * 2),
-        lambda a, b: tape.record("g", a.data * 1, (a, b), lambda dy: (dy, dy.view())),
-        lambda a, b: (a + b) + (b + a),
-        lambda a, b: a.reshape(2) + b.reshape(2),
-        lambda a, b: F.stack([a, b]),
-        lambda a, b: (a * 1).reshape(1, 2).reshape(2) + b,
-    ],
-)
+SHARING = {
+    "sum": lambda a, b: a + b,
+    "reshape and sum": lambda a, b: F.reshape(a, (1, 2)) + b,
+    "one array twice": lambda a, b: tape.record("g", a.data * 1, (a, b), lambda dy: [dy * 2] * 2),
+    "a view": lambda a, b: tape.record("g", a.data * 1, (a, b), lambda dy: (dy, dy.view())),
+    "two sums": lambda a, b: (a + b) + (b + a),
+    "reshape of both": lambda a, b: a.reshape(2) + b.reshape(2),
+    "stack": lambda a, b: F.stack([a, b]),
+    "reshape twice": lambda a, b: (a * 1).reshape(1, 2).reshape(2) + b,
+}
+
+
+@pytest.mark.parametrize("function", SHARING.values(), ids=SHARING)
 def test_leaf_gradients_share_no_memory(function):
     a, b = leaf(1, 2), leaf(3, 4)
     y = function(a, b)

@@ -59,7 +59,9 @@ KEYS = [
 ]
 
 
-@pytest.mark.parametrize("key", KEYS, ids=repr)
+@pytest.mark.parametrize(
+    "key", KEYS, ids=lambda key: "mask" if isinstance(key, np.ndarray) and key.ndim > 2 else repr(key)
+)
 def test_indexing_as_numpy(key):
     a = f32(3, 3, 4).astype(np.float64)
     x = pynn.tensor(a, requires_grad=True)
