@@ -2,12 +2,9 @@
 
 import numpy as np
 import pytest
+from tensor_tools import f32
 
 import pynn
-
-
-def f32(*shape):
-    return np.arange(1, 1 + np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
 
 
 def central_difference(f, x, eps=1e-6):

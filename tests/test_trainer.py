@@ -1,27 +1,17 @@
 """The training loop: what it computes, what it reports, and how it ends."""
 
-import io
 import math
-import sys
 
 import numpy as np
 import pytest
+from training_tools import Scripted, make
 
 import pynn
 from pynn import nn, optim
 from pynn.data import DataLoader
 from pynn.functional import cross_entropy
 from pynn.tape import is_grad_enabled
-from pynn.train import History, Trainer
-from pynn.train.progress import Progress, format_seconds
-
-
-def make(lr=0.05, scheduler=None, model=None, loss=None, **options):
-    pynn.seed(0)
-    model = model or nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    optimizer = optim.SGD(model.parameters(), lr=lr)
-    options.setdefault("verbose", False)
-    return Trainer(model, loss or nn.CrossEntropyLoss(), optimizer, scheduler and scheduler(optimizer), **options)
+from pynn.train import Trainer
 
 
 def weights(trainer):
@@ -32,18 +22,6 @@ def assert_same(a, b):
     assert a.keys() == b.keys()
     for name in a:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-
-
-class Scripted:
-    """A loader that runs a list of actions, one per epoch, before its batches."""
-
-    def __init__(self, batches, *actions):
-        self.batches, self.actions = batches, list(actions)
-
-    def __iter__(self):
-        if self.actions:
-            self.actions.pop(0)()
-        yield from self.batches
 
 
 def interrupt():
@@ -369,94 +347,3 @@ def test_trainer_refuses_other_kinds_of_arguments():
     ):
         with pytest.raises(TypeError, match=f"^Trainer: {message}"):
             Trainer(*arguments)
-
-
-# -- progress ----------------------------------------------------------------------------------------------------------
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def use_terminal(monkeypatch):
-    # Not a fixture: between setup and call pytest puts its own standard error back.
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("pynn.train.progress.REDRAW_S", -1.0)  # draw every time
-    return stream
-
-
-def test_one_line_per_epoch_and_nothing_else_without_a_terminal(blobs, capsys):
-    make(verbose=True, prefix="[x] ").fit([blobs], 2, val=[blobs])
-    out, err = capsys.readouterr()
-    assert err == ""
-    assert [line[:13] for line in out.splitlines()] == ["[x] epoch 1/2", "[x] epoch 2/2"]
-    for word in ("loss", "accuracy", "val loss", "val accuracy", "images/s"):
-        assert all(word in line for line in out.splitlines())
-
-
-def test_silent_unless_verbose(blobs, capsys, monkeypatch):
-    terminal = use_terminal(monkeypatch)
-    make().fit([blobs], 1)
-    assert capsys.readouterr().out == ""
-    assert terminal.getvalue() == ""
-
-
-@pytest.mark.parametrize("tqdm", [True, False])
-@pytest.mark.parametrize("sized", [True, False])
-def test_progress_on_a_terminal(blobs, monkeypatch, tqdm, sized):
-    terminal = use_terminal(monkeypatch)
-    if tqdm:
-        pytest.importorskip("tqdm")
-        monkeypatch.setenv("COLUMNS", "200")
-    else:
-        monkeypatch.setitem(sys.modules, "tqdm", None)
-    batches = [blobs, blobs]
-    make(verbose=True, log=lambda line: None, prefix="[x] ").fit(batches if sized else Scripted(batches), 3)
-    text = terminal.getvalue()
-    for words in ("[x] epoch 1/3", "[x] epoch 3/3", "loss 0.", "accuracy ", "images/s"):
-        assert words in text
-    assert ("0:00 left" in text) == sized
-    assert ("50" in text and "100" in text) or not sized
-    assert text.rstrip(" ").endswith("\r")  # nothing stays behind
-
-
-def test_progress_is_drawn_rarely(monkeypatch):
-    terminal = use_terminal(monkeypatch)
-    monkeypatch.setattr("pynn.train.progress.REDRAW_S", 1e9)
-    progress = Progress("epoch 1/1", 10)
-    before = terminal.getvalue()
-    progress.update(1, 32, 0.5, None)
-    assert terminal.getvalue() == before
-    progress.close()
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (61, "1:01"), (3661, "1:01:01")])
-def test_format_seconds(seconds, text):
-    assert format_seconds(seconds) == text
-
-
-# -- the history's picture ---------------------------------------------------------------------------------------------
-
-
-def test_plot(tmp_path):
-    pytest.importorskip("matplotlib")
-    history = History()
-    with pytest.raises(ValueError, match=r"History\.plot: no epoch has finished"):
-        history.plot()
-    history.epochs = [{"epoch": i, "loss": 1 / i, "accuracy": 0.5, "val_loss": 2 / i} for i in (1, 2, 3)]
-    figure = history.plot(tmp_path / "curves.png", title="title")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    loss, accuracy = figure.axes
-    assert [line.get_ydata().tolist() for line in loss.lines] == [history["loss"], history["val_loss"]]
-    assert len(accuracy.lines) == 1
-
-
-def test_plot_without_matplotlib_names_the_extra(monkeypatch):
-    for name in ("matplotlib", "matplotlib.figure"):
-        monkeypatch.setitem(sys.modules, name, None)
-    history = History()
-    history.epochs = [{"epoch": 1, "loss": 1.0}]
-    with pytest.raises(ImportError, match=r"pip install 'pynn-cpu\[viz\]'"):
-        history.plot()

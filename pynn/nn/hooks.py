@@ -1,4 +1,4 @@
-"""Backward hooks: nodes on the tape that tell when gradients pass the inputs and outputs of a module."""
+"""Hooks of modules. Backward ones are nodes on the tape that tell when gradients pass a module's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Gradients = tuple[Array | None, ...]
+Hook = Callable[["Module", tuple[Any, ...], Any], None]
 BackwardHook = Callable[["Module", Gradients, Gradients], None]
+
+
+class HookHandle:
+    """What `register_forward_hook` and `register_full_backward_hook` return; `remove()` takes the hook away again."""
+
+    def __init__(self, module: Module, hooks: str, hook: Hook | BackwardHook) -> None:
+        self._module, self._hooks, self._hook = module, hooks, hook
+
+    def remove(self) -> None:
+        """Remove the hook; a second call does nothing."""
+        setattr(self._module, self._hooks, tuple(h for h in getattr(self._module, self._hooks) if h is not self._hook))
 
 
 def call_with_backward_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from pynn._array import FLOATS, as_dtype
 from pynn.grad_mode import mode
-from pynn.nn.hooks import BackwardHook, call_with_backward_hooks
+from pynn.nn.hooks import BackwardHook, Hook, HookHandle, call_with_backward_hooks
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
     from pynn.nn._summary import Summary
 
 Array = npt.NDArray[Any]
-Hook = Callable[["Module", tuple[Any, ...], Any], None]
 
 
 class Parameter(Tensor):
@@ -45,17 +44,6 @@ class LoadResult(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
-
-
-class HookHandle:
-    """What `register_forward_hook` and `register_full_backward_hook` return; `remove()` takes the hook away again."""
-
-    def __init__(self, module: Module, hooks: str, hook: Hook | BackwardHook) -> None:
-        self._module, self._hooks, self._hook = module, hooks, hook
-
-    def remove(self) -> None:
-        """Remove the hook; a second call does nothing."""
-        setattr(self._module, self._hooks, tuple(h for h in getattr(self._module, self._hooks) if h is not self._hook))
 
 
 class Module:

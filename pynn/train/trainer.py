@@ -5,19 +5,17 @@ from __future__ import annotations
 import operator
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence, Sized
+from contextlib import ExitStack
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from pynn.functional import require_finite
 from pynn.guarded import CaptureError
 from pynn.nn import Module
 from pynn.optim import LRScheduler, Optimizer, ReduceLROnPlateau
 from pynn.replay import Captured
-from pynn.tape import no_grad
 from pynn.tensor import Tensor
 from pynn.train.best import BestWeights, default_score
 from pynn.train.callbacks import Callback, EarlyStopping, listeners
@@ -25,6 +23,7 @@ from pynn.train.checkpoint import CheckpointFolder, Training, load_checkpoint
 from pynn.train.diagnose import explain_non_finite
 from pynn.train.history import History
 from pynn.train.progress import Progress, format_figures
+from pynn.train.steps import evaluation_mode, forward, train_step
 from pynn.train.totals import Totals, as_pair
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -108,7 +107,7 @@ class Trainer:
         self.history = History()
         self.should_stop = False
         self.capture = capture
-        self._train_step, self._forward = Captured(_train_step), Captured(_forward)
+        self._train_step, self._forward = Captured(train_step), Captured(forward)
 
     def __repr__(self) -> str:
         """Return a summary: what is trained, how, and whether its steps are captured."""
@@ -245,7 +244,7 @@ class Trainer:
         """
         _require_batches("evaluate: loader", loader)
         totals = Totals()
-        with _evaluation_mode(self.model):
+        with evaluation_mode(self.model):
             for batch in loader:
                 inputs, targets = as_pair("evaluate", batch)
                 outputs = self._run(self._forward, self.model, inputs)
@@ -281,7 +280,7 @@ class Trainer:
             _require_batches("predict: data", data)
             batches = data
         outputs = []
-        with _evaluation_mode(self.model):
+        with evaluation_mode(self.model):
             for batch in batches:
                 inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
                 outputs.append(self._run(self._forward, self.model, inputs).data)
@@ -384,33 +383,3 @@ def _at_least_one(what: str, value: Any) -> int:
     if number < 1:
         raise ValueError(f"{what} is {number}, needs at least 1")
     return number
-
-
-def _train_step(
-    model: Module, loss_function: Callable[[Tensor, Any], Tensor], optimizer: Optimizer, inputs: Any, targets: Any
-) -> tuple[Tensor, Tensor]:
-    outputs: Tensor = model(inputs)
-    loss = loss_function(outputs, targets)
-    require_finite(loss, "the loss")
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss, outputs
-
-
-def _forward(model: Module, inputs: Any) -> Tensor:
-    outputs: Tensor = model(inputs)
-    return outputs
-
-
-@contextmanager
-def _evaluation_mode(model: Module) -> Iterator[None]:
-    """Evaluation mode without a tape; each module gets the mode it had back at the end."""
-    training = [module for _, module in model.named_modules() if module.training]
-    try:
-        model.eval()
-        with no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
