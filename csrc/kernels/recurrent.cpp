@@ -49,7 +49,7 @@ void lstm(T* h, T* c, T* gates, const T* z, const T* c_prev, RecurrentBlock bloc
   for_block<T>(block, 4, [&](int64_t at, int64_t gate, int64_t sum, auto lanes) {
     const T* x = z + sum;
     const Vec<T> i = sigmoid(load(x, lanes)), f = sigmoid(load(x + hidden, lanes));
-    const Vec<T> g = tanh(load(x + 2 * hidden, lanes)), o = sigmoid(load(x + 3 * hidden, lanes));
+    const Vec<T> g = gate_tanh(load(x + 2 * hidden, lanes)), o = sigmoid(load(x + 3 * hidden, lanes));
     const Vec<T> cell = fma(f, load(c_prev + at, lanes), i * g);
     T* a = gates + gate;
     store(a, i, lanes);
@@ -57,7 +57,7 @@ void lstm(T* h, T* c, T* gates, const T* z, const T* c_prev, RecurrentBlock bloc
     store(a + 2 * hidden, g, lanes);
     store(a + 3 * hidden, o, lanes);
     store(c + at, cell, lanes);
-    store(h + at, o * tanh(cell), lanes);
+    store(h + at, o * gate_tanh(cell), lanes);
   });
 }
 template <class T>
@@ -75,7 +75,7 @@ void lstm_backward(T* dz, T* dc, const T* dh, const T* dy, const T* gates, const
     if (dy != nullptr) __builtin_prefetch(dy + at + hidden);
     const Vec<T> i = load(a, lanes), f = load(a + hidden, lanes);
     const Vec<T> g = load(a + 2 * hidden, lanes), o = load(a + 3 * hidden, lanes);
-    const Vec<T> d = gradient_of_h(dh, dy, at, lanes), t = tanh(load(c + at, lanes));
+    const Vec<T> d = gradient_of_h(dh, dy, at, lanes), t = gate_tanh(load(c + at, lanes));
     const Vec<T> dcell = fma(d * o, one_minus_square(t), load(dc + at, lanes));
     T* dx = dz + sum;
     store(dx, dcell * g * i * (one - i), lanes);
@@ -92,7 +92,7 @@ void gru(T* h, T* gates, const T* z, const T* hn, const T* h_prev, RecurrentBloc
   for_block<T>(block, 3, [&](int64_t at, int64_t gate, int64_t sum, auto lanes) {
     const T* x = z + sum;
     const Vec<T> r = sigmoid(load(x, lanes)), update = sigmoid(load(x + hidden, lanes));
-    const Vec<T> n = tanh(fma(r, load(hn + at, lanes), load(x + 2 * hidden, lanes)));
+    const Vec<T> n = gate_tanh(fma(r, load(hn + at, lanes), load(x + 2 * hidden, lanes)));
     T* a = gates + gate;
     store(a, r, lanes);
     store(a + hidden, update, lanes);

@@ -9,6 +9,7 @@
 //   a < b, a <= b, a == b              Mask<T>, false where either is NaN; & | ! on masks
 //   select(m, a, b)                    m ? a : b
 //   sqrt, abs, round                   round to nearest even
+//   copysign(a, b)                     a with the sign of b, of zeros and NaN as well
 //   exponent(a), mantissa(a)           float, a normal and positive: a = mantissa * 2^exponent with 1 <= mantissa < 2
 //   exp2i(n)                           2^n for integral n; float: -126..127, double: -1022..1023
 //   times_exp2i(a, n)                  float, a * 2^n for integral n in -252..254 and 1/2 < |a| < 2, rounded once
@@ -130,6 +131,14 @@ struct Integers<double> {
   using Lanes __attribute__((vector_size(8 * Vec<double>::lanes))) = int64_t;
   using Bytes __attribute__((vector_size(Vec<double>::lanes))) = uint8_t;
 };
+
+// a with the sign of b.
+template <class T>
+PYNN_INLINE Vec<T> copysign(Vec<T> a, Vec<T> b) {
+  using Lanes = typename Integers<T>::Lanes;
+  const Lanes sign = (Lanes)Vec<T>(T(-0.0)).v;
+  return Vec<T>((decltype(a.v))(((Lanes)a.v & ~sign) | ((Lanes)b.v & sign)));
+}
 
 // Bytes as the integers that fill a Vec<T>; some instruction sets have one instruction for it.
 template <class T>

@@ -53,6 +53,17 @@ TEST_CASE("exp, log, tanh and sigmoid are as accurate as simd/math.h says") {
   CHECK(largest_error(kernel.sigmoid, [](double x) { return 1 / (1 + std::exp(-x)); }) <= 2.4);
 }
 
+TEST_CASE("the tanh of gates is as accurate as simd/math.h says") {
+  std::vector<float> z(4 * kBatch), gates(4 * kBatch), c_prev(kBatch), c(kBatch), h(kBatch);
+  const auto cell_gate = [&](float* y, const float* x, int64_t n) {
+    REQUIRE(n == kBatch);
+    std::copy(x, x + n, z.begin() + 2 * n);
+    kernels<float>().recurrent.lstm(h.data(), c.data(), gates.data(), z.data(), c_prev.data(), {n, 4 * n, 1, n});
+    std::copy(gates.begin() + 2 * n, gates.begin() + 3 * n, y);
+  };
+  CHECK(largest_error(cell_gate, [](double x) { return std::tanh(x); }) <= 2.5);
+}
+
 TEST_CASE("softplus, and log1p in it, are accurate to two units in the last place") {
   const auto kernel = [](float* y, const float* x, int64_t n) {
     kernels<float>().elementwise.softplus(y, x, 1.0f, 1e30f, n);
