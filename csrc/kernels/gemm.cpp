@@ -134,11 +134,11 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
 }
 
 template <class T>
-void sparse_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpilogue<T> epilogue, int64_t m,
+bool sparse_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpilogue<T> epilogue, int64_t m,
                   int64_t n, int64_t k) {
   constexpr int lanes = Vec<T>::lanes;
   const int tail = static_cast<int>(n % lanes);
-  sparse_rows_of<T>.rows[(n + lanes - 1) / lanes - 1][tail != 0](c, ldc, a, lda, b, epilogue, tail, m, k);
+  return sparse_rows_of<T>.rows[(n + lanes - 1) / lanes - 1][tail != 0](c, ldc, a, lda, b, epilogue, tail, m, k);
 }
 
 // C[R, Columns] = epilogue(A[R, k] * B[Columns, k]^T)
@@ -257,9 +257,9 @@ void column_sums(T* sums, const T* x, int64_t ldx, int64_t rows, int64_t cols) {
 
 template <class T>
 GemmKernels<T> table() {
-  return {mr<T>,           nr<T>,         sparse_vectors * Vec<T>::lanes, sparse_depth<T>, block<T>,
-          sparse_block<T>, is_finite<T>,  has_negative_zero<T>,           dot<T>,          pack_panel<T>,
-          pack_rows<T>,    column_sums<T>};
+  return {mr<T>,          nr<T>,        sparse_vectors * Vec<T>::lanes, sparse_depth<T>, block<T>,      sparse_block<T>,
+          pack_finite<T>, is_finite<T>, has_negative_zero<T>,           dot<T>,          pack_panel<T>, pack_rows<T>,
+          column_sums<T>};
 }
 
 }  // namespace

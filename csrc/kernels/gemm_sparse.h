@@ -32,11 +32,38 @@ PYNN_INLINE uint64_t live_bits(const T* row, int64_t k) {
   return bits;
 }
 
-// Rows of C; those of B are as many vectors. The last vector has `tail` lanes if Masked.
+// -0.0 has the bits of the least integer: whether one is among those of which these are the least.
+template <class T>
+PYNN_INLINE bool is_negative_zero(typename Integers<T>::Lanes least) {
+  const auto negative_zero = (typename Integers<T>::Lanes)Vec<T>(T(-0.0)).v;
+  for (int i = 0; i < Vec<T>::lanes; ++i) {
+    if (least[i] == negative_zero[i]) return true;
+  }
+  return false;
+}
+
+template <class T>
+bool has_negative_zero(const T* c, int64_t ldc, int64_t m, int64_t n) {
+  using Lanes = typename Integers<T>::Lanes;
+  Lanes least = {};
+  for (int64_t i = 0; i < m; ++i) {
+    for_lanes<T>(n, [&](int64_t j, auto lanes) {
+      const Lanes bits = (Lanes)load(c + i * ldc + j, lanes).v;
+      least = bits < least ? bits : least;
+    });
+  }
+  return is_negative_zero<T>(least);
+}
+
+// Rows of C; those of B are as many vectors. The last vector has `tail` lanes if Masked. Returns whether one of the
+// sums is -0.0.
 template <class T, int Vectors, bool Masked>
-void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpilogue<T> epilogue, int tail, int64_t m,
+bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpilogue<T> epilogue, int tail, int64_t m,
                  int64_t k) {
   constexpr int lanes = Vec<T>::lanes;
+  using Lanes = typename Integers<T>::Lanes;
+  Lanes least = {};
+  bool negative_zero = false;
   const auto load_vector = [tail](const T* p, int v) {
     return Masked && v == Vectors - 1 ? Vec<T>::load(p + v * lanes, tail) : Vec<T>::load(p + v * lanes);
   };
@@ -48,9 +75,11 @@ void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpi
       live[r] = live_bits(a + (group + r) * lda, k);
       terms += __builtin_popcountll(live[r]);
     }
-    if (2 * terms > rows * k) {  // the sample that chose these kernels was not of these rows
-      block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, Vectors * lanes, 2 * lanes}, epilogue, rows,
-               (Vectors - 1) * lanes + (Masked ? tail : lanes), k);
+    const int64_t n = (Vectors - 1) * lanes + (Masked ? tail : lanes);
+    if (4 * terms > 3 * rows * k) {  // the sample that chose these kernels was not of these rows
+      block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, Vectors * lanes, 2 * lanes}, epilogue, rows, n,
+               k);
+      negative_zero |= has_negative_zero(c + group * ldc, ldc, rows, n);
       continue;
     }
     for (int64_t r = 0; r < rows; ++r) {
@@ -76,6 +105,8 @@ void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpi
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) {
         if (epilogue.relu) sum[v] = select(sum[v] < Vec<T>::zero(), Vec<T>::zero(), sum[v]);
+        const Lanes integers = (Lanes)sum[v].v;
+        least = integers < least ? integers : least;
         if (Masked && v == Vectors - 1) {
           sum[v].store(to + v * lanes, tail);
         } else {
@@ -84,11 +115,12 @@ void sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpi
       }
     }
   }
+  return negative_zero || is_negative_zero<T>(least);
 }
 
 template <class T>
 struct SparseRows {
-  void (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const T*, GemmEpilogue<T>, int, int64_t,
+  bool (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const T*, GemmEpilogue<T>, int, int64_t,
                                   int64_t);  // [vectors - 1][masked]
   constexpr SparseRows() : rows() { fill<sparse_vectors>(); }
 
@@ -104,6 +136,38 @@ struct SparseRows {
 template <class T>
 constexpr SparseRows<T> sparse_rows_of;
 
+// packed[k, width] = B[k, n] with columns of 0 from n on, width whole vectors. Returns whether B is finite.
+template <class T>
+bool pack_finite(T* packed, int64_t width, const T* b, int64_t ldb, int64_t k, int64_t n) {
+  constexpr int lanes = Vec<T>::lanes;
+  Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
+  const int tail = static_cast<int>(n % lanes);
+  for (int64_t p = 0; p < k; ++p) {
+    const T* from = b + p * ldb;
+    T* to = packed + p * width;
+    int64_t j = 0;
+    for (; j + 4 * lanes <= n; j += 4 * lanes) {
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) {
+        const Vec<T> x = Vec<T>::load(from + j + v * lanes);
+        x.store(to + j + v * lanes);
+        sum[v] = fma(x, Vec<T>::zero(), sum[v]);
+      }
+    }
+    for (; j + lanes <= n; j += lanes) {
+      const Vec<T> x = Vec<T>::load(from + j);
+      x.store(to + j);
+      sum[0] = fma(x, Vec<T>::zero(), sum[0]);
+    }
+    if (tail != 0) {
+      const Vec<T> x = Vec<T>::load(from + j, tail);
+      x.store(to + j);
+      sum[3] = fma(x, Vec<T>::zero(), sum[3]);
+    }
+  }
+  return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])) == T(0);
+}
+
 template <class T>
 bool is_finite(const T* b, int64_t size) {
   Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
@@ -114,23 +178,6 @@ bool is_finite(const T* b, int64_t size) {
   }
   for_lanes<T>(size - i, [&](int64_t j, auto n) { sum[0] = fma(load(b + i + j, n), Vec<T>::zero(), sum[0]); });
   return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])) == T(0);
-}
-
-template <class T>
-bool has_negative_zero(const T* c, int64_t ldc, int64_t m, int64_t n) {
-  using Lanes = typename Integers<T>::Lanes;
-  Lanes least = {};  // -0.0 has the bits of the least integer
-  for (int64_t i = 0; i < m; ++i) {
-    for_lanes<T>(n, [&](int64_t j, auto lanes) {
-      const Lanes bits = (Lanes)load(c + i * ldc + j, lanes).v;
-      least = bits < least ? bits : least;
-    });
-  }
-  const Lanes negative_zero = (Lanes)Vec<T>(T(-0.0)).v;
-  for (int i = 0; i < Vec<T>::lanes; ++i) {
-    if (least[i] == negative_zero[i]) return true;
-  }
-  return false;
 }
 
 }  // namespace

@@ -85,16 +85,18 @@ void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const
   // dz is made by the tasks that read it. dbias is the sum of the rows that dweight's tasks read; without such tasks,
   // or without columns of dweight, it is summed on its own.
   const bool sums_with_dweight = dweight != nullptr && in > 0;
+  const bool zeros = gradient_zeros_pay(activation, dy, y, rows, in, out);
   const int64_t threads = threads_for_product(rows * ((dx != nullptr) + (dweight != nullptr)), in, out);
   Product<T> dx_product, dweight_product;
   if (dx != nullptr) {
     GemmArguments<T> g{dx, in, dy, out, false, weight, in, false, rows, in, out};
     g.b_is_weight = in * out >= kLargeWeight;
-    dx_product = Product<T>(g, {activation, y}, threads);
+    dx_product = Product<T>(g, {activation, y, nullptr, zeros}, threads);
   }
   if (dweight != nullptr) {
-    dweight_product = Product<T>({dweight, in, dy, out, true, x, in, false, out, in, rows},
-                                 {activation, y, sums_with_dweight ? dbias : nullptr}, threads);
+    dweight_product =
+        Product<T>({dweight, in, dy, out, true, x, in, false, out, in, rows},
+                   {activation, y, sums_with_dweight ? dbias : nullptr, zeros && rows == pass_depth(rows)}, threads);
   }
   run_together(dx_product, dweight_product, threads);
   if (dbias != nullptr && !sums_with_dweight) {

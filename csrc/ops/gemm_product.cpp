@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ops/ceil_div.h"
+#include "ops/sparse_linear.h"
 #include "runtime/arena.h"
 #include "runtime/counters.h"
 #include "runtime/dispatch.h"
@@ -15,7 +16,8 @@ namespace {
 constexpr int64_t kDepth = 512;                   // k of one pass over a packed B
 constexpr int64_t kDepthUnsplit = 1024;           // a k up to this is done in one pass, C is then written once
 constexpr int64_t kGroupSize = int64_t(1) << 17;  // elements of A that stay in the second cache beside a panel of B
-constexpr int64_t kPageFloats = 1024;             // row strides of 4 KiB fall on one set of the first cache
+constexpr int64_t kSparseGroupSize = int64_t(1) << 18;  // the same of an A without its zeros
+constexpr int64_t kPageFloats = 1024;                   // row strides of 4 KiB fall on one set of the first cache
 constexpr int64_t kUnpackedBytes = int64_t(1) << 20;
 constexpr int64_t kCachedSize = int64_t(1) << 18;  // elements of C that are still in the second caches when it is read
 constexpr int64_t kShallow = 64;                   // k of blocks that write C often
@@ -23,6 +25,7 @@ constexpr int64_t kShallow = 64;                   // k of blocks that write C o
 // What is done beside the products, in multiply-adds of an element's worth of time.
 constexpr int64_t kPackWork = 4;                 // to pack an element
 constexpr int64_t kTurnWork = 6;                 // to turn an element of C
+constexpr int64_t kBroadcastWork = 2;            // to begin a term of a row without zeros, or the row: vectors
 constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot product
 constexpr int64_t kReadWork = 1;                 // to read an element of an operand once more
 constexpr int64_t kSharedWork = 20;              // to take an element of a weight from another core when it is updated
@@ -107,12 +110,18 @@ Product<T>::Product(const GemmArguments<T>& g, const GemmSource<T>& source, int6
   }
   choose_form();
   choose_cut(threads);
-  static Counter dot_form("gemm.dot"), turned_form("gemm.turned"), packed_form("gemm.packed"), plain("gemm.unpacked");
-  (dot_ ? dot_form : turned_ ? turned_form : pack_b_ ? packed_form : plain).add();
+  static Counter dot_form("gemm.dot"), turned_form("gemm.turned"), packed_form("gemm.packed"), plain("gemm.unpacked"),
+      sparse_form("gemm.sparse_gradient");
+  (dot_ ? dot_form : sparse_ ? sparse_form : turned_ ? turned_form : pack_b_ ? packed_form : plain).add();
 }
 
 template <class T>
 void Product<T>::choose_form() {
+  sparse_ = source_.zeros;
+  if (sparse_) {
+    pack_a_ = pack_b_ = true;
+    return;
+  }
   const bool plain_source = source_.activation == Activation::none && source_.row_sums == nullptr;
   dot_ = plain_source && dot_pays(g_);
   if (dot_) return;
@@ -139,13 +148,17 @@ void Product<T>::choose_cut(int64_t threads) {
   const int64_t unit = dot_ ? 1 : lanes<T>();
   const int64_t columns = ceil_div(g_.n, unit);
   // More than one part per thread lets others help a thread that has lost its core.
-  const int64_t least_turns = g_.m * g_.n * g_.k > threads * kLongTask ? 2 : 1;
+  const int64_t terms = g_.m * g_.n * g_.k / (sparse_ ? 2 : 1);
+  const int64_t least_turns = terms > threads * kLongTask ? 2 : 1;
   int64_t best = INT64_MAX;
   for (int64_t turns = least_turns; turns < least_turns + 3; ++turns) {
     for (int64_t rows = 1; rows <= std::min(g_.m, turns * threads); ++rows) {
       const int64_t column_parts = std::min(columns, turns * threads / rows);
       const int64_t m = ceil_div(g_.m, rows), n = ceil_div(columns, column_parts) * unit;
       int64_t work = std::max<int64_t>(m, 3) * n + kReadWork * (m + n);
+      if (sparse_) {
+        work += kBroadcastWork * m * unit * ceil_div(n, kernels<T>().gemm.sparse_columns);
+      }
       if (pack_b_) work += kPackWork * n;
       if (pack_a_) work += kPackWork * m;
       work *= ceil_div(rows * column_parts, threads);
@@ -172,6 +185,8 @@ void Product<T>::run(int64_t task) const {
   const Range columns{j, std::min(g_.n, units * (column_part + 1) / column_parts_ * unit) - j};
   if (dot_) {
     run_dot(rows, columns);
+  } else if (sparse_) {
+    run_sparse(rows, columns);
   } else {
     run_blocks(rows, columns);
   }
@@ -244,9 +259,27 @@ void Product<T>::run_blocks(Range rows, Range columns) const {
 }
 
 template <class T>
+void Product<T>::run_sparse(Range rows, Range columns) const {
+  const int64_t groups = std::max<int64_t>(1, ceil_div(rows.size * g_.k, kSparseGroupSize));
+  for (int64_t group = 0; group < groups; ++group) {
+    const int64_t i = rows.begin + rows.size * group / groups;
+    const Range part{i, rows.begin + rows.size * (group + 1) / groups - i};
+    Rows a = prepare_rows(part, {0, g_.k});
+    if (source_.row_sums != nullptr && columns.begin == 0) add_row_sums(a, part, {0, g_.k});
+    if (a.transposed) {
+      T* turned = arena::scratch<T>(arena::Slot::tile, part.size * g_.k);
+      kernels<T>().layout.transpose(turned, g_.k, a.data, a.stride, g_.k, part.size);
+      a = {turned, g_.k, false};
+    }
+    sparse_multiply(g_.c + i * g_.ldc + columns.begin, g_.ldc, a.data, a.stride, g_.b + columns.begin, g_.ldb,
+                    part.size, columns.size, g_.k);
+  }
+}
+
+template <class T>
 typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth) const {
   const int64_t first = g_.a_transposed ? depth.begin * g_.lda + rows.begin : rows.begin * g_.lda + depth.begin;
-  if (source_.activation == Activation::none && !pack_a_) return {g_.a + first, g_.lda, g_.a_transposed};
+  if (source_.activation == Activation::none && (sparse_ || !pack_a_)) return {g_.a + first, g_.lda, g_.a_transposed};
   if (source_.activation == Activation::none && !g_.a_transposed) {
     T* packed = arena::scratch<T>(arena::Slot::pack_a, rows.size * depth.size);
     kernels<T>().gemm.pack_rows(packed, g_.a + first, g_.lda, rows.size, depth.size);

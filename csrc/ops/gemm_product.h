@@ -39,6 +39,7 @@ struct GemmSource {
   Activation activation = Activation::none;
   const T* y = nullptr;
   T* row_sums = nullptr;
+  bool zeros = false;  // A * activation'(y) has so many that their terms are left out; B is stored [k, n]
 };
 
 // Tasks are independent, may run in any order on any thread, and pack what they read into their thread's scratch: no
@@ -68,6 +69,7 @@ class Product {
   void choose_cut(int64_t threads);
   void run_dot(Range rows, Range columns) const;
   void run_blocks(Range rows, Range columns) const;
+  void run_sparse(Range rows, Range columns) const;
   Rows prepare_rows(Range rows, Range depth) const;
   void add_row_sums(Rows a, Range rows, Range depth) const;
   void finish(Range rows, Range columns) const;
@@ -75,6 +77,7 @@ class Product {
   GemmArguments<T> g_{};
   GemmSource<T> source_{};
   bool dot_ = false;     // dot products of rows, nothing packed
+  bool sparse_ = false;  // blocks without the zeros of A
   bool turned_ = false;  // A and B have changed places: blocks make C's transpose, which is turned at the end
   bool pack_a_ = false, pack_b_ = false;
   int64_t depth_ = 0;  // k of one pass

@@ -15,6 +15,8 @@ namespace {
 
 constexpr int64_t kTileColumns = 4096;           // at most
 constexpr int64_t kTileElements = 24000;         // of dweight that are made before they are used
+constexpr int64_t kSparseElements = 65536;       // the same without zeros
+constexpr int64_t kSparseHeight = 64;            // of their rows, which share a part of x in the first cache
 constexpr int64_t kChunk = 16384;                // elements of a task that uses a gradient which is there
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
@@ -84,6 +86,38 @@ void for_tiles(const LinearGradient<T>& g, const UseGradient<T>& use, Range rows
   }
 }
 
+// The same in tiles as high as the rows, without the zeros of dz.
+template <class T>
+void for_sparse_tiles(const LinearGradient<T>& g, const UseGradient<T>& use, Range rows, Range columns) {
+  const GemmKernels<T>& kernel = kernels<T>().gemm;
+  const Rows<T> dz = rows_of_dz(g, rows);
+  if (g.dbias != nullptr && columns.begin == 0) {
+    kernel.column_sums(g.dbias + rows.begin, dz.data, dz.stride, g.rows, rows.size());
+  }
+  T* turned = arena::scratch<T>(arena::Slot::partial, rows.size() * g.rows);
+  kernels<T>().layout.transpose(turned, g.rows, dz.data, dz.stride, g.rows, rows.size());
+  const int64_t heights = ceil_div(rows.size(), kSparseHeight);
+  const int64_t width = round_up(ceil_div(kSparseElements, ceil_div(rows.size(), heights)), kernel.nr);
+  const int64_t widths = ceil_div(columns.size(), width);
+  for (int64_t t = 0; t < heights * widths; ++t) {
+    const Range height = part_of(rows.size(), t % heights, heights);
+    Range here = part_of(ceil_div(columns.size(), kernel.nr), t / heights, widths);
+    here = {columns.begin + here.begin * kernel.nr, std::min(columns.end, columns.begin + here.end * kernel.nr)};
+    const int64_t at = (rows.begin + height.begin) * g.in + here.begin;
+    T* c = g.dweight != nullptr
+               ? g.dweight + at
+               : arena::scratch<T>(arena::Slot::tile, height.size() * round_up(here.size(), kernel.nr));
+    const int64_t ldc = g.dweight != nullptr ? g.in : here.size();
+    sparse_multiply(c, ldc, turned + height.begin * g.rows, g.rows, g.x + here.begin, g.in, height.size(), here.size(),
+                    g.rows);
+    if (ldc == here.size() && here.size() == g.in) {
+      use(at, c, height.size() * g.in);
+      continue;
+    }
+    for (int64_t i = 0; i < height.size(); ++i) use(at + i * g.in, c + i * ldc, here.size());
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -99,6 +133,7 @@ void for_gradient(const LinearGradient<T>& g, const UseGradient<T>& use) {
   static Counter taken("gemm.update");
   taken.add();
   const GemmKernels<T>& kernel = kernels<T>().gemm;
+  const bool zeros = gradient_zeros_pay(g.activation, g.dy, g.y, g.rows, g.in, g.out);
   const bool pack = g.out > kernel.mr && bad_to_read<T>(g.in, g.rows * g.in);
   // Threads that cut the rows of dweight each pack all of x; those of narrow layers cut its columns.
   const bool by_columns = pack && g.in > 2 * g.out;
@@ -107,7 +142,12 @@ void for_gradient(const LinearGradient<T>& g, const UseGradient<T>& use) {
   const int64_t parts = std::min(turns * threads, by_columns ? panels : g.out);
   parallel_for(parts, [&](int64_t part) {
     const Range rows = by_columns ? Range{0, g.out} : part_of(g.out, part, parts);
-    for_tiles(g, use, rows, by_columns ? part_of(panels, part, parts) : Range{0, panels}, pack);
+    const Range columns = by_columns ? part_of(panels, part, parts) : Range{0, panels};
+    if (zeros) {
+      for_sparse_tiles(g, use, rows, {columns.begin * kernel.nr, std::min(g.in, columns.end * kernel.nr)});
+    } else {
+      for_tiles(g, use, rows, columns, pack);
+    }
   });
 }
 

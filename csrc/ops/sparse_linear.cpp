@@ -19,7 +19,10 @@ constexpr int64_t kLeastRows = 16;
 constexpr int64_t kLeastVectors = 3;  // of a row of outputs: listing what is not 0 costs the same for each number
 constexpr int64_t kLeastDepth = 64;
 constexpr int64_t kSampledRows = 8;
-constexpr int64_t kZeroShare = 3;                     // of so many sampled elements at most one is not 0
+constexpr int64_t kZeroShare = 3;  // of so many sampled elements at most one is not 0
+constexpr int64_t kMostLive = 66;  // percent of a sample of gradients
+constexpr int64_t kLeastGradientVectors = 5;
+constexpr int64_t kMostDepth = 64;                    // bits of a word
 constexpr int64_t kTileColumns = 64;                  // of x that are turned at once
 constexpr int64_t kMostGradients = int64_t(1) << 20;  // bytes of dz that a thread holds
 
@@ -214,9 +217,59 @@ void sparse_dweight(T* dweight, T* dbias, const T* dy, const T* y, const T* x, A
   });
 }
 
-#define PYNN_INSTANTIATE(T)                                                                             \
-  template bool zeros_pay(const T*, int64_t, int64_t, int64_t);                                         \
-  template void sparse_linear(T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t); \
+template <class T>
+bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t rows, int64_t in, int64_t out) {
+  if (activation != Activation::relu && activation != Activation::none) return false;
+  const int64_t least_side = kLeastGradientVectors * lanes<T>();
+  if (rows < kLeastRows || in < least_side || out < kLeastRows || rows * in * out < kLeastWork) return false;
+  const bool relu = activation == Activation::relu;
+  const int64_t most = kSampledRows * out * kMostLive / 100;
+  int64_t live = 0;
+  for (int64_t sample = 0; sample < kSampledRows; ++sample) {
+    const int64_t at = rows * sample / kSampledRows * out;
+    const T *gradients = dy + at, *outputs = relu ? y + at : gradients;
+    int32_t here = 0;
+    for (int64_t j = 0; j < out; ++j) here += (gradients[j] != T(0)) & (!relu | (outputs[j] > T(0)));
+    live += here;
+    if (live > most) return false;
+  }
+  return true;
+}
+
+template <class T>
+void sparse_multiply(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t m, int64_t n,
+                     int64_t k) {
+  const GemmKernels<T>& kernel = kernels<T>().gemm;
+  const Parts panels = parts_of<T>(n, 1);
+  for (int64_t part = 0; part < panels.count; ++part) {
+    const int64_t j = panels.begin(part), width = panels.width(part), columns = panels.size(part);
+    const int64_t most = std::min(kMostDepth, kernel.sparse_columns * kernel.sparse_depth / width);
+    const int64_t blocks = ceil_div(k, most);
+    T* packed = arena::scratch<T>(arena::Slot::pack_b, ceil_div(k, blocks) * width);
+    bool negative_zero = false;
+    const auto multiply_all = [&](bool sparse) {
+      for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t p = k * block / blocks, size = k * (block + 1) / blocks - p;
+        GemmEpilogue<T> epilogue;
+        epilogue.accumulate = p > 0;
+        if (kernel.pack_finite(packed, width, b + p * ldb + j, ldb, size, columns) && sparse) {
+          negative_zero |= kernel.sparse_block(c + j, ldc, a + p, lda, packed, epilogue, m, columns, size);
+        } else {
+          kernel.block(c + j, ldc, a + p, lda, false, {packed, width, kernel.nr}, epilogue, m, columns, size);
+          negative_zero |= kernel.has_negative_zero(c + j, ldc, m, columns);
+        }
+      }
+    };
+    multiply_all(true);
+    if (negative_zero) multiply_all(false);
+  }
+}
+
+#define PYNN_INSTANTIATE(T)                                                                                    \
+  template bool gradient_zeros_pay(Activation, const T*, const T*, int64_t, int64_t, int64_t);                 \
+  template void sparse_multiply(T*, int64_t, const T*, int64_t, const T*, int64_t, int64_t, int64_t, int64_t); \
+  template bool zeros_pay(const T*, int64_t, int64_t, int64_t);                                                \
+  template void sparse_linear(T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t);        \
   template void sparse_dweight(T*, T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)

@@ -22,4 +22,14 @@ template <class T>
 void sparse_dweight(T* dweight, T* dbias, const T* dy, const T* y, const T* x, Activation activation, int64_t rows,
                     int64_t in, int64_t out);
 
+// Whether dz = dy * activation'(y), [rows, out], has so many zeros, and the products with it are so large, that
+// products without their terms take less time: what a ReLU leaves of gradients.
+template <class T>
+bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t rows, int64_t in, int64_t out);
+
+// C[m, n] = A[m, k] * B[k, n] without the terms whose element of A is 0, on this thread. Packs B.
+template <class T>
+void sparse_multiply(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t m, int64_t n,
+                     int64_t k);
+
 }  // namespace pynn::ops

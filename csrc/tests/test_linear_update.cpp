@@ -19,9 +19,24 @@ struct Size {
 
 // Parts of vectors, tiles and panels; rows of x that are packed; columns in groups, and cut over the threads; and what
 // is left to linear_backward: no rows, no columns, several passes over the rows, mostly zeros.
-const std::vector<Size> kLayers = {{1, 1, 1},     {5, 7, 3},      {32, 130, 61},        {33, 1024, 40}, {9, 4200, 70},
-                                   {70, 4500, 9}, {128, 200, 64}, {20, 5000, 130},      {0, 12, 5},     {4, 0, 6},
-                                   {3, 6, 0},     {1500, 20, 33}, {40, 784, 100, true}, {17, 33, 1024}};
+const std::vector<Size> kLayers = {{1, 1, 1},
+                                   {5, 7, 3},
+                                   {32, 130, 61},
+                                   {33, 1024, 40},
+                                   {9, 4200, 70},
+                                   {70, 4500, 9},
+                                   {128, 200, 64},
+                                   {20, 5000, 130},
+                                   {0, 12, 5},
+                                   {4, 0, 6},
+                                   {3, 6, 0},
+                                   {1500, 20, 33},
+                                   {40, 784, 100, true},
+                                   {17, 33, 1024},
+                                   // several tiles of gradients behind a ReLU, whose zeros are left out
+                                   {32, 700, 61},
+                                   {64, 300, 500},
+                                   {33, 130, 1000}};
 const std::vector<ops::Activation> kActivations = {ops::Activation::none, ops::Activation::relu, ops::Activation::tanh};
 
 template <class T>

@@ -276,3 +276,119 @@ TEST_CASE_TEMPLATE("linear and its backward are the naive ones where the input i
     if (needed & 4) check_close(dbias, want_dbias, rounding<T>(double(rows)), "dbias");
   }
 }
+
+namespace {
+
+// Of the layers behind a ReLU, so large that their gradients' zeros are left out. Parts of vectors, of panels, and of
+// blocks of the depth; the last is fewer rows than a block is high.
+const std::vector<Size> kBehindRelu = {{128, 784, 128}, {33, 301, 130}, {300, 177, 67}, {16, 1000, 50}, {70, 133, 601}};
+
+// dz as linear_backward makes it.
+template <class T>
+Guarded<T> gradient_of(ops::Activation activation, const Guarded<T>& dy, const Guarded<T>& y) {
+  Guarded<T> dz = dy;
+  for (int64_t i = 0; i < dz.size() && activation == ops::Activation::relu; ++i) dz[i] = y[i] <= 0 ? T(0) : dy[i];
+  return dz;
+}
+
+// linear_backward on 1 to 3 threads beside products by dense blocks.
+template <class T>
+void check_backward(const Size& s, ops::Activation activation, const Guarded<T>& dy, const Guarded<T>& y,
+                    const Guarded<T>& x, const Guarded<T>& weight) {
+  const Guarded<T> dz = gradient_of(activation, dy, y);
+  Guarded<T> want_dx(s.rows * s.in), want_dweight(s.out * s.in), want_dbias(s.out);
+  ops::gemm<T>({want_dx.data(), s.in, dz.data(), s.out, false, weight.data(), s.in, false, s.rows, s.in, s.out});
+  ops::linear_dweight(want_dweight.data(), want_dbias.data(), dz.data(), s.out, x.data(), s.rows, s.in, s.out, false);
+  for (const int threads : kThreads) {
+    const Threads scope(threads);
+    for (int needed = 1; needed < 8; ++needed) {
+      Guarded<T> dx(s.rows * s.in), dweight(s.out * s.in), dbias(s.out);
+      ops::linear_backward(needed & 1 ? dx.data() : nullptr, needed & 2 ? dweight.data() : nullptr,
+                           needed & 4 ? dbias.data() : nullptr, dy.data(), y.data(), x.data(), weight.data(),
+                           activation, s.rows, s.in, s.out);
+      if (needed & 1) check_same(dx, want_dx, "dx");
+      if (needed & 2) check_same(dweight, want_dweight, "dweight");
+      if (needed & 4) check_same(dbias, want_dbias, "dbias");
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("gradients behind a ReLU have the bits of dense blocks, on any threads", T, float, double) {
+  for (const Size s : kBehindRelu) {
+    const Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
+                     y = random_array<T>(s.rows * s.out);
+    for (const auto activation : {ops::Activation::relu, ops::Activation::none}) {
+      Guarded<T> dy = random_array<T>(s.rows * s.out);
+      if (activation == ops::Activation::none) dy = gradient_of(ops::Activation::relu, dy, y);
+      REQUIRE(ops::gradient_zeros_pay(activation, dy.data(), y.data(), s.rows, s.in, s.out));
+      check_backward(s, activation, dy, y, x, weight);
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients behind a ReLU are the naive ones", T, float, double) {
+  for (const Size s : kBehindRelu) {
+    const Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
+                     dy = random_array<T>(s.rows * s.out), y = random_array<T>(s.rows * s.out),
+                     dz = gradient_of(ops::Activation::relu, dy, y);
+    Guarded<T> dx(s.rows * s.in), dweight(s.out * s.in), dbias(s.out);
+    Guarded<double> want_dx(s.rows * s.in), want_dweight(s.out * s.in), want_dbias(s.out);
+    ops::linear_backward(dx.data(), dweight.data(), dbias.data(), dy.data(), y.data(), x.data(), weight.data(),
+                         ops::Activation::relu, s.rows, s.in, s.out);
+    reference::linear_backward(want_dx.data(), want_dweight.data(), want_dbias.data(), dz.data(), x.data(),
+                               weight.data(), s.rows, s.in, s.out);
+    check_close(dx, want_dx, rounding<T>(double(s.out)), "dx");
+    check_close(dweight, want_dweight, rounding<T>(double(s.rows)), "dweight");
+    check_close(dbias, want_dbias, rounding<T>(double(s.rows)), "dbias");
+  }
+}
+
+TEST_CASE_TEMPLATE("NaN, infinity and signs of zeros meet the zeros of a gradient", T, float, double) {
+  const Size s{64, 300, 130};
+  for (const T value : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(),
+                        -std::numeric_limits<T>::infinity(), T(-0.0), -std::numeric_limits<T>::denorm_min()}) {
+    const Guarded<T> y = random_array<T>(s.rows * s.out);
+    Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
+               dy = random_array<T>(s.rows * s.out);
+    x[63 * s.in + 299] = weight[129 * s.in + 299] = value;
+    check_backward(s, ops::Activation::relu, dy, y, x, weight);
+    for (int64_t i = 0; i < s.rows; ++i) dy[i * s.out + 5] = dy[i * s.out + 129] = value;
+    check_backward(s, ops::Activation::relu, dy, y, x, weight);
+    for (int64_t j = 0; j < s.out; ++j) dy[3 * s.out + j] = dy[63 * s.out + j] = value;
+    check_backward(s, ops::Activation::relu, dy, y, x, weight);
+    // Sums that vanish: terms of 0.0 behind such of -0.0 count, and terms that the dense blocks make 0.0 as well.
+    for (int64_t i = 0; i < x.size(); ++i) x[i] = std::abs(x[i]) / 4;
+    for (int64_t i = 0; i < weight.size(); ++i) weight[i] = std::abs(weight[i]) / 4;
+    for (int64_t i = 0; i < dy.size(); ++i) dy[i] = i % 3 == 0 ? value : T(-0.0);
+    check_backward(s, ops::Activation::relu, dy, y, x, weight);
+  }
+}
+
+TEST_CASE_TEMPLATE("a sample of a gradient may promise zeros that others lack", T, float, double) {
+  const Size s{160, 300, 130};
+  const Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
+                   dy = random_array<T>(s.rows * s.out);
+  Guarded<T> y = random_array<T>(s.rows * s.out);
+  for (int64_t i = 0; i < y.size(); ++i) y[i] = i / s.out % 20 == 0 || i % s.out < 40 ? y[i] : T(1);
+  REQUIRE(ops::gradient_zeros_pay(ops::Activation::relu, dy.data(), y.data(), s.rows, s.in, s.out));
+  check_backward(s, ops::Activation::relu, dy, y, x, weight);
+}
+
+TEST_CASE("gradients' zeros are left out behind a ReLU if a large layer has many") {
+  const int64_t rows = 64, in = 400, out = 128;
+  const Guarded<float> dy = random_array<float>(rows * out), y = random_array<float>(rows * out),
+                       dz = gradient_of(ops::Activation::relu, dy, y), ones(rows * out, 1.0f);
+  const auto pays = [&](ops::Activation activation, const Guarded<float>& gradient, const Guarded<float>& outputs,
+                        int64_t batch, int64_t inputs) {
+    return ops::gradient_zeros_pay(activation, gradient.data(), outputs.data(), batch, inputs, out);
+  };
+  CHECK(pays(ops::Activation::relu, dy, y, rows, in));
+  CHECK(pays(ops::Activation::none, dz, y, rows, in));
+  CHECK_FALSE(pays(ops::Activation::relu, dy, ones, rows, in));
+  CHECK_FALSE(pays(ops::Activation::none, dy, y, rows, in));
+  CHECK_FALSE(pays(ops::Activation::tanh, dz, y, rows, in));
+  CHECK_FALSE(pays(ops::Activation::relu, dy, y, 8, in));
+  CHECK_FALSE(pays(ops::Activation::relu, dy, y, rows, 20));
+}
