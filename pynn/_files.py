@@ -21,7 +21,10 @@ def make_folder(what: str, path: str | os.PathLike[str]) -> Path:
     >>> make_folder("save", tempfile.mkdtemp()).is_dir()
     True
     """
-    folder = Path(path)
+    try:
+        folder = Path(path)
+    except TypeError:
+        raise TypeError(f"{what} is {path!r}, needs a path") from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from pynn import random
 from pynn._array import FLOATS, as_dtype, check_elements
+from pynn._checks import real
 from pynn.grad_mode import mode
 from pynn.tensor import Tensor
 
@@ -73,7 +75,12 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: npt.
     """
     if step == 0:
         raise ValueError("arange: step is 0, needs another number")
-    values = np.arange(start, stop, step) if stop is not None else np.arange(0, start, step)
+    if stop is None:
+        start, stop = 0, start
+    for name, value in (("start", start), ("stop", stop), ("step", step)):
+        real(f"arange: {name}", value)
+    check_elements("arange", "shape", [max(0, math.ceil((stop - start) / step))])
+    values = np.arange(start, stop, step)
     if dtype is None:
         dtype = np.float32 if values.dtype.kind == "f" else np.int64
     return Tensor(values, dtype=dtype)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 import numpy.typing as npt
 
+from pynn._checks import real, whole
 from pynn.random import generator
 from pynn.tensor import Tensor
 
@@ -37,7 +36,7 @@ def multinomial(probabilities: npt.ArrayLike | Tensor, num_samples: int = 1, rep
     np.int64(4)
     """
     p = np.asarray(probabilities.data if isinstance(probabilities, Tensor) else probabilities, np.float64)
-    count = operator.index(num_samples)
+    count = whole("multinomial: num_samples", num_samples)
     if p.ndim not in (1, 2):
         raise ValueError(f"multinomial: probabilities are {list(p.shape)}, need [C] or [N, C]")
     if not (np.isfinite(p).all() and (p >= 0).all() and p.sum(-1).all()):
@@ -84,10 +83,8 @@ def categorical(logits: npt.ArrayLike | Tensor, temperature: float = 1.0, top_k:
     x = np.asarray(logits.data if isinstance(logits, Tensor) else logits, np.float64)
     if x.ndim < 1 or x.shape[-1] < 1:
         raise ValueError(f"categorical: logits are {list(x.shape)}, need [..., C] with C at least 1")
-    if not 0 <= temperature < np.inf:
-        raise ValueError(f"categorical: temperature is {temperature}, needs at least 0 and a finite number")
-    if top_k is not None and operator.index(top_k) < 1:
-        raise ValueError(f"categorical: top_k is {top_k}, needs at least 1")
+    temperature = real("categorical: temperature", temperature, 0)
+    top_k = None if top_k is None else whole("categorical: top_k", top_k, 1)
     highest = x.max(-1, keepdims=True)
     if not np.isfinite(highest).all():  # a NaN is the maximum, too
         raise ValueError("categorical: logits need a finite maximum in each row")

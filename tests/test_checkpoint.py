@@ -129,8 +129,8 @@ def test_a_transform_with_random_numbers_of_its_own():
     for wrong, message in (
         ({**before, "num_samples": 5}, "state is of 5 samples, the loader has 4"),
         ({"seed": 1}, r"state has \['seed'\], needs"),
-        ({**before, "seed": -1}, "seed -1"),
-        ({**before, "epoch": -1}, "state is of epoch -1, needs at least 0"),
+        ({**before, "seed": -1}, "seed of the state is -1, needs at least 0"),
+        ({**before, "epoch": -1}, "epoch of the state is -1, needs at least 0"),
     ):
         with pytest.raises(ValueError, match=message):
             second.load_state_dict(wrong)

@@ -321,7 +321,7 @@ def test_a_position_behind_the_end_of_other_data(tmp_path):
     [
         ({"checkpoint_every": 3}, ValueError, "fit: checkpoint_every needs a folder"),
         ({"checkpoint_every": 0, "checkpoint": "x"}, ValueError, "fit: checkpoint_every is 0, needs at least 1"),
-        ({"checkpoint_every": 2.0, "checkpoint": "x"}, TypeError, "fit: checkpoint_every is float, expected int"),
+        ({"checkpoint_every": 2.0, "checkpoint": "x"}, TypeError, "fit: checkpoint_every is 2.0, needs an integer"),
     ],
 )
 def test_bad_options(tmp_path, monkeypatch, options, error, message):

@@ -80,10 +80,10 @@ def test_too_hard_for_a_linear_model_but_not_for_a_small_network(digits: tuple[n
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((-1,), ValueError, "n -1, needs at least 0"),
-        ((2.0,), TypeError, "n is a float"),
-        ((2, -3), ValueError, "seed -3"),
-        ((2, None), TypeError, "seed is a NoneType"),
+        ((-1,), ValueError, "n is -1, needs at least 0"),
+        ((2.0,), TypeError, "n is 2.0, needs an integer"),
+        ((2, -3), ValueError, "seed is -3"),
+        ((2, None), TypeError, "seed is None, needs an integer"),
     ],
 )
 def test_refuses(arguments: Any, error: type[Exception], message: str) -> None:

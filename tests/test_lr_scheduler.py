@@ -161,6 +161,9 @@ def test_schedules_go_on_from_a_checkpoint(make):
     for state in ({}, {**before, "more": 1}, {**before, "base_lrs": [0.1]}):
         with pytest.raises(ValueError, match="state has"):
             other.load_state_dict(state)
+    for state in (None, {**before, "step_count": "4"}, {**before, "base_lrs": 0.1}, {**before, "base_lrs": ["1", "2"]}):
+        with pytest.raises(TypeError, match=r"state (is a NoneType|has (step_count|base_lrs) .*), needs"):
+            other.load_state_dict(state)
     assert other.state_dict() == before
 
 
@@ -189,7 +192,14 @@ BAD = {
     "gamma": (lambda: optim.ExponentialLR(SGD, math.nan), ValueError, "ExponentialLR: gamma is nan"),
     "gamma type": (lambda: optim.StepLR(SGD, 1, "x"), TypeError, "StepLR: gamma is 'x', needs a number"),
     "warmup": (lambda: optim.CosineWarmupLR(SGD, 5, 5), ValueError, "CosineWarmupLR: needs 0 <= warmup"),
-    "pct_start": (lambda: optim.OneCycleLR(SGD, 1, 5, 2), ValueError, "OneCycleLR: needs total_steps"),
+    "pct_start": (lambda: optim.OneCycleLR(SGD, 1, 5, 2), ValueError, "OneCycleLR: pct_start is 2, needs 0 to 1"),
+    "total_steps": (lambda: optim.OneCycleLR(SGD, 1, "5"), TypeError, "OneCycleLR: total_steps is '5', needs an int"),
+    "step_size type": (lambda: optim.StepLR(SGD, 1.5), TypeError, "StepLR: step_size is 1.5, needs an integer"),
+    "one milestone": (lambda: optim.MultiStepLR(SGD, 3), TypeError, "MultiStepLR: milestones is 3, needs several"),
+    "patience": (lambda: optim.ReduceLROnPlateau(SGD, patience=-1), ValueError, "ReduceLROnPlateau: patience is -1"),
+    "metric": (lambda: optim.ReduceLROnPlateau(SGD).step("x"), TypeError, "ReduceLROnPlateau: metric is 'x', needs a"),
+    "lambda": (lambda: optim.LambdaLR(SGD, lambda t: math.nan), ValueError, r"LambdaLR: lr_lambda\(0\) is nan, needs"),
+    "lambda type": (lambda: optim.LambdaLR(SGD, str), TypeError, r"LambdaLR: lr_lambda\(0\) is '0', needs a number"),
     "max_lr": (lambda: optim.OneCycleLR(SGD, 0, 5), ValueError, "OneCycleLR: max_lr"),
     "mode": (lambda: optim.ReduceLROnPlateau(SGD, "least"), ValueError, "mode is 'least'"),
     "factor": (lambda: optim.ReduceLROnPlateau(SGD, factor=1), ValueError, "factor is 1"),

@@ -187,6 +187,17 @@ def test_dropout_only_in_training():
 
 BAD = {
     "linear size": (lambda: nn.Linear(0, 3), ValueError, "Linear: in_features is 0, needs at least 1"),
+    "linear int64": (lambda: nn.Linear(2**70, 3), ValueError, r"^Linear: in_features \[\d+\] has more elements than"),
+    "linear memory": (lambda: nn.Linear(2**40, 2**40), ValueError, r"^Linear: weight \[\d+, \d+\] has more elements"),
+    "batch_norm eps": (lambda: nn.BatchNorm2d(3, eps=-1), ValueError, "^BatchNorm2d: eps is -1, needs a finite number"),
+    "batch_norm momentum": (lambda: nn.BatchNorm1d(3, momentum=None), TypeError, "^BatchNorm1d: momentum is None, nee"),
+    "layer_norm eps": (lambda: nn.LayerNorm(3, eps="1"), TypeError, "^LayerNorm: eps is '1', needs a number"),
+    "group_norm eps": (lambda: nn.GroupNorm(1, 3, eps=math.nan), ValueError, "^GroupNorm: eps is nan, needs a finite"),
+    "lstm state": (
+        lambda: nn.LSTM(3, 2)(np.ones((4, 1, 3), "f4"), np.ones((1, 1, 2), "f4")),
+        TypeError,
+        r"^LSTM: state must be a pair \(h, c\) or None, got Tensor",
+    ),
     "linear type": (lambda: nn.Linear(2.5, 3), TypeError, "Linear: in_features is 2.5, needs an integer"),
     "conv1d groups": (lambda: nn.Conv1d(3, 4, 3, groups=2), ValueError, "3 -> 4 channels do not divide into 2 groups"),
     "conv1d kernel": (lambda: nn.Conv1d(3, 4, 0), ValueError, "Conv1d: kernel_size is 0, needs at least 1"),

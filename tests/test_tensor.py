@@ -167,6 +167,20 @@ def test_randn_does_not_truncate():
         pynn.randn(2, dtype=np.int64)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("3",), TypeError, "arange: stop is '3', needs a number"),
+        ((np.nan,), ValueError, "arange: stop is nan, needs a finite number"),
+        ((1, np.inf), ValueError, "arange: stop is inf, needs a finite number"),
+        ((2**70,), ValueError, r"arange: shape \[1180591620717411303424\] has more elements than memory can hold"),
+    ],
+)
+def test_arange_names_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=f"^{message}$"):
+        pynn.arange(*arguments)
+
+
 def test_arange_without_a_step():
     with pytest.raises(ValueError, match=r"^arange: step is 0"):
         pynn.arange(0, 3, 0)

@@ -301,7 +301,7 @@ def test_bad_arguments(blobs):
     trainer = make()
     with pytest.raises(ValueError, match="fit: epochs is 0, needs at least 1"):
         trainer.fit([blobs], 0)
-    with pytest.raises(TypeError, match="fit: epochs is float"):
+    with pytest.raises(TypeError, match=r"fit: epochs is 1\.5, needs an integer"):
         trainer.fit([blobs], 1.5)
     with pytest.raises(ValueError, match="fit: the loader has no batches in epoch 1"):
         trainer.fit([], 1)
@@ -321,8 +321,14 @@ def test_bad_arguments(blobs):
         trainer.predict(blobs[0], batch_size=0)
     with pytest.raises(ValueError, match="predict: got an array of shape"):
         trainer.predict(np.array(1, np.float32))
-    with pytest.raises(TypeError, match="predict: batch_size is float, expected int"):
+    with pytest.raises(TypeError, match=r"predict: batch_size is 1\.5, needs an integer"):
         trainer.predict(blobs[0], batch_size=1.5)
+    with pytest.raises(TypeError, match=r"^predict: the inputs of a batch are a float, need an array \[N, ...\]"):
+        trainer.predict(blobs[0].tolist())
+    with pytest.raises(TypeError, match="fit: checkpoint is 3, needs a path"):
+        trainer.fit([blobs], 1, checkpoint=3)
+    with pytest.raises(TypeError, match="Trainer: the loss is a float, needs a scalar Tensor"):
+        make(loss=lambda outputs, targets: 1.0).fit([blobs], 1)
     for what, call in {
         "fit: loader": lambda: trainer.fit(None, 1),
         "fit: val": lambda: trainer.fit([blobs], 1, val=3),
@@ -331,6 +337,20 @@ def test_bad_arguments(blobs):
     }.items():
         with pytest.raises(TypeError, match=f"^{what} is a (NoneType|int), needs an iterable of batches$"):
             call()
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    model, another = nn.Linear(3, 2), nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="Trainer: the optimizer has no parameter of the model"):
+        Trainer(model, nn.MSELoss(), optim.SGD(another.parameters()))
+    Trainer(model, nn.MSELoss(), optim.SGD([model.bias]))
+
+    class Weighted(nn.Module):
+        def __init__(self):
+            self.scale = nn.Parameter([1.0])
+
+    loss = Weighted()
+    Trainer(model, loss, optim.SGD(loss.parameters()))
 
 
 def test_trainer_refuses_other_kinds_of_arguments():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pynn._checks import whole
 from pynn.random import generator
 
 Array = npt.NDArray[Any]
@@ -39,8 +39,7 @@ def random_shift(images: Array, pixels: int = 1, fill: float = 0, rng: np.random
     """
     if images.ndim not in (3, 4):
         raise ValueError(f"random_shift: images {list(images.shape)}, need [N, H, W] or [N, C, H, W]")
-    if operator.index(pixels) < 0:
-        raise ValueError(f"random_shift: pixels is {pixels}, needs at least 0")
+    pixels = whole("random_shift: pixels", pixels, 0)
     height, width = images.shape[-2:]
     edges = [(0, 0)] * (images.ndim - 2) + [(pixels, pixels)] * 2
     windows = np.lib.stride_tricks.sliding_window_view(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
+from pynn._checks import whole
 from pynn.random import generator
 from pynn.tape import constant
 from pynn.tensor import Tensor
@@ -181,9 +181,7 @@ class DataLoader:
         self.num_samples = len(self.arrays[0])
         if self.num_samples == 0:
             raise ValueError("DataLoader: the arrays have no samples")
-        self.batch_size = _as_int("DataLoader: batch_size", batch_size)
-        if self.batch_size < 1:
-            raise ValueError(f"DataLoader: batch_size {self.batch_size}, needs at least 1")
+        self.batch_size = whole("DataLoader: batch_size", batch_size, 1)
         if drop_last and self.num_samples < self.batch_size:
             raise ValueError(
                 f"DataLoader: drop_last leaves no batch, {self.num_samples} samples are fewer than "
@@ -192,7 +190,7 @@ class DataLoader:
         self.shuffle = shuffle
         if seed is None:
             seed = generator().integers(1 << 32).item() if shuffle else 0
-        self.seed = _as_seed("DataLoader", seed)
+        self.seed = whole("DataLoader: seed", seed, 0)
         if transform is not None and not callable(transform):
             raise TypeError(f"DataLoader: transform is a {type(transform).__name__}, needs a function or None")
         self.drop_last = drop_last
@@ -227,9 +225,7 @@ class DataLoader:
             raise ValueError(
                 f"DataLoader: state is of {state['num_samples']} samples, the loader has {self.num_samples}"
             )
-        seed, epoch = _as_seed("DataLoader", state["seed"]), _as_int("DataLoader: epoch", state["epoch"])
-        if epoch < 0:
-            raise ValueError(f"DataLoader: state is of epoch {epoch}, needs at least 0")
+        seed, epoch = (whole(f"DataLoader: {name} of the state", state[name], 0) for name in ("seed", "epoch"))
         if transform is not None:
             transform.load_state_dict(state["transform"])
         self.seed, self.epoch = seed, epoch
@@ -307,7 +303,7 @@ def random_split(
         arrays = _as_arrays("random_split", (data,))
         n = len(arrays[0])
     sizes = _split_sizes(n, lengths)
-    order = np.random.default_rng(_as_seed("random_split", seed)).permutation(n)
+    order = np.random.default_rng(whole("random_split: seed", seed, 0)).permutation(n)
     parts = np.split(order, np.cumsum(sizes)[:-1])
     if arrays is None:
         return parts
@@ -351,17 +347,3 @@ def _as_arrays(operation: str, arguments: Sequence[Any]) -> tuple[Array, ...]:
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(f"{operation}: arrays differ in length: {', '.join(str(len(array)) for array in arrays)}")
     return tuple(arrays)
-
-
-def _as_int(what: str, value: Any) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} is a {type(value).__name__}, needs an int") from None
-
-
-def _as_seed(operation: str, seed: Any) -> int:
-    value = _as_int(f"{operation}: seed", seed)
-    if value < 0:
-        raise ValueError(f"{operation}: seed {value}, needs at least 0")
-    return value

@@ -7,11 +7,12 @@ affinely and inked by its distance field, with random pen width, pressure, contr
 
 from __future__ import annotations
 
-import operator
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+
+from pynn._checks import whole
 
 F32 = npt.NDArray[np.float32]
 
@@ -109,13 +110,7 @@ def synthetic_digits(n: int, seed: int = 0) -> tuple[npt.NDArray[np.uint8], npt.
     >>> images.shape, labels.shape
     ((1000, 28, 28), (1000,))
     """
-    for name, value in (("n", n), ("seed", seed)):
-        try:
-            operator.index(value)
-        except TypeError:
-            raise TypeError(f"synthetic_digits: {name} is a {type(value).__name__}, needs an int") from None
-        if value < 0:
-            raise ValueError(f"synthetic_digits: {name} {value}, needs at least 0")
+    n, seed = whole("synthetic_digits: n", n, 0), whole("synthetic_digits: seed", seed, 0)
     images = np.empty((n, _SIZE, _SIZE), np.uint8)
     labels = np.empty(n, np.int64)
     for start in range(0, n, _BLOCK):

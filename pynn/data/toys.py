@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pynn._checks import real, whole
 from pynn.random import generator
 
 F32 = npt.NDArray[np.float32]
@@ -106,9 +107,5 @@ def make_sine(n: int = 100, noise: float = 0.1, rng: np.random.Generator | None 
 
 def _require(op: str, noise: float, **counts: int) -> None:
     for name, count in counts.items():
-        if not isinstance(count, int | np.integer):
-            raise TypeError(f"{op}: {name} is {count!r}, needs an integer")
-        if count < 1:
-            raise ValueError(f"{op}: {name} is {count}, needs at least 1")
-    if not 0 <= noise < np.inf:
-        raise ValueError(f"{op}: the noise is {noise}, needs at least 0 and a finite number")
+        whole(f"{op}: {name}", count, 1)
+    real(f"{op}: the noise", noise, 0)

@@ -186,13 +186,20 @@ def lstm_cell(
     >>> h.shape, c.shape
     ((2, 4), (2, 4))
     """
-    if state is not None and not (isinstance(state, (tuple, list)) and len(state) == 2):
-        raise TypeError(f"lstm_cell: state must be a pair (h, c) or None, got {type(state).__name__}")
-    h, c = (None, None) if state is None else state
+    h, c = pair_of_states("lstm_cell", state)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     x = _one_step("lstm_cell", x)
     _, h_n, c_n = _layer("lstm_cell", _core.lstm, _core.lstm_backward, x, (h, c), weights, (False,))
     return h_n, c_n
+
+
+def pair_of_states(name: str, state: tuple[Input, Input] | None) -> tuple[Input, Input] | tuple[None, None]:
+    """Return the state (h, c) of an LSTM; TypeError if it is no such pair."""
+    if state is None:
+        return None, None
+    if not isinstance(state, (tuple, list)) or len(state) != 2:
+        raise TypeError(f"{name}: state must be a pair (h, c) or None, got {type(state).__name__}")
+    return state[0], state[1]
 
 
 def gru_cell(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from pynn import functional as F
 from pynn._array import check_elements, empty
+from pynn._checks import whole
 from pynn.functional._args import integer, number, pair
 from pynn.nn import init
 from pynn.nn.module import Module, Parameter
@@ -20,11 +19,7 @@ IntPair = int | tuple[int, int]
 def check_sizes(operation: str, **sizes: int) -> None:
     """Refuse sizes that are not positive integers, by name."""
     for name, size in sizes.items():
-        if not isinstance(size, int | np.integer) or isinstance(size, bool):
-            raise TypeError(f"{operation}: {name} is {size!r}, needs an integer")
-        if size < 1:
-            raise ValueError(f"{operation}: {name} is {size}, needs at least 1")
-        check_elements(operation, name, [size])
+        check_elements(operation, name, [whole(f"{operation}: {name}", size, 1)])
 
 
 def sizes_pair(operation: str, argument: str, value: IntPair, least: int = 1) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import functional as F
+from pynn._checks import real
 from pynn.grad_mode import mode
 from pynn.nn.layers import check_sizes
 from pynn.nn.module import Module, Parameter
@@ -36,10 +37,11 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
-        check_sizes(type(self).__name__, num_features=num_features)
+        name = type(self).__name__
+        check_sizes(name, num_features=num_features)
         self.num_features = num_features
-        self.eps = eps
-        self.momentum = momentum
+        self.eps = real(f"{name}: eps", eps, 0)
+        self.momentum = real(f"{name}: momentum", momentum)
         self.track_running_stats = track_running_stats
         self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
@@ -156,7 +158,7 @@ class LayerNorm(Module):
         for size in shape:
             check_sizes("LayerNorm", normalized_shape=size)
         self.normalized_shape = shape
-        self.eps = eps
+        self.eps = real("LayerNorm: eps", eps, 0)
         self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None
         self.bias = Parameter(np.zeros(shape, np.float32)) if elementwise_affine and bias else None
 
@@ -195,7 +197,7 @@ class GroupNorm(Module):
             raise ValueError(f"GroupNorm: {num_channels} channels do not divide into {num_groups} groups")
         self.num_groups = num_groups
         self.num_channels = num_channels
-        self.eps = eps
+        self.eps = real("GroupNorm: eps", eps, 0)
         self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
 

@@ -12,7 +12,7 @@ import numpy as np
 from pynn import functional as F
 from pynn._array import empty
 from pynn.functional._args import Input, number, one_of
-from pynn.functional.recurrent import NONLINEARITIES
+from pynn.functional.recurrent import NONLINEARITIES, pair_of_states
 from pynn.nn import init
 from pynn.nn.layers import check_sizes
 from pynn.nn.module import Module, Parameter
@@ -222,7 +222,7 @@ class LSTM(_Recurrent):
         which stand for one-hot vectors. `state` (h, c) continues an earlier call; None starts with zeros. A `state`
         that came out of a call carries its history: `detach` both to end the gradient there.
         """
-        h, c = (None, None) if state is None else state
+        h, c = pair_of_states("LSTM", state)
         y, (h_n, c_n) = self._run(x, [_tensor(h), _tensor(c)])
         return y, (h_n, c_n)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
+from pynn._checks import whole
 from pynn.optim.lr_scheduler import LRScheduler
 from pynn.optim.optimizer import Optimizer, check_range
 
@@ -37,8 +38,10 @@ class LambdaLR(LRScheduler):
 
     def _apply(self) -> None:
         groups = self.optimizer.param_groups
-        for group, base_lr, lr_lambda in zip(groups, self.base_lrs, self.lr_lambdas, strict=True):
-            group["lr"] = base_lr * lr_lambda(self.step_count)
+        factors = [lr_lambda(self.step_count) for lr_lambda in self.lr_lambdas]
+        check_range("LambdaLR", 0, **{f"lr_lambda({self.step_count})": factor for factor in factors})
+        for group, base_lr, factor in zip(groups, self.base_lrs, factors, strict=True):
+            group["lr"] = base_lr * factor
 
 
 class StepLR(LRScheduler):
@@ -53,9 +56,8 @@ class StepLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        check_range("StepLR", 1, step_size=step_size)
         check_range("StepLR", 0, gamma=gamma)
-        self.step_size = step_size
+        self.step_size = whole("StepLR: step_size", step_size, 1)
         self.gamma = gamma
         super().__init__(optimizer)
 
@@ -95,10 +97,11 @@ class MultiStepLR(LRScheduler):
     [1.0, 0.5, 0.5, 0.25, 0.25]
     """
 
-    def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
+    def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1) -> None:
         check_range("MultiStepLR", 0, gamma=gamma)
-        check_range("MultiStepLR", 0, **{f"milestones[{i}]": epoch for i, epoch in enumerate(milestones)})
-        self.milestones = sorted(milestones)
+        if not isinstance(milestones, Iterable):
+            raise TypeError(f"MultiStepLR: milestones is {milestones!r}, needs several integers")
+        self.milestones = sorted(whole(f"MultiStepLR: milestones[{i}]", at, 0) for i, at in enumerate(milestones))
         self.gamma = gamma
         super().__init__(optimizer)
 
@@ -125,10 +128,9 @@ class LinearLR(LRScheduler):
         total_iters: int = 5,
     ) -> None:
         check_range("LinearLR", 0, start_factor=start_factor, end_factor=end_factor)
-        check_range("LinearLR", 1, total_iters=total_iters)
         self.start_factor = start_factor
         self.end_factor = end_factor
-        self.total_iters = total_iters
+        self.total_iters = whole("LinearLR: total_iters", total_iters, 1)
         super().__init__(optimizer)
 
     def _factor(self) -> float:
@@ -150,9 +152,8 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
-        check_range("CosineAnnealingLR", 1, T_max=T_max)
         check_range("CosineAnnealingLR", 0, eta_min=eta_min)
-        self.T_max = T_max
+        self.T_max = whole("CosineAnnealingLR: T_max", T_max, 1)
         self.eta_min = eta_min
         super().__init__(optimizer)
 

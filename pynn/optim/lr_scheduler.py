@@ -11,8 +11,11 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeVar
 
+import numpy as np
+
+from pynn._checks import real, whole
 from pynn.grad_mode import mode
-from pynn.optim.optimizer import Optimizer
+from pynn.optim.optimizer import Optimizer, check_range
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="LRScheduler")
@@ -85,15 +88,23 @@ class LRScheduler:
 
         Raises
         ------
-        ValueError
-            If keys or the number of groups differ; the scheduler is then unchanged.
+        TypeError, ValueError
+            If it is no such state, or keys or the number of groups differ; the scheduler is then unchanged.
         """
+        kind = type(self).__name__
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{kind}: state is a {type(state).__name__}, needs what state_dict returned")
         if state.keys() != set(self._saved):
-            raise ValueError(f"{type(self).__name__}: state has {sorted(state)}, needs {sorted(self._saved)}")
+            raise ValueError(f"{kind}: state has {sorted(state)}, needs {sorted(self._saved)}")
         groups = len(self.optimizer.param_groups)
         for name, value in state.items():
-            if isinstance(value, list | tuple) and len(value) != groups:
-                raise ValueError(f"{type(self).__name__}: state has {len(value)} {name}, the optimizer {groups} groups")
+            has_several = isinstance(getattr(self, name), list)
+            numbers = value if has_several else [value]
+            if not isinstance(numbers, list | tuple) or not all(map(_is_number, numbers)):
+                needs = "a list of numbers" if has_several else "a number"
+                raise TypeError(f"{kind}: state has {name} {value!r}, needs {needs}")
+            if has_several and len(numbers) != groups:
+                raise ValueError(f"{kind}: state has {len(numbers)} {name}, the optimizer {groups} groups")
         for name in self._saved:
             setattr(self, name, _copied(state[name]))
         self._apply()
@@ -140,7 +151,10 @@ class CosineWarmupLR(LRScheduler):
     interval = "step"
 
     def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, min_lr: float = 0.0) -> None:
-        if not 0 <= warmup_steps < total_steps:
+        check_range("CosineWarmupLR", 0, min_lr=min_lr)
+        total_steps = whole("CosineWarmupLR: total_steps", total_steps, 1)
+        warmup_steps = whole("CosineWarmupLR: warmup_steps", warmup_steps, 0)
+        if warmup_steps >= total_steps:
             raise ValueError(
                 f"CosineWarmupLR: needs 0 <= warmup_steps < total_steps, got {warmup_steps}, {total_steps}"
             )
@@ -201,12 +215,13 @@ class OneCycleLR(LRScheduler):
         base_momentum: float = 0.85,
         max_momentum: float = 0.95,
     ) -> None:
-        if total_steps < 1 or not 0 <= pct_start <= 1:
-            raise ValueError(
-                f"OneCycleLR: needs total_steps >= 1 and 0 <= pct_start <= 1, got {total_steps} and {pct_start}"
-            )
-        if min(max_lr, div_factor, final_div_factor) <= 0:
-            raise ValueError("OneCycleLR: max_lr, div_factor and final_div_factor need to be positive")
+        total_steps = whole("OneCycleLR: total_steps", total_steps, 1)
+        if real("OneCycleLR: pct_start", pct_start, 0) > 1:
+            raise ValueError(f"OneCycleLR: pct_start is {pct_start}, needs 0 to 1")
+        for name, value in (("max_lr", max_lr), ("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+            if real(f"OneCycleLR: {name}", value) <= 0:
+                raise ValueError(f"OneCycleLR: {name} is {value}, needs more than 0")
+        check_range("OneCycleLR", 0, 1, base_momentum=base_momentum, max_momentum=max_momentum)
         self.max_lr = max_lr
         self.total_steps = total_steps
         self.pct_start = pct_start
@@ -305,8 +320,10 @@ class ReduceLROnPlateau(LRScheduler):
                 f"ReduceLROnPlateau: mode is {mode!r} and threshold_mode {threshold_mode!r}, "
                 "needs 'min' or 'max', 'rel' or 'abs'"
             )
-        if not 0 <= factor < 1:
-            raise ValueError(f"ReduceLROnPlateau: factor is {factor}, needs 0 <= factor < 1")
+        check_range("ReduceLROnPlateau", 0, 1, factor=factor)
+        check_range("ReduceLROnPlateau", 0, threshold=threshold, min_lr=min_lr)
+        patience = whole("ReduceLROnPlateau: patience", patience, 0)
+        cooldown = whole("ReduceLROnPlateau: cooldown", cooldown, 0)
         self.mode = mode
         self.factor = factor
         self.patience = patience
@@ -321,7 +338,10 @@ class ReduceLROnPlateau(LRScheduler):
 
     def step(self, metric: float) -> None:  # type: ignore[override]  # needs_metric tells
         """Take the epoch's value of the metric into account; NaN counts as no improvement."""
-        metric = float(metric)
+        try:
+            metric = float(metric)
+        except ValueError:
+            raise TypeError(f"ReduceLROnPlateau: metric is {metric!r}, needs a number") from None
         self.step_count += 1
         if self._improves(metric):
             self.best = metric
@@ -360,6 +380,10 @@ class ReduceLROnPlateau(LRScheduler):
 def _cosine(start: float, end: float, done: float) -> float:
     """Return the value after `done` (0 to 1; beyond 1 it stays) of half a cosine from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number)
 
 
 def _copied(value: Any) -> Any:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
+from pynn._checks import real, whole
 from pynn.train.best import Row, Score
 
 if TYPE_CHECKING:
@@ -119,14 +118,8 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         mode: Literal["min", "max"] | None = None,
     ) -> None:
-        if not isinstance(patience, (int, np.integer)) or isinstance(patience, bool):
-            raise TypeError(f"EarlyStopping: patience is {patience!r}, needs an integer of at least 1")
-        if patience < 1:
-            raise ValueError(f"EarlyStopping: patience is {patience}, needs at least 1")
-        if not isinstance(min_delta, (int, float, np.integer, np.floating)) or isinstance(min_delta, bool):
-            raise TypeError(f"EarlyStopping: min_delta is {min_delta!r}, needs a finite number of at least 0")
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"EarlyStopping: min_delta is {min_delta}, needs a finite number of at least 0")
+        patience = whole("EarlyStopping: patience", patience, 1)
+        min_delta = real("EarlyStopping: min_delta", min_delta, 0)
         if mode not in (None, "min", "max"):
             raise ValueError(f"EarlyStopping: mode is {mode!r}, needs 'min' or 'max'")
         self.monitor, self.patience, self.min_delta = monitor, patience, min_delta

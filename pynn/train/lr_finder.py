@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import random
+from pynn._checks import whole
 from pynn.train.totals import as_pair
 
 if TYPE_CHECKING:
@@ -100,12 +100,7 @@ def lr_find(
     """
     if not 0 < min_lr < max_lr < math.inf:
         raise ValueError(f"lr_find: rates from {min_lr} to {max_lr}, needs 0 < min_lr < max_lr")
-    try:
-        num_steps = operator.index(num_steps)
-    except TypeError:
-        raise TypeError(f"lr_find: num_steps is {num_steps!r}, needs an integer") from None
-    if num_steps < LEAST_STEPS:
-        raise ValueError(f"lr_find: num_steps is {num_steps}, needs at least {LEAST_STEPS}")
+    num_steps = whole("lr_find: num_steps", num_steps, LEAST_STEPS)
     if not early_stop_threshold > 1:
         raise ValueError(f"lr_find: early_stop_threshold is {early_stop_threshold}, needs more than 1")
     if isinstance(loader, Iterator):

@@ -19,6 +19,8 @@ def train_step(
     """Step the optimiser, and return loss and outputs; FloatingPointError before that if the loss is not finite."""
     outputs: Tensor = model(inputs)
     loss = loss_function(outputs, targets)
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"Trainer: the loss is a {type(loss).__name__}, needs a scalar Tensor")
     require_finite(loss, "the loss")
     optimizer.zero_grad()
     loss.backward()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence, Sized
@@ -12,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pynn._checks import whole
 from pynn.guarded import CaptureError
 from pynn.nn import Module
 from pynn.optim import LRScheduler, Optimizer, ReduceLROnPlateau
@@ -64,6 +64,8 @@ class Trainer:
     ------
     TypeError
         If `model`, `loss`, `optimizer` or `scheduler` is of another kind, such as a class in the place of an instance.
+    ValueError
+        If the optimizer has no parameter of the model, nor of the loss.
 
     Examples
     --------
@@ -97,6 +99,9 @@ class Trainer:
         _require("loss", loss, callable(loss), "a loss module or a function")
         _require("optimizer", optimizer, isinstance(optimizer, Optimizer), "an Optimizer")
         _require("scheduler", scheduler, isinstance(scheduler, LRScheduler | None), "an LRScheduler or None")
+        trained = [*model.parameters(), *(loss.parameters() if isinstance(loss, Module) else ())]
+        if not {id(p) for p in trained} & {id(p) for group in optimizer.param_groups for p in group["params"]}:
+            raise ValueError("Trainer: the optimizer has no parameter of the model; make it with model.parameters()")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
@@ -175,12 +180,12 @@ class Trainer:
         OSError
             If a checkpoint cannot be written; the one before is intact.
         """
-        epochs = _at_least_one("fit: epochs", epochs)
+        epochs = whole("fit: epochs", epochs, 1)
         _require_batches("fit: loader", loader)
         if val is not None:
             _require_batches("fit: val", val)
         if checkpoint_every is not None:
-            checkpoint_every = _at_least_one("fit: checkpoint_every", checkpoint_every)
+            checkpoint_every = whole("fit: checkpoint_every", checkpoint_every, 1)
             if checkpoint is None:
                 raise ValueError("fit: checkpoint_every needs a folder for the checkpoints (checkpoint=...)")
         listening = listeners(callbacks)
@@ -270,7 +275,7 @@ class Trainer:
         TypeError
             If `data` is neither an array nor iterable, or `batch_size` no integer.
         """
-        batch_size = _at_least_one("predict: batch_size", batch_size)
+        batch_size = whole("predict: batch_size", batch_size, 1)
         array = data.data if isinstance(data, Tensor) else data
         if isinstance(array, np.ndarray):
             if array.ndim == 0:
@@ -282,7 +287,10 @@ class Trainer:
         outputs = []
         with evaluation_mode(self.model):
             for batch in batches:
-                inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+                inputs = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+                if not isinstance(inputs, (np.ndarray, Tensor, list)):
+                    got = type(inputs).__name__
+                    raise TypeError(f"predict: the inputs of a batch are a {got}, need an array [N, ...]")
                 outputs.append(self._run(self._forward, self.model, inputs).data)
         if not outputs:
             raise ValueError("predict: there are no samples")
@@ -373,13 +381,3 @@ def _require(name: str, value: object, fits: bool, needed: str) -> None:
 def _require_batches(what: str, value: object) -> None:
     if not isinstance(value, Iterable) and not hasattr(value, "__getitem__"):
         raise TypeError(f"{what} is a {type(value).__name__}, needs an iterable of batches")
-
-
-def _at_least_one(what: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} is {type(value).__name__}, expected int") from None
-    if number < 1:
-        raise ValueError(f"{what} is {number}, needs at least 1")
-    return number

@@ -1,0 +1,42 @@
+"""Single numbers among the arguments: one wording of what is refused."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+
+def whole(what: str, value: Any, least: int | None = None) -> int:
+    """Return `value` as an int: TypeError for what is none, and for bool, ValueError below `least`.
+
+    >>> whole("make_moons: n", 0, 1)
+    Traceback (most recent call last):
+    ValueError: make_moons: n is 0, needs at least 1
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{what} is {value!r}, needs an integer")
+    if least is not None and number < least:
+        raise ValueError(f"{what} is {number}, needs at least {least}")
+    return number
+
+
+def real(what: str, value: Any, least: float = -math.inf) -> float:
+    """Return `value`: TypeError for what is no number, and for bool, ValueError unless finite and at least `least`.
+
+    >>> real("make_moons: noise", "a")
+    Traceback (most recent call last):
+    TypeError: make_moons: noise is 'a', needs a number
+    """
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        raise TypeError(f"{what} is {value!r}, needs a number")
+    if not (-math.inf < value < math.inf and value >= least):
+        needs = "a finite number" if least == -math.inf else f"a finite number of at least {least}"
+        raise ValueError(f"{what} is {value}, needs {needs}")
+    return float(value)
