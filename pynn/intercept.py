@@ -22,6 +22,8 @@ _NOT_CALLS = {
     "empty",
     "peak_flops",
     "copy_rate",
+    "tape_history",
+    "tape_gradients",
 }
 OPERATIONS = [
     name

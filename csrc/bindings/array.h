@@ -174,5 +174,6 @@ void bind_recurrent(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_labels(py::module_& m);
 void bind_recording(py::module_& m);
+void bind_tape(py::module_& m);
 
 }  // namespace pynn::bindings

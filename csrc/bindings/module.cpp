@@ -19,4 +19,5 @@ PYBIND11_MODULE(_core, m) {
   b::bind_optim(m);
   b::bind_labels(m);
   b::bind_recording(m);
+  b::bind_tape(m);
 }

@@ -17,3 +17,4 @@ from oracle.reduce import *
 from oracle.runtime import *
 from oracle.shape import *
 from oracle.spatial import *
+from oracle.tape import *
