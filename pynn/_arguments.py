@@ -13,11 +13,14 @@ from pynn.guarded import CaptureError
 from pynn.plan import Array
 from pynn.tensor import Tensor
 
+_new = object.__new__
+
 
 def wrapped(array: Array) -> Tensor:
     """Wrap an array as it is, a `Guarded` too."""
-    tensor = Tensor.__new__(Tensor)  # without __init__, which would convert it
-    tensor.data, tensor._version = array, [0]
+    tensor = _new(Tensor)  # without __init__, which would convert it
+    tensor.data = array
+    tensor._version = [0]
     tensor.grad = tensor._node = None
     tensor.requires_grad = False
     return tensor

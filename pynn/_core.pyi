@@ -507,18 +507,35 @@ class Recording:
     # The same lists and tuples with arrays in `block` for those whose memory has an offset in bytes in `places`.
     @staticmethod
     def place(value: Any, places: dict[int, int], block: Array) -> Any: ...
-    # Whether arguments are as expected, (type, own, copied) for each, and if so copies arrays of the same dtype and
-    # shape to the array `own`, where `copied`. An `own` that is no array must be the argument itself. None may share
-    # memory with the extents `written`.
+    # Whether arguments are as expected, (type, own, copied) for each, and all else is as `unchanged` says. Arrays of
+    # the same dtype and shape are copied to the array `own`, where `copied`; an `own` that is no array must be the
+    # argument itself. None may share memory with the extents `written`.
     @staticmethod
-    def takes(args: tuple[Any, ...], expected: tuple[Any, ...], written: Array) -> bool: ...
+    def is_ready(
+        args: tuple[Any, ...],
+        expected: tuple[Any, ...],
+        written: Array,
+        attributes: tuple[Any, ...],
+        entries: tuple[Any, ...],
+        items: tuple[Any, ...],
+        conditions: tuple[Any, ...],
+    ) -> bool: ...
     # Where arrays lie, as addresses [n, 2] of first bytes and of those behind the last; and which arrays lie there.
     @staticmethod
     def extents(arrays: Sequence[Array]) -> Array: ...
     @staticmethod
     def overlapping(arrays: Sequence[Array], extents: Array) -> list[int]: ...
     # Whether things are where they were, compared by identity: (thing, name, value) for each attribute, (dict, key,
-    # value) for each entry, (dict or list, tuple of all values) for each container.
+    # value) for each entry, (dict or list, tuple of all values) for each container; and whether callables return what
+    # they did, compared by equality: (callable, value) for each condition.
     @staticmethod
-    def unchanged(attributes: tuple[Any, ...], entries: tuple[Any, ...], items: tuple[Any, ...]) -> bool: ...
+    def unchanged(
+        attributes: tuple[Any, ...],
+        entries: tuple[Any, ...],
+        items: tuple[Any, ...],
+        conditions: tuple[Any, ...] = (),
+    ) -> bool: ...
+    # Calls the actions, then sets attributes: (thing, name, value) for each.
+    @staticmethod
+    def finish(actions: tuple[Callable[[], None], ...], attributes: tuple[Any, ...]) -> None: ...
     def __len__(self) -> int: ...

@@ -21,6 +21,7 @@ class Repeat:
 
     first: int
     numbers: Callable[[], tuple[Any, ...]]
+    latest: tuple[Any, ...] | None = None  # of the latest replay
 
 
 class Value(int):

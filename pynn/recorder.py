@@ -69,7 +69,7 @@ class Recorder:
         self.draws: list[Draw] = []
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
         self.items: list[tuple[Any, tuple[Any, ...]]] = []
-        self.conditions: list[Callable[[], bool]] = []
+        self.conditions: list[tuple[Callable[[], Any], Any]] = []
         self.after: list[Callable[[], None]] = []
         self.originals: dict[str, Any] = {}
         self._arguments: list[tuple[Array, Array]] = []  # the caller's, and the copy that is read
@@ -266,9 +266,9 @@ class Recorder:
         """Do this if the function fails."""
         self._undo.append(action)
 
-    def holds(self, condition: Callable[[], bool]) -> None:
-        """Something a replay relies on: where it is false, the function is captured anew."""
-        self.conditions.append(condition)
+    def holds(self, condition: Callable[[], Any], value: Any = True) -> None:
+        """Something a replay relies on: where it returns another value, the function is captured anew."""
+        self.conditions.append((condition, value))
 
     def done(self, action: Callable[[], None]) -> None:
         """Python does this in each replay, once all has been written that was written so far."""

@@ -33,6 +33,7 @@ from pynn.tensor import Tensor
 __all__ = ["CaptureError", "Captured", "capture"]
 
 MOST_PLANS = 16  # of one captured function; the one unused for longest is dropped
+_is_ready, _finish = _core.Recording.is_ready, _core.Recording.finish
 LEAST_BOUND = 1 << 14  # bytes of an argument that is read where the caller has it: smaller ones are quicker copied
 
 
@@ -90,11 +91,14 @@ class Captured:
         if mode.recorder is not None:  # inside of another capture: a part of it
             mode.recorder.around.note(self.function)
             return self.function(*args, **kwargs)
-        with self._lock:
+        self._lock.acquire()  # a `with` statement takes longer
+        try:
             latest = self._latest
-            if latest is not None and not kwargs and latest.takes(args) and latest.is_current():
-                return latest(args)
+            if latest is not None and not kwargs and latest.is_ready(args):
+                return latest.replay(args)
             return self._choose(args, kwargs)
+        finally:
+            self._lock.release()
 
     def _choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Replay the plan for these arguments, or make one."""
@@ -251,8 +255,8 @@ class _Replay:
         self._outputs = outputs
         self._result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
         self._is_tensor = isinstance(result, Tensor)
-        self._guards, self._conditions = _flat(recorder), recorder.conditions
-        self._after, self._draws = recorder.after, recorder.draws
+        self._guards = _flat(recorder)
+        self._draws = recorder.draws
         returned = [*outputs, *(grad for _, grad in recorder.grads)]
         kept = [*inputs, *returned]
         numbers = _core.Recording.arrays_in(kept)[1]
@@ -270,16 +274,18 @@ class _Replay:
             if call.repeat is not None or call.python is not None:
                 self._between.append((step, call))
             self._done += [(at, action) for action in call.done]
+        self._actions = (*(action for _, action in self._done), *recorder.after)
         # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
         self._inputs = [_Input(own, self._steps, copied) for own in inputs]
         makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
         self.gradients = [(tensor, grad, makers.get(memory(grad), -1)) for tensor, grad in recorder.grads]
+        self._grads = tuple(itertools.chain(*((tensor, "grad", grad) for tensor, grad in recorder.grads)))
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan
         self._shared = dict(sorted(recorder.shared.items()))
 
     def expect(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Prepare for arguments like these, which `takes` will know again."""
+        """Prepare for arguments like these, which `is_ready` will know again."""
         self._enabled = mode.enabled
         self._expected = None
         self._bound = []
@@ -301,13 +307,16 @@ class _Replay:
         if not kwargs:
             self._expected = tuple(expected)
 
-    def takes(self, args: tuple[Any, ...]) -> bool:
-        """Whether the arguments are like the latest ones. Small arrays are then where the plan reads them."""
+    def is_ready(self, args: tuple[Any, ...]) -> bool:
+        """Whether the arguments are like the latest ones, and all is current.
+
+        Small arrays are then where the plan reads them.
+        """
         expected = self._expected
         return (
             expected is not None
             and self._enabled is mode.enabled
-            and _core.Recording.takes(args, expected, self._written)
+            and _is_ready(args, expected, self._written, *self._guards)
         )
 
     def fits(self, arrays: list[Array]) -> bool:
@@ -317,10 +326,10 @@ class _Replay:
 
     def is_current(self) -> bool:
         """Whether everything that the recording took for fixed is as it was."""
-        return _core.Recording.unchanged(*self._guards) and False not in [holds() for holds in self._conditions]
+        return _core.Recording.unchanged(*self._guards)
 
-    def __call__(self, args: tuple[Any, ...]) -> Any:
-        """Replay with arguments that `takes` approved."""
+    def replay(self, args: tuple[Any, ...]) -> Any:
+        """Replay with arguments for which it is ready."""
         for own, i in self._bound:
             arg = args[i]
             own.bind(arg if isinstance(arg, np.ndarray) else arg.data, self._kept, self._recording)
@@ -343,20 +352,19 @@ class _Replay:
                     barriers += self._recording.run(begin, step.at)
                     begin, is_running = step.at, False
                     call.python()
-                elif (repeat := call.repeat) is not None and (numbers := repeat.numbers()) != step.args[repeat.first :]:
+                elif (repeat := call.repeat) is not None and (numbers := repeat.numbers()) != repeat.latest:
                     step.args = step.args[: repeat.first] + numbers
                     step.record(self._recording)
+                    repeat.latest = numbers
             is_running = True
             self.plan.barriers = barriers + self._recording.run(begin)
         except BaseException:
-            self._finish(self._recording.position if is_running else begin)
+            self._stop(self._recording.position if is_running else begin)
             raise
-        self._finish(len(self._steps))
-        for action in self._after:
-            action()
+        _finish(self._actions, self._grads)
         return self.results()
 
-    def _finish(self, position: int) -> None:
+    def _stop(self, position: int) -> None:
         """Do in Python what follows the calls that were run, those before `position`."""
         for at, action in self._done:
             if at < position:
@@ -377,7 +385,8 @@ def _flat(recorder: Recorder) -> tuple[tuple[Any, ...], ...]:
     """What must be the same objects in each replay, as `Recording.unchanged` takes it."""
     attributes = itertools.chain(*recorder.guards.values())
     items = itertools.chain(*((vars(module), values) for module, values in recorder.modules.values()), *recorder.items)
-    return tuple(attributes), tuple(itertools.chain(*recorder.around.globals, *recorder.entries)), tuple(items)
+    entries = itertools.chain(*recorder.around.globals, *recorder.entries)
+    return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*recorder.conditions))
 
 
 _nothing = np.empty(0, np.float32)

@@ -145,6 +145,7 @@ def test_models_and_functions_around_the_function_are_guarded():
 
 
 WHOLE = np.ones(3, np.float32)
+NOWHERE = Recording.extents([])
 LARGE = np.arange(6000, dtype=np.float32).reshape(60, 100)  # more bytes than are copied
 
 
@@ -210,7 +211,12 @@ def test_an_attribute_that_is_deleted_is_noticed():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("takes", (X,), (np.ndarray, X)),
+        ("is_ready", (X,), (np.ndarray, X), NOWHERE, (), (), (), ()),
+        ("is_ready", (X,), (np.ndarray, X, True), X, (), (), (), ()),
+        ("unchanged", (), (), (), (bool,)),
+        ("unchanged", (), (), (), (1, True)),
+        ("finish", (), (1, "x")),
+        ("finish", (1,), ()),
         ("unchanged", (1, "x"), (), ()),
         ("unchanged", (), ({}, "x"), ()),
         ("unchanged", (), (), ([1],)),
@@ -353,8 +359,12 @@ def test_equal_keys_are_the_same_and_what_their_comparison_raises_is_raised():
     assert Recording.unchanged((), (), ({1: value}, (1.0, value)))
     assert not Recording.unchanged((), (), ({1: value}, (2, value)))
     assert not Recording.unchanged((), (), ({1: value}, (1,)))
+    assert Recording.unchanged((), (), (), (lambda: 1.0, 1))
+    assert not Recording.unchanged((), (), (), (lambda: 1.0, 1, lambda: 1.0, 2))
     with pytest.raises(RuntimeError, match="no order"):
         Recording.unchanged((), (), ({Broken(): value}, (1, value)))
+    with pytest.raises(RuntimeError, match="no order"):
+        Recording.unchanged((), (), (), (Broken, 1))
 
 
 def test_a_function_that_is_an_argument_is_guarded():

@@ -238,8 +238,8 @@ std::vector<py::ssize_t> overlapping(const std::vector<py::array>& arrays, const
 // Whether the arguments are as `expected`: for each its type, an array or the very value, and whether an array is to be
 // copied to that one; and share no memory with `written`. Anything that needs a closer look is not.
 bool takes(const py::tuple& args, const py::tuple& expected, const py::array& written) {
-  const Groups groups("Recording.takes", expected, 3);
-  const Extents extents("Recording.takes", written);
+  const Groups groups("Recording.is_ready", expected, 3);
+  const Extents extents("Recording.is_ready", written);
   if (PyTuple_GET_SIZE(args.ptr()) != groups.count()) return false;
   static PyObject* const data = PyUnicode_InternFromString("data");
   static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
@@ -317,8 +317,41 @@ bool has_items(const py::tuple& wanted) {
   return true;
 }
 
-bool unchanged(const py::tuple& attributes, const py::tuple& entries, const py::tuple& items) {
-  return has_items(items) && has_attributes(attributes) && has_entries(entries);
+// Whether each callable returns a value that equals the one that it returned: callable, value, ...
+bool are_met(const py::tuple& conditions) {
+  const Groups groups("Recording.unchanged", conditions, 2);
+  for (Py_ssize_t i = 0; i < groups.count(); ++i) {
+    const auto value = py::reinterpret_steal<py::object>(PyObject_CallNoArgs(groups.get(i, 0)));
+    if (!value) throw py::error_already_set();
+    const int is_equal = PyObject_RichCompareBool(value.ptr(), groups.get(i, 1), Py_EQ);
+    if (is_equal < 0) throw py::error_already_set();
+    if (is_equal == 0) return false;
+  }
+  return true;
+}
+
+bool unchanged(const py::tuple& attributes, const py::tuple& entries, const py::tuple& items,
+               const py::tuple& conditions) {
+  return has_items(items) && has_attributes(attributes) && has_entries(entries) && are_met(conditions);
+}
+
+// What has to hold before a replay, with `takes` first.
+bool is_ready(const py::tuple& args, const py::tuple& expected, const py::array& written, const py::tuple& attributes,
+              const py::tuple& entries, const py::tuple& items, const py::tuple& conditions) {
+  return takes(args, expected, written) && unchanged(attributes, entries, items, conditions);
+}
+
+// Calls the actions, then thing.name = value for thing, name, value, ...
+void finish(const py::tuple& actions, const py::tuple& attributes) {
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(actions.ptr()); ++i) {
+    if (!py::reinterpret_steal<py::object>(PyObject_CallNoArgs(PyTuple_GET_ITEM(actions.ptr(), i)))) {
+      throw py::error_already_set();
+    }
+  }
+  const Groups groups("Recording.finish", attributes, 3);
+  for (Py_ssize_t i = 0; i < groups.count(); ++i) {
+    if (PyObject_SetAttr(groups.get(i, 0), groups.get(i, 1), groups.get(i, 2)) != 0) throw py::error_already_set();
+  }
 }
 
 }  // namespace
@@ -332,10 +365,13 @@ void bind_recording(py::module_& m) {
       .def_property_readonly("position", &Recording::position)
       .def_static("arrays_in", arrays_in, py::arg("value"))
       .def_static("place", place, py::arg("value"), py::arg("places"), py::arg("block"))
-      .def_static("takes", takes, py::arg("args"), py::arg("expected"), py::arg("written"))
+      .def_static("is_ready", is_ready, py::arg("args"), py::arg("expected"), py::arg("written"), py::arg("attributes"),
+                  py::arg("entries"), py::arg("items"), py::arg("conditions"))
       .def_static("extents", extents, py::arg("arrays"))
       .def_static("overlapping", overlapping, py::arg("arrays"), py::arg("extents"))
-      .def_static("unchanged", unchanged, py::arg("attributes"), py::arg("entries"), py::arg("items"))
+      .def_static("unchanged", unchanged, py::arg("attributes"), py::arg("entries"), py::arg("items"),
+                  py::arg("conditions") = py::tuple())
+      .def_static("finish", finish, py::arg("actions"), py::arg("attributes"))
       .def("__len__", &Recording::size);
 }
 

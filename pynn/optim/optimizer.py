@@ -204,8 +204,10 @@ class Optimizer:
         # Updates of these states earlier in a captured function: a replay counts behind all calls.
         ahead = sum(_writes(call, written) for call in recorder.calls[:-1])
 
-        def now() -> tuple[Any, ...]:
+        def at_this_step() -> tuple[Any, ...]:
             return numbers(states[0].get("step", 0) + 1 + ahead)
+
+        now = at_this_step if "step" in self._scalars else functools.partial(numbers, 0)
 
         def in_step() -> bool:  # a parameter that was frozen for a while has fewer
             steps = [state["step"] for state in states]
@@ -214,8 +216,7 @@ class Optimizer:
         counted = "step" in self._scalars
         recorder.repeat(first, now, *([functools.partial(_count, states)] if counted else []))
         if present is not None:
-            before = present()
-            recorder.holds(lambda: present() == before)
+            recorder.holds(present, present())
         if counted and len(states) > 1:
             recorder.holds(in_step)
 
