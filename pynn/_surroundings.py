@@ -110,7 +110,7 @@ def surroundings(
     if owner is not None:
         own = getattr(owner, "__dict__", ())
         for name in _attributes(code):
-            of_class = getattr(type(owner), name, None)
+            of_class = None if name in own else getattr(type(owner), name, None)
             if name in own or isinstance(of_class, SIMPLE):  # the same object every time, no property or method
                 values.append((owner, name, getattr(owner, name)))
             elif isinstance(of_class, FunctionType):

@@ -7,6 +7,7 @@ change as long as it still follows the calls that it reads from.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pynn.plan import Array, Call, memory
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "fuse_update", "place"]
 
 ALIGNMENT = 64  # bytes, of what kernels write
-SMALL = 1024  # bytes of a result for which looking for a free place takes longer than it can bring
+NEAR = 1 << 17  # bytes of all results that stay in the second cache: to look for free places would bring nothing
 
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
 ACTIVATION = {"linear": 3, "linear_backward": 4, "conv2d": 7, "conv2d_backward": 8}  # position of the argument
@@ -151,35 +152,35 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     """Give each result that is not `fixed` a place in one block of memory that it leaves after its last reader.
 
     Largest first, at the lowest offset that is free from the first to the last call that needs it (greedy by size, as
-    in Pisarchyk and Lee 2020, arXiv:2001.03288); small ones lie side by side. Returns the offsets in bytes by memory,
-    and the size of the block.
+    in Pisarchyk and Lee 2020, arXiv:2001.03288); side by side where that is little. Returns the offsets in bytes by
+    memory, and the size of the block.
     """
-    sizes: dict[int, int] = {}
+    sizes = {
+        at: aligned(nbytes)
+        for call in calls
+        for at, nbytes in zip(call.made_memory, call.made_bytes, strict=True)
+        if nbytes and at not in fixed
+    }
+    total = sum(sizes.values())
+    if total <= NEAR:
+        return dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False)), total
     lives: dict[int, list[int]] = {}  # first and last call
     for i, call in enumerate(calls):
-        for at, output in zip(call.made_memory, call.outputs, strict=True):
-            if at not in fixed and (nbytes := output.nbytes):
-                sizes[at], lives[at] = nbytes, [i, i]
-        for at in call.read_memory:
-            if at in lives:
-                lives[at][1] = i
+        for at in (*call.made_memory, *call.read_memory):
+            if at in sizes:
+                lives.setdefault(at, [i, i])[1] = i
     offsets: dict[int, int] = {}
-    total = 0
     placed: list[tuple[int, int, int, int]] = []  # by offset: begin, where the next may begin, first and last call
     for at in sorted(sizes, key=sizes.__getitem__, reverse=True):
         (first, last), size, offset = lives[at], sizes[at], 0
-        if size <= SMALL:  # and so are all that follow
-            offset = total
-        else:
-            for begin, end, other_first, other_last in placed:
-                if begin >= offset + size:  # and so do all that follow
-                    break
-                if offset < end and other_first <= last and first <= other_last:
-                    offset = end
-            bisect.insort(placed, (offset, offset + aligned(size), first, last))
+        for begin, end, other_first, other_last in placed:
+            if begin >= offset + size:  # and so do all that follow
+                break
+            if offset < end and other_first <= last and first <= other_last:
+                offset = end
         offsets[at] = offset
-        total = max(total, offset + aligned(size))
-    return offsets, total
+        bisect.insort(placed, (offset, offset + size, first, last))
+    return offsets, max(end for _, end, _, _ in placed)
 
 
 def aligned(nbytes: int) -> int:

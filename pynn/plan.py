@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numpy import ndarray  # `memory` is asked often
 
 from pynn import _core
 
 Array: TypeAlias = npt.NDArray[Any]
+memory, _arrays_in = _core.Recording.memory, _core.Recording.arrays_in
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Value(int):
 Link: TypeAlias = tuple[str, tuple[Any, ...]]  # a call of a chain: name, and arguments with a `Value` for each array
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """A call of the core. Most fields are as a rule empty: tuples, which are not made anew for each."""
 
@@ -45,11 +45,15 @@ class Call:
     python: Callable[[], None] | None = None  # what Python does at this place, where there is no call of the core
     links: tuple[Link, ...] = ()  # the calls that it is a chain of, each with one of the results
     scratch: Sequence[Array] = ()  # results that threads keep for themselves: never written
+    # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made, with
+    # the results' bytes.
+    read_memory: list[int] = field(init=False)
+    made_memory: list[int] = field(init=False)
+    made_bytes: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made.
-        self.read_memory = _core.Recording.arrays_in(self.args)[1]
-        self.made_memory = _core.Recording.arrays_in(self.outputs)[1]
+        self.read_memory = _arrays_in(self.args)[1]
+        _, self.made_memory, self.made_bytes = _arrays_in(self.outputs)
 
     @property
     def reads(self) -> list[Array]:
@@ -66,14 +70,7 @@ class Call:
 
 def arrays_in(value: Any) -> list[Array]:
     """Return the arrays in nested lists and tuples."""
-    return _core.Recording.arrays_in(value)[0]
-
-
-def memory(array: Array) -> int:
-    """Return a number for the memory that an array is, or is a view of: while it lives, no other has it."""
-    while isinstance(base := array.base, ndarray):
-        array = base
-    return id(array)
+    return _arrays_in(value)[0]
 
 
 class Plan:
@@ -87,16 +84,14 @@ class Plan:
         The calls that are replayed.
     saved
         How many calls each pass did away with, by its name.
-    bytes_recorded, bytes_planned
-        Memory of the results that only later calls read: one after the other, and as it is shared.
+    bytes_planned
+        Memory of the results that only later calls read, as they share it.
     barriers
         How often threads waited for each other in the latest replay, None before the first. Small calls run on one.
     """
 
     def __init__(self, calls: list[Call], kept: set[int]) -> None:
         """`kept` is the memory that is read from outside of the plan."""
-        from pynn import passes
-
         self.recorded, self.calls = len(calls), calls
         self.saved: dict[str, int] = {}
         self.barriers: int | None = None
@@ -105,8 +100,13 @@ class Plan:
             self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
         unplaced = kept.union(memory(array) for call in self.calls for array in call.scratch)
         self._offsets, self.bytes_planned = passes.place(self.calls, unplaced)
-        made = {at: output.nbytes for call in calls for at, output in zip(call.made_memory, call.outputs, strict=True)}
-        self.bytes_recorded = sum(passes.aligned(made[at]) for at in made.keys() - kept)
+        self._kept, self._made = kept, [(call.made_memory, call.made_bytes) for call in calls]
+
+    @property
+    def bytes_recorded(self) -> int:
+        """Memory of the results that only later calls read, one after the other."""
+        made = {at: nbytes for numbers, sizes in self._made for at, nbytes in zip(numbers, sizes, strict=True)}
+        return sum(passes.aligned(made[at]) for at in made.keys() - self._kept)
 
     def move_to(self, block: Array) -> None:
         """Put the results of the calls where the plan has them in `block`, and let go of those of the recording."""
@@ -149,3 +149,7 @@ def _describe(arg: Any) -> str:
     if isinstance(arg, list) and arg and isinstance(arg[0], np.ndarray):
         return f"{len(arg)} arrays" if len(arg) > 1 else f"[{_describe(arg[0])}]"
     return repr(arg)
+
+
+# Passes are built on Plan's calls, and it runs them: one of the two has to be imported last.
+from pynn import passes  # noqa: E402

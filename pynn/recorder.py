@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable, Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +10,11 @@ import numpy as np
 
 from pynn import _core, intercept
 from pynn._snapshot import pairs
-from pynn._surroundings import Around
+from pynn._surroundings import SIMPLE, Around
 from pynn.grad_mode import mode, observers
 from pynn.guarded import CaptureError, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS
-from pynn.nn.module import Module
+from pynn.nn.module import Module, Parameter
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
 from pynn.random import next_offset
 
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
     from pynn.optim import Optimizer
     from pynn.tensor import Tensor
 
-__all__ = ["Recorder", "are"]
+__all__ = ["Recorder"]
+
+
+_LEAVES = {Parameter, type(None), tuple, *SIMPLE}  # attributes of these types hold neither modules nor containers
 
 
 class Draw:
@@ -102,7 +104,8 @@ class Recorder:
         for array in outside:
             self.undo(functools.partial(np.copyto, array, array.copy()))
         result = original(*args)
-        self._note_copies()
+        if self._copies:
+            self._note_copies()
         outputs = [result] if isinstance(result, np.ndarray) else arrays_in(result)
         call = Call(name, args, outputs, written, checks=name in CHECKS)
         self._made.update(call.made_memory)
@@ -193,6 +196,8 @@ class Recorder:
             if m._forward_hooks or m._backward_hooks:
                 raise CaptureError(f"capture: {type(m).__name__} has a hook, {where()}, which a replay would not call")
             for value in vars(m).values():
+                if type(value) in _LEAVES:
+                    continue
                 if isinstance(value, Module):
                     below.append(value)
                 elif isinstance(value, (list, dict)):
@@ -204,7 +209,7 @@ class Recorder:
         finally:
             self._inside = outside
         for m, values in before.values():
-            if not are(vars(m), values):
+            if not _core.Recording.unchanged((), (), (vars(m), values)):
                 raise CaptureError(
                     f"capture: {type(m).__name__} changes its attributes in forward, {where()}, which a replay does "
                     "not repeat"
@@ -375,11 +380,6 @@ class Recorder:
                 self.grads.append((tensor, tensor.grad))
             if not dropped:  # a second call would add to it
                 self.guards[id(tensor), "grad"] = tensor, "grad", None
-
-
-def are(attributes: dict[str, Any], wanted: tuple[Any, ...]) -> bool:
-    """Whether the attributes have these names and are these very objects."""
-    return tuple(attributes) == wanted[::2] and all(map(operator.is_, attributes.values(), wanted[1::2]))
 
 
 def place(array: Array) -> tuple[Any, ...]:

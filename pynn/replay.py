@@ -24,7 +24,7 @@ from pynn import _core
 from pynn._arguments import arrays_of, describe, rebuild, wrapped
 from pynn._surroundings import SIMPLE
 from pynn.chains import run_links
-from pynn.grad_mode import mode
+from pynn.grad_mode import mode, observers
 from pynn.guarded import CaptureError, Guarded
 from pynn.plan import Array, Call, Plan, memory
 from pynn.recorder import Recorder, place
@@ -88,7 +88,7 @@ class Captured:
         functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if mode.recorder is not None:  # inside of another capture: a part of it
+        if observers and mode.recorder is not None:  # inside of another capture: a part of it
             mode.recorder.around.note(self.function)
             return self.function(*args, **kwargs)
         self._lock.acquire()  # a `with` statement takes longer
@@ -131,7 +131,7 @@ class Captured:
         return self._latest.plan
 
     def _capture(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
-        earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _, _ in replay.gradients]
+        earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _ in replay.gradients]
         with Recorder(earlier) as recorder:
             for function in (self.function, *args, *kwargs.values()):
                 recorder.around.note(function)
@@ -253,8 +253,9 @@ class _Replay:
 
     def __init__(self, recorder: Recorder, inputs: list[Array], result: Any, outputs: list[Array]) -> None:
         self._outputs = outputs
-        self._result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
         self._is_tensor = isinstance(result, Tensor)
+        if not self._is_tensor:
+            self._result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
         self._guards = _flat(recorder)
         self._draws = recorder.draws
         returned = [*outputs, *(grad for _, grad in recorder.grads)]
@@ -278,8 +279,7 @@ class _Replay:
         # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
         self._inputs = [_Input(own, self._steps, copied) for own in inputs]
-        makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
-        self.gradients = [(tensor, grad, makers.get(memory(grad), -1)) for tensor, grad in recorder.grads]
+        self.gradients = recorder.grads
         self._grads = tuple(itertools.chain(*((tensor, "grad", grad) for tensor, grad in recorder.grads)))
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan
         self._shared = dict(sorted(recorder.shared.items()))
@@ -369,8 +369,9 @@ class _Replay:
         for at, action in self._done:
             if at < position:
                 action()
-        for tensor, grad, at in self.gradients:
-            tensor.grad = grad if at < position else None
+        makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
+        for tensor, grad in self.gradients:
+            tensor.grad = grad if makers.get(memory(grad), -1) < position else None
 
     def results(self) -> Any:
         """Copies of what the function returned."""

@@ -89,13 +89,14 @@ py::object changed(PyObject* value, const Change& change) {
 }
 
 py::tuple arrays_in(const py::object& value) {
-  py::list arrays, numbers;
+  py::list arrays, numbers, sizes;
   changed(value.ptr(), [&](const py::array& array) -> py::object {
     arrays.append(array);
     numbers.append(memory(array.ptr()));
+    sizes.append(array.nbytes());
     return array;
   });
-  return py::make_tuple(arrays, numbers);
+  return py::make_tuple(arrays, numbers, sizes);
 }
 
 // The array at an offset in `block`, if `places` has one for its memory.
@@ -363,6 +364,8 @@ void bind_recording(py::module_& m) {
            py::arg("scratch") = py::none())
       .def("run", run, py::arg("begin") = 0, py::arg("end") = py::none())
       .def_property_readonly("position", &Recording::position)
+      .def_static(
+          "memory", [](const py::array& array) { return memory(array.ptr()); }, py::arg("array"))
       .def_static("arrays_in", arrays_in, py::arg("value"))
       .def_static("place", place, py::arg("value"), py::arg("places"), py::arg("block"))
       .def_static("is_ready", is_ready, py::arg("args"), py::arg("expected"), py::arg("written"), py::arg("attributes"),
