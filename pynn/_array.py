@@ -38,6 +38,8 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
         target = as_dtype(name, dtype)
     if not target.isnative:
         target = target.newbyteorder("=")
+    if array.dtype.kind == "O" and array.size and all(isinstance(number, int) for number in array.flat):
+        raise ValueError(f"{name}: an integer is too large for int64")
     if array.dtype.kind not in "biuf" or not is_supported(target):
         raise TypeError(
             f"{name}: needs float32, float64, integers or bool, got {type(data).__name__} of dtype {array.dtype}"

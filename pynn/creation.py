@@ -67,7 +67,9 @@ def randn(*shape: int | tuple[int, ...], requires_grad: bool = False, dtype: npt
 
 
 def arange(start: float, stop: float | None = None, step: float = 1, dtype: npt.DTypeLike | None = None) -> Tensor:
-    """Return evenly spaced values: int64 for integer arguments, otherwise float32.
+    """Return values from `start` on, `step` apart, below `stop`: int64 for integer arguments, otherwise float32.
+
+    One number alone is the `stop`, and the values begin with 0.
 
     >>> import pynn
     >>> pynn.arange(3)

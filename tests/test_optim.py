@@ -13,7 +13,6 @@ except ImportError:
     torch = None
 needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
 
-
 SHAPES = [(4, 3), (4,), (), (2, 3, 2, 2)]
 
 
@@ -250,6 +249,8 @@ BAD = {
                  r"Muon: ns_coefficients\[1\] is nan"),
     "muon rate": (lambda: optim.Muon([M], adjust_lr_fn="adam"), ValueError, "Muon: adjust_lr_fn is 'adam'"),
     "clip_value": (lambda: optim.clip_grad_value_([P], -1), ValueError, "clip_grad_value_: clip_value is -1"),
+    "clip module": (lambda: optim.clip_grad_norm_(nn.Linear(1, 1), 1), TypeError, "clip_grad_norm_: got a Linear"),
+    "clip array": (lambda: optim.clip_grad_value_([np.ones(1)], 1), TypeError, "clip_grad_value_: got a ndarray"),
     "max_norm": (lambda: optim.clip_grad_norm_([P], -1), ValueError, "clip_grad_norm_: max_norm is -1"),
 }  # fmt: skip
 

@@ -167,6 +167,14 @@ def test_randn_does_not_truncate():
         pynn.randn(2, dtype=np.int64)
 
 
+@pytest.mark.parametrize("data", [2**70, [1, -(2**70)], np.array([2**70], object)], ids=["one", "list", "array"])
+def test_integers_beyond_int64(data):
+    with pytest.raises(ValueError, match=r"^Tensor: an integer is too large for int64$"):
+        pynn.tensor(data)
+    with pytest.raises(IndexError, match=r"^embedding: indices has -?1180591620717411303424, needs at most 92"):
+        F.embedding(data, pynn.ones(2, 2))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

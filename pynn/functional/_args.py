@@ -162,6 +162,8 @@ def int64(name: str, argument: str, indices: Input) -> npt.NDArray[np.int64]:
         raise ValueError(f"{name}: {argument} is not a rectangular array: {error}") from None
     if array.dtype == INT64 and array.flags.carray:  # the usual case, faster than asking NumPy to convert
         return array
+    if array.dtype.kind == "O" and array.size and all(isinstance(index, int) for index in array.flat):
+        raise IndexError(f"{name}: {argument} has {max(array.flat, key=abs)}, needs at most {INT64_MAX}")
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: {argument} must hold integers, got {array.dtype}")
     if mode.recorder is not None and mode.recorder.made(array):

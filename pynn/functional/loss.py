@@ -199,6 +199,8 @@ def _loss_of_rows(
 def mse_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
     """Return the mean squared error (x - target)^2 of two tensors of one shape; both can have gradients.
 
+    `reduction` is "mean", "sum", or "none" for the loss of each element.
+
     >>> import pynn
     >>> pynn.functional.mse_loss(pynn.tensor([1.0, 3.0]), pynn.tensor([1.0, 1.0]))
     Tensor(2., dtype=float32)
@@ -208,6 +210,8 @@ def mse_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
 
 def l1_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
     """Return the mean absolute error `|x - target|` of two tensors of one shape; both can have gradients.
+
+    `reduction` is "mean", "sum", or "none" for the loss of each element.
 
     >>> import pynn
     >>> pynn.functional.l1_loss(pynn.tensor([1.0, 3.0]), pynn.tensor([1.0, 1.0]))
@@ -220,6 +224,7 @@ def smooth_l1_loss(x: Input, target: Input, reduction: str = "mean", beta: float
     """Return (x - target)² / (2 beta) where `|x - target|` < beta, else `|x - target|` - beta / 2 (Girshick 2015).
 
     Both tensors, of one shape, can have gradients; `beta` 0 is `l1_loss`. arXiv:1504.08083.
+    `reduction` is "mean", "sum", or "none" for the loss of each element.
 
     >>> import pynn
     >>> pynn.functional.smooth_l1_loss(pynn.tensor([0.5, 3.0]), pynn.tensor([0.0, 0.0]), "none")
@@ -279,6 +284,7 @@ def binary_cross_entropy_with_logits(x: Input, target: Input, reduction: str = "
     """Return -(t log s + (1 - t) log(1 - s)) with s = sigmoid(x), computed without overflow.
 
     `target` is of the shape and dtype of `x`, usually in 0 … 1, and takes no gradient.
+    `reduction` is "mean", "sum", or "none" for the loss of each element.
 
     >>> import pynn
     >>> loss = pynn.functional.binary_cross_entropy_with_logits(pynn.tensor([100.0]), pynn.tensor([1.0]))
@@ -290,6 +296,8 @@ def binary_cross_entropy_with_logits(x: Input, target: Input, reduction: str = "
 
 def hinge_loss(x: Input, target: Input, reduction: str = "mean") -> Tensor:
     """Return max(0, 1 - target * x) for targets -1 and 1 of the shape and dtype of `x`, which take no gradient.
+
+    `reduction` is "mean", "sum", or "none" for the loss of each element.
 
     >>> import pynn
     >>> pynn.functional.hinge_loss(pynn.tensor([0.5, 3.0]), pynn.tensor([1.0, -1.0]), "none")

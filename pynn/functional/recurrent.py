@@ -162,6 +162,8 @@ def rnn_cell(
 ) -> Tensor:
     """Return the next state [N, H] of `rnn` for x [N, in] (or integers [N]) and the state h [N, H] (None: zeros).
 
+    Weights, biases and `nonlinearity` are those of `rnn`.
+
     >>> import pynn
     >>> pynn.functional.rnn_cell(pynn.ones(2, 3), None, pynn.ones(4, 3), pynn.zeros(4, 4)).shape
     (2, 4)
@@ -180,6 +182,8 @@ def lstm_cell(
     bias_hh: Input | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the next state (h, c), each [N, H], of `lstm` for x [N, in] (or integers [N]) and a state (None: zeros).
+
+    Weights and biases are those of `lstm`; TypeError for a state that is no pair.
 
     >>> import pynn
     >>> h, c = pynn.functional.lstm_cell(pynn.ones(2, 3), None, pynn.ones(16, 3), pynn.zeros(16, 4))
@@ -211,6 +215,8 @@ def gru_cell(
     bias_hh: Input | None = None,
 ) -> Tensor:
     """Return the next state [N, H] of `gru` for x [N, in] (or integers [N]) and the state h [N, H] (None: zeros).
+
+    Weights and biases are those of `gru`.
 
     >>> import pynn
     >>> pynn.functional.gru_cell(pynn.ones(2, 3), None, pynn.ones(12, 3), pynn.zeros(12, 4)).shape

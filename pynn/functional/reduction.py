@@ -23,6 +23,8 @@ def _kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
 def sum(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the sum; 0 over nothing.
 
+    It goes over `axis`, an integer, several, or None for all axes, which `keepdims` keeps with length 1.
+
     >>> import pynn
     >>> pynn.tensor([[1.0, 2.0], [3.0, 4.0]]).sum(0)
     Tensor([4., 6.], dtype=float32)
@@ -40,7 +42,7 @@ def sum(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
 
 
 def mean(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
-    """Return the arithmetic mean; NaN over nothing.
+    """Return the arithmetic mean; NaN over nothing. `axis` and `keepdims` are those of `sum`.
 
     >>> import pynn
     >>> pynn.tensor([[1.0, 2.0], [3.0, 4.0]]).mean(1)
@@ -62,6 +64,8 @@ def mean(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
 def max(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the maximum, or NaN if there is one; ties share the gradient evenly.
 
+    `axis` and `keepdims` are those of `sum`.
+
     Raises ValueError over nothing.
 
     >>> import pynn
@@ -73,6 +77,8 @@ def max(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
 
 def min(x: Input, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Return the minimum, or NaN if there is one; ties share the gradient evenly.
+
+    `axis` and `keepdims` are those of `sum`.
 
     Raises ValueError over nothing.
 
@@ -98,6 +104,8 @@ def _extremum(name: str, reduce: Callable[..., Array], x: Input, axis: Axes, kee
 
 def var(x: Input, axis: Axes = None, keepdims: bool = False, correction: int = 1) -> Tensor:
     """Return the variance: squared deviations from the mean over (count - correction), 1 as in PyTorch.
+
+    `axis` and `keepdims` are those of `sum`.
 
     >>> import pynn
     >>> pynn.tensor([1.0, 3.0]).var(correction=0)

@@ -3,8 +3,17 @@
 from pynn.optim.adaptive import Adadelta, Adagrad, RMSprop
 from pynn.optim.algorithms import SGD, Adam, AdamW
 from pynn.optim.clip_grad import clip_grad_norm_, clip_grad_value_
-from pynn.optim.lr_formulas import CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
-from pynn.optim.lr_scheduler import CosineWarmupLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
+from pynn.optim.lr_formulas import (
+    CosineAnnealingLR,
+    CosineWarmupLR,
+    ExponentialLR,
+    LambdaLR,
+    LinearLR,
+    MultiStepLR,
+    OneCycleLR,
+    StepLR,
+)
+from pynn.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from pynn.optim.muon import Muon
 from pynn.optim.optimizer import Optimizer
 

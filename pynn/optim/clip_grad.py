@@ -42,9 +42,8 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
     (5.0, array([0.6, 0.8], dtype=float32))
     """
     check_range("clip_grad_norm_", 0, max_norm=max_norm)
-    params = [params] if isinstance(params, Tensor) else list(params)
     by_dtype: dict[Any, list[Array]] = defaultdict(list)
-    for p in params:
+    for p in _tensors("clip_grad_norm_", params):
         if p.grad is not None:
             by_dtype[p.grad.dtype].append(p.grad)
     if len(by_dtype) == 1:
@@ -79,6 +78,15 @@ def clip_grad_value_(params: Tensor | Iterable[Tensor], clip_value: float) -> No
     array([ 1. , -0.5], dtype=float32)
     """
     check_range("clip_grad_value_", 0, clip_value=clip_value)
-    for p in [params] if isinstance(params, Tensor) else params:
+    for p in _tensors("clip_grad_value_", params):
         if p.grad is not None:
             p.grad = _core.clip(p.grad, -clip_value, clip_value)
+
+
+def _tensors(operation: str, params: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    """Return the tensors as a list; TypeError for anything else, such as a module."""
+    tensors = [params] if isinstance(params, Tensor) or not isinstance(params, Iterable) else list(params)
+    for p in tensors:
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{operation}: got a {type(p).__name__}, needs tensors, such as model.parameters()")
+    return tensors
