@@ -404,6 +404,14 @@ def take_rows(x: Array, rows: npt.NDArray[np.int64], out: Array | None = None) -
 def embedding(weight: Array, indices: npt.NDArray[np.int64]) -> Array: ...  # [V, D], [...] -> [..., D]
 def embedding_backward(dy: Array, indices: npt.NDArray[np.int64], num_embeddings: int) -> Array: ...
 
+# -- rows of a matrix that is mostly zeros: see PackedRows -----------------------------------------------------------
+# y [rows, out] = activation(x[rows] @ weight + bias), weight [columns, width], bias [out]. width is a number of whole
+# cache lines of 64 bytes, and the columns of the weight from out on are to be 0; those of its gradient are.
+def packed_linear(x: PackedRows, rows: npt.NDArray[np.int64], weight: Array, bias: Array, activation: str) -> Array: ...
+def packed_linear_backward(
+    dy: Array, y: Array, x: PackedRows, rows: npt.NDArray[np.int64], weight: Array, activation: str
+) -> tuple[Array, Array]: ...  # dweight [columns, width], dbias [out]
+
 # -- class labels, for metrics of a captured step ---------------------------------------------------------------------
 def as_int64(x: Array) -> npt.NDArray[np.int64]: ...  # any integers; IndexError for what int64 does not hold
 def equal(a: npt.NDArray[np.int64], b: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]: ...  # of one shape, or b []
@@ -542,3 +550,18 @@ class Recording:
     @staticmethod
     def finish(actions: tuple[Callable[[], None], ...], attributes: tuple[Any, ...]) -> None: ...
     def __len__(self) -> int: ...
+
+class PackedRows:
+    """A matrix [rows, columns] that is mostly zeros, packed; another one may be put in its place."""
+
+    def __init__(self) -> None: ...
+    # Whether it holds x now: not if more than a third of it is not 0, or something is NaN or infinite.
+    def pack(self, x: Array) -> bool: ...
+    # The same for a matrix in SciPy's format CSR, which may have any share of zeros; values of one place are added up.
+    def pack_csr(
+        self, offsets: npt.NDArray[np.int64], indices: npt.NDArray[np.int64], values: Array, columns: int
+    ) -> bool: ...
+    def take(self, other: PackedRows) -> None: ...  # which is empty then
+    def clear(self) -> None: ...
+    @property
+    def shape(self) -> tuple[int, int] | None: ...  # None: empty

@@ -172,6 +172,7 @@ void bind_dropout(py::module_& m);
 void bind_embedding(py::module_& m);
 void bind_recurrent(py::module_& m);
 void bind_optim(py::module_& m);
+void bind_packed_rows(py::module_& m);
 void bind_labels(py::module_& m);
 void bind_recording(py::module_& m);
 void bind_tape(py::module_& m);

@@ -17,6 +17,7 @@ PYBIND11_MODULE(_core, m) {
   b::bind_embedding(m);
   b::bind_recurrent(m);
   b::bind_optim(m);
+  b::bind_packed_rows(m);
   b::bind_labels(m);
   b::bind_recording(m);
   b::bind_tape(m);

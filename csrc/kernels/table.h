@@ -12,6 +12,7 @@
 #include "kernels/loss.h"
 #include "kernels/norm.h"
 #include "kernels/optim.h"
+#include "kernels/packed_rows.h"
 #include "kernels/peak.h"
 #include "kernels/pool.h"
 #include "kernels/recurrent.h"
@@ -31,6 +32,7 @@
   X(loss)                       \
   X(norm)                       \
   X(optim)                      \
+  X(packed_rows)                \
   X(peak)                       \
   X(pool)                       \
   X(recurrent)                  \
@@ -52,6 +54,7 @@ struct KernelTable {
   LossKernels<T> loss;
   NormKernels<T> norm;
   OptimKernels<T> optim;
+  PackedRowsKernels<T> packed_rows;
   PeakKernels<T> peak;
   PoolKernels<T> pool;
   RecurrentKernels<T> recurrent;

@@ -15,6 +15,9 @@
 //   times_exp2i(a, n)                  float, a * 2^n for integral n in -252..254 and 1/2 < |a| < 2, rounded once
 //   reduce_add, reduce_max             over the lanes, in a fixed order
 //   compress_store(p, m, a)            the lanes in m, one after the other; writes a whole vector, returns how many
+//   expand_load(to, p, bits)           writes the elements at p to the lanes of `to` that are in bits, returns how
+//   many;
+//                                      may read and write a whole vector
 //   bits_of(m)                         the mask as an integer, whose bit i is lane i
 //   in_register(a)                     a, loaded once: GCC repeats the load in every operation that can read memory
 //   widen(p, a)                        the bytes at p as integers, one per lane of a
@@ -159,6 +162,14 @@ PYNN_INLINE int compress_store(T* p, Mask<T> m, Vec<T> a) {
     std::memcpy(p + count, lanes + i, sizeof(T));
     count += in_mask[i] != T(0);
   }
+  return count;
+}
+
+// The other way round; the lanes between may be written.
+template <class T>
+PYNN_INLINE int expand_load(T* to, const T* p, unsigned bits) {
+  int count = 0;
+  for (; bits != 0; bits &= bits - 1) to[__builtin_ctz(bits)] = p[count++];
   return count;
 }
 

@@ -92,6 +92,10 @@ PYNN_INLINE int compress_store(float* p, Mask<float> m, F a) {
   _mm512_storeu_ps(p, _mm512_maskz_compress_ps(m.m, a.v));
   return __builtin_popcount(m.m);
 }
+PYNN_INLINE int expand_load(float* to, const float* p, unsigned bits) {
+  _mm512_storeu_ps(to, _mm512_maskz_expand_ps(static_cast<__mmask16>(bits), _mm512_loadu_ps(p)));
+  return __builtin_popcount(bits);
+}
 
 using D = Vec<double>;
 PYNN_INLINE D operator+(D a, D b) { return _mm512_add_pd(a.v, b.v); }
@@ -121,6 +125,10 @@ PYNN_INLINE unsigned bits_of(Mask<double> m) { return m.m; }
 PYNN_INLINE int compress_store(double* p, Mask<double> m, D a) {
   _mm512_storeu_pd(p, _mm512_maskz_compress_pd(m.m, a.v));
   return __builtin_popcount(m.m);
+}
+PYNN_INLINE int expand_load(double* to, const double* p, unsigned bits) {
+  _mm512_storeu_pd(to, _mm512_maskz_expand_pd(static_cast<__mmask8>(bits), _mm512_loadu_pd(p)));
+  return __builtin_popcount(bits);
 }
 
 // gemm keeps gemm_rows x 2 vectors of accumulators in the 32 registers.

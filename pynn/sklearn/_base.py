@@ -56,19 +56,23 @@ COMMON: dict[str, Check] = {
 }
 
 
-def validated(estimator: BaseEstimator, X: Any, *y: Any, dtype: Any, **options: Any) -> Any:
+def validated(estimator: BaseEstimator, X: Any, *y: Any, dtype: Any, known_finite: bool = False, **options: Any) -> Any:
     """Return what `validate_data` does, which looks for NaN and infinity only where all threads have found some."""
-    return validate_data(estimator, X, *y, dtype=dtype, ensure_all_finite=not _is_finite(X, dtype), **options)
+    is_finite = known_finite or _is_finite(X, dtype)
+    return validate_data(estimator, X, *y, dtype=dtype, ensure_all_finite=not is_finite, **options)
+
+
+def is_taken(X: Any, dtype: Any) -> bool:
+    """Whether X is an array of floats that is taken as it is."""
+    taken = dtype if isinstance(dtype, tuple) else (dtype,)
+    if type(X) is not np.ndarray or X.dtype not in (np.float32, np.float64) or X.dtype not in taken:
+        return False
+    return bool(X.flags.c_contiguous and X.flags.aligned)
 
 
 def _is_finite(X: Any, dtype: Any) -> bool:
     """Whether X is an array that is taken as it is, and is known to hold neither NaN nor infinity."""
-    if get_config()["assume_finite"]:  # then scikit-learn does not look either
-        return False
-    taken = dtype if isinstance(dtype, tuple) else (dtype,)
-    if type(X) is not np.ndarray or X.dtype not in (np.float32, np.float64) or X.dtype not in taken:
-        return False
-    if not (X.flags.c_contiguous and X.flags.aligned):
+    if get_config()["assume_finite"] or not is_taken(X, dtype):  # with the first scikit-learn does not look either
         return False
     try:
         with share_of_threads():
@@ -119,11 +123,20 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         return int(min(self.batch_size, samples))
 
     def _train(
-        self, X: Any, y: Array, weights: Array | None, rng: Any, epochs: int, stratify: bool, tolerant: bool
+        self,
+        X: Any,
+        y: Array,
+        weights: Array | None,
+        rng: Any,
+        epochs: int,
+        stratify: bool,
+        tolerant: bool,
+        pack: Callable[[Any], _core.PackedRows | None] = lambda X: None,
     ) -> bool:
         """Train for at most so many epochs; return whether it stopped by itself.
 
-        `tolerant` is for one that goes on although the training loss does not improve.
+        `tolerant` is for one that goes on although the training loss does not improve; `pack` gives the rows packed if
+        that pays.
         """
         validation = None
         if self.early_stopping:
@@ -144,11 +157,11 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         stopped = False
         self.n_iter_ = 0
         try:
-            with share_of_threads():
+            with share_of_threads(), self._network.training(pack(X)) as packed:
                 while self.n_iter_ < epochs and not stopped:
                     if self.shuffle:
                         order = shuffle(order, random_state=rng)
-                    loss = self._network.train_epoch(X, y, weights, order if self.shuffle else None, rows)
+                    loss = self._network.train_epoch(X, y, weights, order if self.shuffle else None, rows, packed)
                     self.n_iter_ += 1
                     self.t_ += samples
                     self.loss_ = loss

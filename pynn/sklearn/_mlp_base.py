@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from pynn import nn, optim
+from pynn import _core, nn, optim
 from pynn.sklearn._base import (
     COMMON,
     Check,
@@ -21,11 +21,13 @@ from pynn.sklearn._base import (
     flag,
     is_count,
     is_number,
+    is_taken,
     one_of,
     positive,
     validated,
 )
-from pynn.sklearn._network import Array, Loss, Network, outputs
+from pynn.sklearn._network import Array, Loss, Network, outputs, share_of_threads
+from pynn.sklearn._packed import LEAST_COLUMNS, LEAST_OUTPUTS, LEAST_ROWS, packed
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "identity": nn.Identity,
@@ -168,8 +170,9 @@ class MLP(NetworkEstimator):
         Parameters
         ----------
         X : array or sparse matrix ``[N, features]``
-            Computed with in its own dtype if that is float32, else in float64, which takes about twice as long. Sparse
-            matrices are made dense batch by batch.
+            Computed with in its own dtype if that is float32, else in float64, which takes about twice as long. Zeros
+            of an array or a sparse matrix in which two thirds or more are zeros are left out of the first layer;
+            a sparse matrix with fewer, or for small layers or batches, is made dense batch by batch.
         y : array ``[N]`` or ``[N, outputs]``
         sample_weight : array ``[N]``, optional
             Not negative; a batch counts by its weighted mean.
@@ -202,8 +205,20 @@ class MLP(NetworkEstimator):
             raise ValueError("partial_fit: does not support early_stopping=True")
         hidden = self._hidden_sizes()
         first = not hasattr(self, "module_") or not (self.warm_start or incremental)
+        dtype, rows, pack = self._dtypes(first), None, self._pack
+        if incremental and is_taken(X, dtype):  # packing looks for NaN and infinity on its way, for each epoch
+            rows = self._pack(X)
+            pack = lambda X: rows  # noqa: E731
         X, y = validated(
-            self, X, y, accept_sparse="csr", multi_output=True, dtype=self._dtypes(first), order="C", reset=first
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            multi_output=True,
+            dtype=dtype,
+            order="C",
+            reset=first,
+            known_finite=rows is not None,
         )
         loss, targets = self._encode(y, X.dtype, incremental)
         weights = self._check_weights(sample_weight, X, X.dtype)
@@ -217,13 +232,24 @@ class MLP(NetworkEstimator):
             self._network = Network(self.module_, loss, self._optimizer(), self.alpha)
         stratify = self.out_activation_ != "identity" and (targets.ndim == 1 or targets.shape[1] == 1)
         epochs = 1 if incremental else self.max_iter
-        if not self._train(X, targets, weights, rng, epochs, stratify, tolerant=incremental) and not incremental:
+        stopped = self._train(X, targets, weights, rng, epochs, stratify, tolerant=incremental, pack=pack)
+        if not stopped and not incremental:
             warnings.warn(
                 f"{type(self).__name__}: {epochs} epochs (max_iter) are over, and the training has not converged yet",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         return self
+
+    def _pack(self, X: Any) -> _core.PackedRows | None:
+        """Return the rows packed if that pays: most elements are 0, and layer and batches are no small ones."""
+        hidden = self._hidden_sizes()
+        if X.ndim != 2 or not hidden or hidden[0] < LEAST_OUTPUTS or X.shape[1] < LEAST_COLUMNS:
+            return None
+        if self._batch_rows(X.shape[0]) < LEAST_ROWS:
+            return None
+        with share_of_threads():
+            return packed(X)
 
     def _hidden_sizes(self) -> list[int]:
         given = self.hidden_layer_sizes

@@ -17,6 +17,7 @@ from pynn import functional as F
 from pynn.data import take
 from pynn.optim import Optimizer
 from pynn.replay import Captured
+from pynn.sklearn._packed import PackedLayers
 from pynn.tape import no_grad
 from pynn.tensor import Tensor
 
@@ -35,18 +36,45 @@ class Network:
     def __init__(self, module: nn.Module, loss: Loss, optimizer: Optimizer, alpha: float = 0.0) -> None:
         self.module, self.loss, self.optimizer, self.alpha = module, loss, optimizer, alpha
         self._step = Captured(self._train_step)
+        self._packed: PackedLayers | None = None  # once there were packed rows
+        self._packed_step = Captured(self._train_packed_step)
 
-    def train_epoch(self, X: Any, y: Array, weights: Array | None, order: Array | None, batch_size: int) -> float:
-        """Train on all samples once, in this order; return the mean loss.
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_packed": None}
+
+    @contextmanager
+    def training(self, rows: _core.PackedRows | None) -> Iterator[PackedLayers | None]:
+        """Prepare for epochs; where the data are packed and the module can train on that, give what does."""
+        layers, module = self._packed, self.module
+        if rows is not None and (layers is None or not layers.fits(module, rows)) and isinstance(module, nn.Sequential):
+            layers = self._packed = PackedLayers(module, self.optimizer)
+        if rows is None or layers is None or not layers.fits(module, rows):
+            yield None
+            return
+        with layers.training(rows):
+            yield layers
+
+    def train_epoch(
+        self,
+        X: Any,
+        y: Array,
+        weights: Array | None,
+        order: Array | None,
+        batch_size: int,
+        packed: PackedLayers | None = None,
+    ) -> float:
+        """Train on all samples once, in this order, `packed` ones if they are; return the mean loss.
 
         Raises ValueError if the loss is NaN or infinite.
         """
         self.module.train()
         samples: int = X.shape[0]
         total = penalties = 0.0
+        numbers = np.arange(samples) if order is None else order
         if order is not None:
             y, weights = take(y, order), None if weights is None else take(weights, order)
         x: Array | None = None
+        step = self._step if packed is None else self._packed_step
         for start in range(0, samples, batch_size):
             stop = min(start + batch_size, samples)
             rows = slice(start, stop)
@@ -59,14 +87,18 @@ class Network:
                 share = weights[rows] / counted
             if self.alpha:
                 self.optimizer.param_groups[0]["weight_decay"] = self.alpha / counted
-            if order is None or x is None or len(x) != stop - start or not isinstance(X, np.ndarray):
+            if packed is not None:
+                x = numbers[rows]
+            elif order is None or x is None or len(x) != stop - start or not isinstance(X, np.ndarray):
                 x = rows_of(X, rows if order is None else order[rows])
             else:  # the same memory, which is cached, and which the step knows
                 _core.take_rows(X, order[rows], x)
-            loss = self._step(x, y[rows], share).item()
+            loss = step(x, y[rows], share).item()
             _check_finite(loss)
             total += loss * (stop - start)
             penalties += (stop - start) / counted
+        if packed is not None:
+            packed.write_back()
         if self.alpha:
             with np.errstate(over="ignore"):
                 squares = sum(np.square(p.data).sum().item() for p in self.optimizer.param_groups[0]["params"])
@@ -75,7 +107,13 @@ class Network:
         return total / samples
 
     def _train_step(self, x: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
-        loss: Tensor = self.loss(self.module(x), y, share)
+        return self._update(self.loss(self.module(x), y, share))
+
+    def _train_packed_step(self, numbers: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
+        assert self._packed is not None
+        return self._update(self.loss(self._packed(numbers), y, share))
+
+    def _update(self, loss: Tensor) -> Tensor:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

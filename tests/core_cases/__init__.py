@@ -23,8 +23,9 @@ __all__ = [
     "spatial",
 ]
 
-# Functions without array arguments, or with arrays of any dtype, have tests of their own.
+# Functions without array arguments, with arrays of any dtype, or that take an object have tests of their own.
 RUNTIME = {
+    *("packed_linear", "packed_linear_backward"),
     *("take_rows", "as_int64", "equal", "count", "share"),
     *("info", "num_threads", "set_num_threads", "kernel_counts", "reset_kernel_counts", "arena_stats"),
     *("peak_flops", "copy_rate", "empty"),

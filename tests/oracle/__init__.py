@@ -11,6 +11,7 @@ from oracle.gemm import *
 from oracle.losses import *
 from oracle.norm import *
 from oracle.optim import *
+from oracle.packed import *
 from oracle.philox import *
 from oracle.recurrent import *
 from oracle.reduce import *
