@@ -55,8 +55,12 @@ class Around:
         """Refuse what a function did to it."""
         for optimizer, _ in self._optimizers:
             self._same_options(optimizer)
-        self.values = [self._same(value, getattr(value[0], value[1])) for value in self.values]
-        self.globals = [self._same(entry, entry[0].get(entry[1])) for entry in self.globals]
+        for entries, find in ((self.values, getattr), (self.globals, dict.get)):
+            for i, entry in enumerate(entries):
+                thing, name, before = entry
+                now = find(thing, name)
+                if now is not before or type(now) in (list, dict):
+                    entries[i] = self._same(entry, now)
 
     def forget(self, optimizer: Optimizer) -> None:
         """From now on a schedule changes the options of this one."""
@@ -66,8 +70,6 @@ class Around:
     def _same(self, entry: tuple[Any, str, Any], now: Any) -> tuple[Any, str, Any]:
         """Return the entry; refuse that its value is another one now, or a list or dict to which a result was added."""
         thing, name, before = entry
-        if now is before and type(now) not in (list, dict):
-            return entry
         same = now is before or (type(before) in SIMPLE and type(now) is type(before) and now == before)
         items = now if type(now) is list else now.values() if type(now) is dict else ()
         last = next(reversed(items), None)

@@ -17,7 +17,6 @@ from pynn.plan import Array, Call, memory
 
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "fuse_update", "place"]
 
-ALIGNMENT = 64  # bytes, of what kernels write
 NEAR = 1 << 17  # bytes of all results that stay in the second cache: to look for free places would bring nothing
 
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
@@ -156,9 +155,9 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     memory, and the size of the block.
     """
     sizes = {
-        at: aligned(nbytes)
+        at: nbytes
         for call in calls
-        for at, nbytes in zip(call.made_memory, call.made_bytes, strict=True)
+        for at, nbytes in zip(call.made_memory, call.made_bytes)  # noqa: B905
         if nbytes and at not in fixed
     }
     total = sum(sizes.values())
@@ -181,11 +180,6 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
         offsets[at] = offset
         bisect.insort(placed, (offset, offset + size, first, last))
     return offsets, max(end for _, end, _, _ in placed)
-
-
-def aligned(nbytes: int) -> int:
-    """Round up to where the next array may begin."""
-    return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 REWRITES = (drop_unread, fuse_activation, fuse_pool, fuse_elementwise, fuse_update)  # in this order

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pynn import _core
 
 Array: TypeAlias = npt.NDArray[Any]
-memory, _arrays_in = _core.Recording.memory, _core.Recording.arrays_in
+memory, _memory_of_call = _core.Recording.memory, _core.Recording.memory_of_call
 
 
 @dataclass
@@ -46,14 +46,13 @@ class Call:
     links: tuple[Link, ...] = ()  # the calls that it is a chain of, each with one of the results
     scratch: Sequence[Array] = ()  # results that threads keep for themselves: never written
     # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made, with
-    # the results' bytes.
+    # the results' bytes in whole cache lines.
     read_memory: list[int] = field(init=False)
     made_memory: list[int] = field(init=False)
     made_bytes: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.read_memory = _arrays_in(self.args)[1]
-        _, self.made_memory, self.made_bytes = _arrays_in(self.outputs)
+        self.read_memory, self.made_memory, self.made_bytes = _memory_of_call(self.args, self.outputs)
 
     @property
     def reads(self) -> list[Array]:
@@ -70,7 +69,7 @@ class Call:
 
 def arrays_in(value: Any) -> list[Array]:
     """Return the arrays in nested lists and tuples."""
-    return _arrays_in(value)[0]
+    return _core.Recording.arrays_in(value)[0]
 
 
 class Plan:
@@ -106,7 +105,7 @@ class Plan:
     def bytes_recorded(self) -> int:
         """Memory of the results that only later calls read, one after the other."""
         made = {at: nbytes for numbers, sizes in self._made for at, nbytes in zip(numbers, sizes, strict=True)}
-        return sum(passes.aligned(made[at]) for at in made.keys() - self._kept)
+        return sum(made[at] for at in made.keys() - self._kept)
 
     def move_to(self, block: Array) -> None:
         """Put the results of the calls where the plan has them in `block`, and let go of those of the recording."""

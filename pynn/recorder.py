@@ -156,8 +156,8 @@ class Recorder:
         for tensor in parents:
             if not self.made(tensor.data):
                 if (id(tensor), "data") not in self.guards:  # a replay relies on its memory
-                    self.fixed(tensor, "data")
-                    self.fixed(tensor, "requires_grad")
+                    self.guards[id(tensor), "data"] = tensor, "data", tensor.data
+                    self.guards[id(tensor), "requires_grad"] = tensor, "requires_grad", tensor.requires_grad
             elif not made:
                 raise CaptureError(
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
@@ -371,7 +371,6 @@ class Recorder:
         """Collect the gradients that stay, and open them to NumPy."""
         self._note_copies()
         self.around.check()
-        self.guards.update(((id(value[0]), value[1]), value) for value in self.around.values)
         for tensor, dropped in self.leaves.items():
             if self.made(tensor.data):  # the next call has another one
                 continue

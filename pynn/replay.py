@@ -265,20 +265,26 @@ class _Replay:
         self.plan = Plan(recorder.calls, self._kept)
         self.plan.move_to(_core.empty((self.plan.bytes_planned // 4 + 1,), np.float32))
         self._recording = _core.Recording()
-        self._steps: list[_Step] = []
+        steps: list[_Step] = []  # that may be recorded anew
         self._between: list[tuple[_Step, Call]] = []  # that Python has a part in
         self._done: list[tuple[int, Callable[[], None]]] = []
+        record, functions = self._recording.record, recorder.originals
+        is_large = any(own.nbytes >= LEAST_BOUND for own in inputs)
         for at, call in enumerate(self.plan.calls):
-            step = _Step(at, call, recorder.originals)
-            step.record(self._recording)
-            self._steps.append(step)
-            if call.repeat is not None or call.python is not None:
-                self._between.append((step, call))
-            self._done += [(at, action) for action in call.done]
+            is_between = call.repeat is not None or call.python is not None
+            if is_between or is_large or call.links:
+                steps.append(_Step(at, call, functions))
+                steps[-1].record(self._recording)
+            else:
+                record(at, functions[call.name], call.args, call.outputs)
+            if is_between:
+                self._between.append((steps[-1], call))
+            if call.done:
+                self._done += [(at, action) for action in call.done]
         self._actions = (*(action for _, action in self._done), *recorder.after)
         # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
-        self._inputs = [_Input(own, self._steps, copied) for own in inputs]
+        self._inputs = [_Input(own, steps, copied) for own in inputs]
         self.gradients = recorder.grads
         self._grads = tuple(itertools.chain(*((tensor, "grad", grad) for tensor, grad in recorder.grads)))
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan
@@ -384,7 +390,7 @@ class _Replay:
 
 def _flat(recorder: Recorder) -> tuple[tuple[Any, ...], ...]:
     """What must be the same objects in each replay, as `Recording.unchanged` takes it."""
-    attributes = itertools.chain(*recorder.guards.values())
+    attributes = itertools.chain(*recorder.guards.values(), *recorder.around.values)
     items = itertools.chain(*((vars(module), values) for module, values in recorder.modules.values()), *recorder.items)
     entries = itertools.chain(*recorder.around.globals, *recorder.entries)
     return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*recorder.conditions))

@@ -246,10 +246,10 @@ def test_arrays_are_placed_only_where_they_fit(offset):
 def test_arrays_are_found_and_placed_in_nested_lists():
     x, y = np.ones((2, 4), np.float32), np.ones(3)
     value = (x[1], [(1, "a"), [x.reshape(8), (y,)], None], 2.0)
-    arrays, memory, sizes = Recording.arrays_in(value)
+    arrays, memory = Recording.arrays_in(value)
     assert [a.shape for a in arrays] == [(4,), (8,), (3,)]
     assert memory == [id(x), id(x), id(y)] == [Recording.memory(a) for a in arrays]
-    assert sizes == [16, 32, 24]
+    assert Recording.memory_of_call((y, 1), value) == ([id(y)], memory, [64] * 3)
     block = np.zeros(20, np.float32)
     (first, (numbers, (whole, (other,)), none), two) = Recording.place(value, {id(x): 16}, block)
     block[:] = range(20)

@@ -89,14 +89,29 @@ py::object changed(PyObject* value, const Change& change) {
 }
 
 py::tuple arrays_in(const py::object& value) {
-  py::list arrays, numbers, sizes;
+  py::list arrays, numbers;
   changed(value.ptr(), [&](const py::array& array) -> py::object {
     arrays.append(array);
     numbers.append(memory(array.ptr()));
-    sizes.append(array.nbytes());
     return array;
   });
-  return py::make_tuple(arrays, numbers, sizes);
+  return py::make_tuple(arrays, numbers);
+}
+
+// The numbers of the memory that a call reads, of what it makes, and the bytes of the latter, in whole cache lines.
+py::tuple memory_of_call(const py::object& args, const py::object& outputs) {
+  constexpr py::ssize_t kLine = 64;
+  py::list read, made, sizes;
+  changed(args.ptr(), [&](const py::array& array) -> py::object {
+    read.append(memory(array.ptr()));
+    return array;
+  });
+  changed(outputs.ptr(), [&](const py::array& array) -> py::object {
+    made.append(memory(array.ptr()));
+    sizes.append((array.nbytes() + kLine - 1) / kLine * kLine);
+    return array;
+  });
+  return py::make_tuple(read, made, sizes);
 }
 
 // The array at an offset in `block`, if `places` has one for its memory.
@@ -366,6 +381,7 @@ void bind_recording(py::module_& m) {
       .def_property_readonly("position", &Recording::position)
       .def_static(
           "memory", [](const py::array& array) { return memory(array.ptr()); }, py::arg("array"))
+      .def_static("memory_of_call", memory_of_call, py::arg("args"), py::arg("outputs"))
       .def_static("arrays_in", arrays_in, py::arg("value"))
       .def_static("place", place, py::arg("value"), py::arg("places"), py::arg("block"))
       .def_static("is_ready", is_ready, py::arg("args"), py::arg("expected"), py::arg("written"), py::arg("attributes"),
