@@ -6,12 +6,15 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from benchmark_tools import imported
 from demo_tools import classifier, serving
 from tape_nodes import live_nodes
 
+import pynn
 from pynn.data import synthetic_digits, write_idx
 from pynn.demo import DemoServer, Recognizer
 
@@ -77,3 +80,18 @@ def server(recognizer: Recognizer) -> Iterator[DemoServer]:
     """Return a server that answers with it."""
     with serving(recognizer) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[SimpleNamespace]:
+    """The modules of benchmarks/."""
+    with imported() as modules:
+        yield modules
+
+
+@pytest.fixture
+def same_threads_after() -> Iterator[None]:
+    """Leave the number of threads as it was."""
+    before = pynn.num_threads()
+    yield
+    pynn.set_num_threads(before)
