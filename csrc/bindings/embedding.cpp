@@ -79,7 +79,10 @@ py::array take_rows(const py::array& x, const py::array& rows_array, const std::
   const View<int64_t> rows = view<int64_t>(op, "rows", rows_array);
   if (rows.ndim() != 1) throw_value(op, "rows " + to_string(rows.shape) + " needs 1 axis");
   if (x.ndim() == 0) throw_value(op, "x [] needs at least 1 axis, [N, ...]");
-  if (py::cast<bool>(x.dtype().attr("hasobject"))) throw_type(op, "x is " + dtype_name(x) + ", needs plain elements");
+  const char kind = x.dtype().kind();
+  if ((kind == 'O' || kind == 'V') && py::cast<bool>(x.dtype().attr("hasobject"))) {  // a V is a struct
+    throw_type(op, "x is " + dtype_name(x) + ", needs plain elements");
+  }
   require_layout(op, "x", x);
   Shape shape = shape_of(x);
   const int64_t count = shape[0];

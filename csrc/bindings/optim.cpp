@@ -101,7 +101,8 @@ class Arrays {
   // Calls fn(T{}) with the element type of the first array; float32 for an empty list.
   template <class Function>
   auto by_dtype(const Function& fn) const {
-    return arrays_.empty() ? fn(float{}) : bindings::by_dtype(op_, element(0).c_str(), arrays_[0], fn);
+    if (arrays_.empty() || holds<float>(arrays_[0])) return fn(float{});
+    return bindings::by_dtype(op_, element(0).c_str(), arrays_[0], fn);  // a name that takes time to put together
   }
 
  private:

@@ -86,6 +86,7 @@ class Sequential(_List):
     """
 
     __slots__ = ("_plan",)  # beside the attributes, which are the state of the module
+    _plan: _Plan
 
     def __init__(self, *modules: Module | dict[str, Module]) -> None:
         for module in modules:
@@ -97,8 +98,11 @@ class Sequential(_List):
 
     def forward(self, x: Any) -> Any:
         """Return the output of the last module, or `x` if there is none."""
-        plan: _Plan | None = getattr(self, "_plan", None)
-        if plan is None or not plan.snapshot.holds():
+        try:
+            plan = self._plan
+        except AttributeError:  # the first forward; a try takes no time where there is one
+            plan = self._plan = _Plan(self)
+        if not plan.snapshot.holds():
             plan = self._plan = _Plan(self)
         while True:
             for steps, on_arrays, behind in plan.stretches:
