@@ -71,7 +71,8 @@ def multiply_adds(name: str, arguments: dict[str, Any], result: Any, winograd: b
     Winograd's F(2 x 2, 3 x 3) needs 4 in place of 9, in the forward or for dx; its transforms are not counted.
 
     Behind a max-pool the gradient is zero but for one element of a window, and with ReLU only where that one was
-    positive: the backward of the pooled convolution is counted with the elements that were so in this step.
+    positive: the backward of the pooled convolution is counted with the elements that were so in this step. Likewise
+    that of a linear layer with ReLU.
     """
     base, backward, _ = name.partition("_backward")
     if base in RECURRENT:
@@ -82,6 +83,8 @@ def multiply_adds(name: str, arguments: dict[str, Any], result: Any, winograd: b
     of_data = 4 / 9 if winograd else 1.0
     products = of_data * int(arguments["need_dx"]) + int(arguments["need_dweight"]) if backward else of_data
     output = arguments["dy"] if backward else arrays(result)[0]
+    if base == "linear" and backward and arguments["activation"] == "relu":
+        return round(products * int(np.count_nonzero(arguments["y"])) * per_output)
     if base in ("linear", "conv2d"):
         return round(products * int(output.size) * per_output)
     if base == "conv2d_max_pool2d":

@@ -5,9 +5,10 @@
 A call of the core needs at least the time of its multiply-adds at the measured peak, and of the bytes that it moves at
 the measured rate of copying, as if all of its arrays were in the nearest cache that holds as many bytes; its floor is
 the larger of the two. Bytes are moved when they are read, and twice when an array is written: a cache fetches a line
-before it writes it back. A copy moves three bytes for two that it copies. Behind a max-pool only the live elements of
-the gradient count: that is what the result needs, not what vectors of sparse numbers can reach. A convolution by
-Winograd's filtering counts 4 multiply-adds in place of 9, nothing for its transforms, and sigmoid or tanh none.
+before it writes it back. A copy moves three bytes for two that it copies. Behind a max-pool, and a linear layer's ReLU,
+only the live elements of the gradient count: that is what the result needs, not what vectors of sparse numbers can
+reach. A convolution by Winograd's filtering counts 4 multiply-adds in place of 9, nothing for its transforms, and
+sigmoid or tanh none.
 
 The floor of a step is the sum over its calls; Python, the tape and the gaps between the calls are not in it. PyTorch,
 and for inference ONNX Runtime, are timed in the same run, if installed: their time / the floor is a ratio that no

@@ -19,8 +19,10 @@ constexpr int64_t kLeastRows = 16;
 constexpr int64_t kLeastVectors = 3;  // of a row of outputs: listing what is not 0 costs the same for each number
 constexpr int64_t kLeastDepth = 64;
 constexpr int64_t kSampledRows = 8;
-constexpr int64_t kZeroShare = 3;  // of so many sampled elements at most one is not 0
-constexpr int64_t kMostLive = 66;  // percent of a sample of gradients
+constexpr int64_t kZeroShare = 3;       // of so many sampled elements at most one is not 0
+constexpr int64_t kMostLive = 66;       // percent of a sample of gradients
+constexpr int64_t kMostLiveOfFew = 40;  // the same for a weight of few rows, beside which x is packed
+constexpr int64_t kFewOutputs = 64;
 constexpr int64_t kLeastGradientVectors = 5;
 constexpr int64_t kMostDepth = 64;                    // bits of a word
 constexpr int64_t kTileColumns = 64;                  // of x that are turned at once
@@ -223,7 +225,7 @@ bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t 
   const int64_t least_side = kLeastGradientVectors * lanes<T>();
   if (rows < kLeastRows || in < least_side || out < kLeastRows || rows * in * out < kLeastWork) return false;
   const bool relu = activation == Activation::relu;
-  const int64_t most = kSampledRows * out * kMostLive / 100;
+  const int64_t most = kSampledRows * out * (out < kFewOutputs ? kMostLiveOfFew : kMostLive) / 100;
   int64_t live = 0;
   for (int64_t sample = 0; sample < kSampledRows; ++sample) {
     const int64_t at = rows * sample / kSampledRows * out;

@@ -282,7 +282,7 @@ namespace {
 // Layers behind a ReLU that are so large that their gradients' zeros are left out. Parts of vectors, of panels, and of
 // blocks of the depth; fewer rows than a block is high; groups of rows for dx, and more rows than dweight has a pass
 // for.
-const std::vector<Size> kBehindRelu = {{128, 784, 128}, {33, 301, 130},  {300, 177, 67}, {16, 1000, 50},
+const std::vector<Size> kBehindRelu = {{128, 784, 128}, {33, 301, 130},  {300, 177, 67}, {16, 1000, 64},
                                        {70, 133, 601},  {300, 90, 1100}, {1100, 90, 64}};
 
 // dz as linear_backward makes it.
