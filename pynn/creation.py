@@ -81,7 +81,11 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: npt.
         start, stop = 0, start
     for name, value in (("start", start), ("stop", stop), ("step", step)):
         real(f"arange: {name}", value)
-    check_elements("arange", "shape", [max(0, math.ceil((stop - start) / step))])
+    try:
+        count = math.ceil((stop - start) / step)
+    except OverflowError:  # of floats: infinitely many
+        raise ValueError(f"arange: {start} to {stop} by {step} are more elements than memory can hold") from None
+    check_elements("arange", "shape", [max(0, count)])
     values = np.arange(start, stop, step)
     if dtype is None:
         dtype = np.float32 if values.dtype.kind == "f" else np.int64

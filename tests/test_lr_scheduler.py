@@ -179,6 +179,34 @@ def test_lambdas_may_come_from_any_iterable():
     assert scheduler.get_last_lr() == pytest.approx([0.2, 0.06], rel=1e-12)
 
 
+def test_the_function_of_each_group_is_looked_at():
+    scheduler = optim.LambdaLR(two_groups(), [lambda t: -1.0 if t == 2 else 1.0, lambda t: 0.5])
+    scheduler.step()
+    before = scheduler.get_last_lr()
+    with pytest.raises(ValueError, match=r"^LambdaLR: lr_lambda\(2\) is -1.0, needs at least 0"):
+        scheduler.step()
+    assert scheduler.get_last_lr() == before
+
+
+def test_a_state_whose_rates_are_refused_leaves_the_schedule_as_it_was():
+    scheduler = optim.LambdaLR(two_groups(), lambda t: 0.5 if t < 3 else math.inf)
+    before = scheduler.state_dict(), scheduler.get_last_lr()
+    with pytest.raises(ValueError, match=r"lr_lambda\(3\) is inf"):
+        scheduler.load_state_dict({"step_count": 3, "base_lrs": [1.0, 1.0]})
+    assert (scheduler.state_dict(), scheduler.get_last_lr()) == before
+
+
+@pytest.mark.parametrize("make", [optim.LinearLR, lambda o: optim.LambdaLR(o, lambda t: 0.5)], ids=["linear", "lambda"])
+def test_a_group_that_is_added_needs_a_new_schedule(make):
+    optimizer = two_groups()
+    scheduler = make(optimizer)
+    optimizer.add_param_group({"params": nn.Parameter([1.0])})
+    before = scheduler.get_last_lr()
+    with pytest.raises(ValueError, match=r"LR: the optimizer has 3 groups, needs the 2 that it had"):
+        scheduler.step()
+    assert scheduler.get_last_lr() == before
+
+
 SGD = optim.SGD([nn.Parameter([1.0])])
 BAD = {
     "lambdas": (lambda: optim.LambdaLR(SGD, [abs, abs]), ValueError, "LambdaLR: lr_lambda has 2 functions"),

@@ -181,6 +181,7 @@ def test_integers_beyond_int64(data):
         (("3",), TypeError, "arange: stop is '3', needs a number"),
         ((np.nan,), ValueError, "arange: stop is nan, needs a finite number"),
         ((1, np.inf), ValueError, "arange: stop is inf, needs a finite number"),
+        ((0, 1, 5e-324), ValueError, "arange: 0 to 1 by 5e-324 are more elements than memory can hold"),
         ((2**70,), ValueError, r"arange: shape \[1180591620717411303424\] has more elements than memory can hold"),
     ],
 )

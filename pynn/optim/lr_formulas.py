@@ -37,10 +37,11 @@ class LambdaLR(LRScheduler):
         super().__init__(optimizer)
 
     def _apply(self) -> None:
-        groups = self.optimizer.param_groups
+        groups = self._groups()
         factors = [lr_lambda(self.step_count) for lr_lambda in self.lr_lambdas]
-        check_range("LambdaLR", 0, **{f"lr_lambda({self.step_count})": factor for factor in factors})
-        for group, base_lr, factor in zip(groups, self.base_lrs, factors, strict=True):
+        for factor in factors:  # all of them before the first group changes
+            check_range("LambdaLR", 0, **{f"lr_lambda({self.step_count})": factor})
+        for (group, base_lr), factor in zip(groups, factors, strict=True):
             group["lr"] = base_lr * factor
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from pynn._checks import whole
 from pynn.grad_mode import mode
-from pynn.optim.optimizer import Optimizer, check_range
+from pynn.optim.optimizer import Group, Optimizer, check_range
 
 P = ParamSpec("P")
 S = TypeVar("S", bound="LRScheduler")
@@ -102,7 +102,8 @@ class LRScheduler:
         Raises
         ------
         TypeError, ValueError
-            If it is no such state, or keys or the number of groups differ; the scheduler is then unchanged.
+            If it is no such state, keys or the number of groups differ, or no rate follows from it; the scheduler is
+            then unchanged.
         """
         kind = type(self).__name__
         if not isinstance(state, Mapping):
@@ -118,13 +119,28 @@ class LRScheduler:
                 raise TypeError(f"{kind}: state has {name} {value!r}, needs {needs}")
             if has_several and len(numbers) != groups:
                 raise ValueError(f"{kind}: state has {len(numbers)} {name}, the optimizer {groups} groups")
-        for name in self._saved:
-            setattr(self, name, _copied(state[name]))
-        self._apply()
+        undo = self._restorer()
+        try:
+            for name in self._saved:
+                setattr(self, name, _copied(state[name]))
+            self._apply()
+        except BaseException:  # one's own formula may refuse what is a number
+            undo()
+            raise
 
     def _apply(self) -> None:
-        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+        for group, base_lr in self._groups():
             group["lr"] = self._lr(base_lr)
+
+    def _groups(self) -> list[tuple[Group, float]]:
+        """Return the groups with their base rates; ValueError if some were added since these were noted."""
+        groups, rates = self.optimizer.param_groups, self.base_lrs
+        if len(groups) != len(rates):
+            raise ValueError(
+                f"{type(self).__name__}: the optimizer has {len(groups)} groups, needs the {len(rates)} that it had "
+                "when the schedule was made; add groups before, or make a new schedule"
+            )
+        return list(zip(groups, rates, strict=True))
 
     def _restorer(self) -> Callable[[], None]:
         """Return what undoes the steps from now on."""
