@@ -296,6 +296,14 @@ def test_take_refuses_rows_of_any_layout() -> None:
             take(array, [3])
 
 
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="NumPy before 2.0 has no such strings")
+def test_take_does_not_copy_references_to_strings() -> None:
+    strings = np.array(["a" * 100, "b"], np.dtypes.StringDType())  # their text lies elsewhere
+    assert take(strings, [1, 0]).tolist() == ["b", "a" * 100]
+    with pytest.raises(TypeError, match="needs plain elements"):
+        take(strings, pynn.tensor([1, 0]))
+
+
 def test_take_rows_of_the_core_refuses_what_it_cannot_copy() -> None:
     rows = np.zeros(1, np.int64)
     with pytest.raises(TypeError, match="needs plain elements"):

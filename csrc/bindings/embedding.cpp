@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <functional>
+#include <string_view>
 
 #include "bindings/array.h"
 #include "ops/layout.h"
@@ -79,8 +80,8 @@ py::array take_rows(const py::array& x, const py::array& rows_array, const std::
   const View<int64_t> rows = view<int64_t>(op, "rows", rows_array);
   if (rows.ndim() != 1) throw_value(op, "rows " + to_string(rows.shape) + " needs 1 axis");
   if (x.ndim() == 0) throw_value(op, "x [] needs at least 1 axis, [N, ...]");
-  const char kind = x.dtype().kind();
-  if ((kind == 'O' || kind == 'V') && py::cast<bool>(x.dtype().attr("hasobject"))) {  // a V is a struct
+  constexpr std::string_view plain = "biufcSUmM";  // other kinds may refer to objects, or strings (T) elsewhere
+  if (plain.find(x.dtype().kind()) == plain.npos && py::cast<bool>(x.dtype().attr("hasobject"))) {
     throw_type(op, "x is " + dtype_name(x) + ", needs plain elements");
   }
   require_layout(op, "x", x);
