@@ -2,6 +2,7 @@
 
     python benchmarks/compare.py                          # training steps of six networks, two minutes
     python benchmarks/compare.py --set all --vs torch,jax,numpy --json all.json --plot all.png
+    python benchmarks/compare.py --lr 0                   # networks stay as they are initialised: half of a ReLU is 0
     python benchmarks/compare.py --mode captured          # training steps under pynn.capture, beside compilers
     python benchmarks/compare.py --mode inference         # batches 1 and 256, beside PyTorch and ONNX Runtime
     python benchmarks/compare.py --mode captured-inference
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from dataclasses import replace
 from typing import Any
 
 import attention
@@ -78,6 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--filter", metavar="A,B", help="names of cases, or parts of them, from all sets")
     parser.add_argument("--threads", type=int, default=pynn.info()["max_threads"], help="of all sides (%(default)s)")
     parser.add_argument("--repeats", type=int, help="blocks of each side (15; neighbours 9)")
+    parser.add_argument("--lr", type=float, help="training: in place of each case's own")
     parser.add_argument("--quick", action="store_true", help="few short blocks: shows that it runs, not how fast")
     parser.add_argument("--seed", type=int, default=0, help="of weights, data and order (%(default)s)")
     parser.add_argument(
@@ -94,6 +97,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error(f"--vs {unknown[0]}: --mode {args.mode} compares with {', '.join(possible)}")
     if args.repeats is not None and args.repeats < 1:
         parser.error(f"--repeats {args.repeats}: needs at least 1")
+    if args.lr is not None and args.mode not in ("train", "captured"):
+        parser.error(f"--lr {args.lr}: --mode {args.mode} has no such option")
     if args.threads < 1:
         parser.error(f"--threads {args.threads}: needs at least 1")
     if args.plot and importlib.util.find_spec("matplotlib") is None:
@@ -117,10 +122,11 @@ def cases(args: argparse.Namespace) -> list[Any]:
     }
     if args.mode in lists:
         return lists[args.mode] if args.filter is None else choose(lists[args.mode], args.filter)
-    if args.filter is not None:
-        return choose([*MAIN, *NEIGHBOURS, *SMALL], args.filter)
     sets = {"main": MAIN, "neighbours": NEIGHBOURS, "all": [*MAIN, *NEIGHBOURS]}
-    return list(CAPTURED if args.mode == "captured" else sets[args.set])
+    workloads = CAPTURED if args.mode == "captured" else sets[args.set]
+    if args.filter is not None:
+        workloads = choose([*MAIN, *NEIGHBOURS, *SMALL], args.filter)
+    return workloads if args.lr is None else [replace(workload, lr=args.lr) for workload in workloads]
 
 
 def set_threads(sides: list[str], threads: int) -> None:

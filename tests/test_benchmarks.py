@@ -58,6 +58,12 @@ def test_without_others_pynn_is_timed_alone(bench, monkeypatch, quick):
     assert list(report["results"][0]["us"]) == ["pynn"]
 
 
+@pytest.mark.parametrize("mode", ["train", "captured"])
+def test_the_learning_rate_is_the_same_for_all_cases(bench, mode):
+    cases = bench.compare.parse(["--mode", mode, "--lr", "0", "--filter", "mlp128,lenet"]).cases
+    assert [(case.name, bench.sides.learning_rate(case)) for case in cases] == [("mlp128", 0), ("lenet", 0)]
+
+
 def test_inference(quick):
     out, report = quick("--mode", "inference", "--filter", "lenet-b1")
     (result,) = report["results"]
@@ -321,6 +327,7 @@ def test_the_ratio_is_that_of_neighbouring_blocks(bench):
         (["--vs", "keras"], "--mode train compares with torch, jax, numpy"),
         (["--mode", "captured", "--vs", "numpy"], "--mode captured compares with eager, torch, compile, jax"),
         (["--mode", "gemm", "--vs", "jax"], "--mode gemm compares with torch, numpy"),
+        (["--mode", "inference", "--lr", "0"], "--mode inference has no such option"),
     ],
 )
 def test_options_without_sense_are_refused(bench, options, message, capsys):
