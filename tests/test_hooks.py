@@ -148,3 +148,20 @@ def test_capture_refuses_a_hook():
 
     with pytest.raises(pynn.CaptureError, match="Linear has a hook"):
         step(np.ones((1, 2), np.float32))
+
+
+def test_a_backward_after_a_hook_that_raised_has_gradients_of_its_own():
+    seen = []
+
+    def hook(module, grad_input, grad_output):
+        seen.append([None if g is None else g.tolist() for g in grad_output])
+        if len(seen) == 1:
+            raise ValueError("the hook's own")
+
+    module = Two()
+    module.register_full_backward_hook(hook)
+    a, b = module(*(pynn.tensor([1.0], requires_grad=True) for _ in range(3)))
+    with pytest.raises(ValueError, match="the hook's own"):
+        (a + b).sum().backward(retain_graph=True)
+    a.sum().backward()
+    assert seen == [[[1.0], [1.0]], [[1.0], None]]

@@ -107,8 +107,9 @@ class _Watch:
         return {position for node, position in self.inputs.items() if node in seen}
 
     def call(self) -> None:
-        """Call the hooks, and forget the gradients."""
+        """Forget the gradients, also if a hook raises, and call the hooks with them."""
+        grad_input, grad_output = tuple(self.grad_input), tuple(self.grad_output)
+        self.grad_input = [None] * len(grad_input)
+        self.grad_output = [None] * len(grad_output)
         for hook in self.module._backward_hooks:
-            hook(self.module, tuple(self.grad_input), tuple(self.grad_output))
-        self.grad_input = [None] * len(self.grad_input)
-        self.grad_output = [None] * len(self.grad_output)
+            hook(self.module, grad_input, grad_output)
