@@ -50,6 +50,11 @@ def test_schedules_follow_the_formula(make, factor, interval):
     np.testing.assert_allclose(rates(scheduler, 15), expected, rtol=1e-12, atol=1e-17)
 
 
+def test_the_module_lr_scheduler_has_all_schedules():  # where PyTorch's programs look for them
+    assert optim.lr_scheduler.__all__ == [name for name in optim.__all__ if "LR" in name]
+    assert all(getattr(optim.lr_scheduler, name) is getattr(optim, name) for name in optim.lr_scheduler.__all__)
+
+
 def test_cosine_ends_at_min_lr():
     scheduler = optim.CosineWarmupLR(two_groups(), 4, min_lr=0.01)
     assert rates(scheduler, 7)[4:] == [[0.01, 0.01]] * 3

@@ -328,6 +328,14 @@ def test_errors(model, example, error, message):
         export(model, example)
 
 
+def test_example_and_path_in_the_wrong_order(tmp_path):
+    with pytest.raises(
+        TypeError, match=r"^export: path, after the example, is a ndarray, needs a str, an os\.PathLike"
+    ):
+        export(F.relu, tmp_path / "relu.onnx", numbers(2, 3))
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("axes", "message"),
     [

@@ -96,7 +96,7 @@ def export(
     ValueError
         If it does other things for other lengths of the dynamic axes, or names do not fit.
     TypeError
-        If the model returns something else than tensors.
+        If the model returns something else than tensors, or `path` is no path.
 
     Examples
     --------
@@ -109,6 +109,10 @@ def export(
     onnx = import_onnx("export")
     if not callable(model):
         raise TypeError(f"export: model is a {type(model).__name__}, needs a Module or a function")
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise TypeError(
+            f"export: path, after the example, is a {type(path).__name__}, needs a str, an os.PathLike or None"
+        )
     if isinstance(model, Captured):
         model = model.function
     if isinstance(model, GraphModule):

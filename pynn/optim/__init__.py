@@ -3,17 +3,18 @@
 from pynn.optim.adaptive import Adadelta, Adagrad, RMSprop
 from pynn.optim.algorithms import SGD, Adam, AdamW
 from pynn.optim.clip_grad import clip_grad_norm_, clip_grad_value_
-from pynn.optim.lr_formulas import (
+from pynn.optim.lr_scheduler import (
     CosineAnnealingLR,
     CosineWarmupLR,
     ExponentialLR,
     LambdaLR,
     LinearLR,
+    LRScheduler,
     MultiStepLR,
     OneCycleLR,
+    ReduceLROnPlateau,
     StepLR,
 )
-from pynn.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from pynn.optim.muon import Muon
 from pynn.optim.optimizer import Optimizer
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 
 from pynn._checks import real, whole
-from pynn.optim.lr_scheduler import LRScheduler
+from pynn.optim.lr_base import LRScheduler
 from pynn.optim.optimizer import Optimizer, check_range
 
 
