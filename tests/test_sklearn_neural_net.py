@@ -65,6 +65,35 @@ def test_integers_for_an_embedding():
     assert net.score(words, y) > 0.95
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_module_that_cannot_be_captured_trains_to_the_same_weights(digits, weighted):
+    X, y = digits
+    weights = np.random.default_rng(0).random(len(y)) if weighted else None
+
+    class Reading(nn.Sequential):
+        def forward(self, x):
+            z = super().forward(x)
+            assert np.isfinite(z.data).all()  # reads values, which a replay could not repeat
+            return z
+
+    nets = [
+        NeuralNetClassifier(
+            lambda kind=kind: kind(nn.Linear(64, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 10)),
+            max_epochs=3,
+            random_state=0,
+        )
+        for kind in (Reading, nn.Sequential)
+    ]
+    with pytest.warns(UserWarning, match="^fit: trains without capture, which takes longer: capture: ") as seen:
+        nets[0].fit(X, y, weights)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+    nets[1].fit(X, y, weights)
+    assert nets[0].loss_curve_ == nets[1].loss_curve_
+    for ours, captured in zip(nets[0].module_.parameters(), nets[1].module_.parameters(), strict=True):
+        np.testing.assert_array_equal(ours.data, captured.data)
+
+
 def test_a_made_module_is_copied(digits):
     X, y = digits
     given = Network(64, 10)

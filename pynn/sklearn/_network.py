@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from pynn import _core, nn
 from pynn import functional as F
 from pynn.data import take
+from pynn.guarded import CaptureError
 from pynn.optim import Optimizer
 from pynn.replay import Captured
 from pynn.sklearn._packed import PackedLayers
@@ -35,6 +37,7 @@ class Network:
 
     def __init__(self, module: nn.Module, loss: Loss, optimizer: Optimizer, alpha: float = 0.0) -> None:
         self.module, self.loss, self.optimizer, self.alpha = module, loss, optimizer, alpha
+        self._captures = True  # until a step cannot be captured
         self._step = Captured(self._train_step)
         self._packed: PackedLayers | None = None  # once there were packed rows
         self._packed_step = Captured(self._train_packed_step)
@@ -93,7 +96,7 @@ class Network:
                 x = rows_of(X, rows if order is None else order[rows])
             else:  # the same memory, which is cached, and which the step knows
                 _core.take_rows(X, order[rows], x)
-            loss = step(x, y[rows], share).item()
+            loss = self._run(step, x, y[rows], share).item()
             _check_finite(loss)
             total += loss * (stop - start)
             penalties += (stop - start) / counted
@@ -105,6 +108,19 @@ class Network:
             total += 0.5 * self.alpha * squares * penalties
             _check_finite(total)
         return total / samples
+
+    def _run(self, step: Captured, *arrays: Array | None) -> Tensor:
+        """Replay a step, or run it as it is written if it cannot be captured."""
+        loss: Tensor
+        if self._captures:
+            try:
+                loss = step(*arrays)
+                return loss
+            except CaptureError as error:
+                warnings.warn(f"fit: trains without capture, which takes longer: {error}", stacklevel=6)
+                self._captures = False
+        loss = step.function(*[None if array is None else Tensor(array) for array in arrays])
+        return loss
 
     def _train_step(self, x: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
         return self._update(self.loss(self.module(x), y, share))
