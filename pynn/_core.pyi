@@ -6,7 +6,7 @@ Outputs are new arrays; only names with a trailing underscore, `batch_norm` (its
 write to arguments. Axes are non-negative and sorted. Backward functions take `dy` first.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,22 +29,6 @@ def arena_stats() -> dict[str, int]: ...  # bytes_reserved, bytes_in_use, blocks
 def peak_flops() -> float: ...  # operations/s of the threads and instruction set in use, 2 per multiply-add
 def copy_rate(nbytes: int) -> float: ...  # bytes/s, read and written, between two arrays that have nbytes together
 def empty(shape: Sequence[int], dtype: npt.DTypeLike) -> Array: ...
-
-# -- tape: start is a pynn.tape.Node ---------------------------------------------------------------------------------
-# The nodes behind it, newest first, each checked first if it is older than the latest write in place.
-def tape_history(start: Any, latest_write: int) -> list[Any]: ...
-
-# Runs them, dy being the gradient of start; returns those of leaves, of nodes in `keep` and of `retained` ones.
-# add(a, b) sums two; own(dx) gives a leaf memory of its own (None: copies what others have).
-def tape_gradients(
-    start: Any,
-    dy: Array,
-    latest_write: int,
-    keep: Collection[Any],
-    retain_graph: bool,
-    add: Callable[[Array, Array], Array],
-    own: Callable[[Array], Array] | None,
-) -> dict[Any, Array]: ...
 
 # -- gemm: matmul [..., M, K] @ [..., K, N] -> [..., M, N], batch axes broadcast -------------------------------------
 def matmul(a: Array, b: Array, transpose_a: bool = False, transpose_b: bool = False) -> Array: ...

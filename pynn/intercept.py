@@ -22,8 +22,6 @@ _NOT_CALLS = {
     "empty",
     "peak_flops",
     "copy_rate",
-    "tape_history",
-    "tape_gradients",
 }
 OPERATIONS = [
     name

@@ -3,8 +3,7 @@
 Every differentiable operation computes its result with NumPy arrays and calls `record`, which wraps the result in a
 `Tensor` and, if a parent needs a gradient, attaches a `Node`: who the parents are, and a function that turns the
 gradient of the output (``dy``) into the gradients of the parents. `backward` walks these nodes from the newest to the
-oldest; the loop is in csrc/bindings/tape.cpp. A node is always younger than its parents, so when its turn comes, all
-uses of its output have been summed.
+oldest. A node is always younger than its parents, so when its turn comes, all uses of its output have been summed.
 
 Nodes point only backwards, from outputs to inputs, and never at their own output: when the last tensor of a graph goes
 away, so does the graph, without the garbage collector. Nothing here recurses, so a graph may be any depth.
@@ -12,8 +11,8 @@ away, so does the graph, without the garbage collector. Nothing here recurses, s
 
 from __future__ import annotations
 
-import functools
 import itertools
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -21,6 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from pynn import _core
 from pynn._array import as_array
@@ -34,6 +34,7 @@ Gradients: TypeAlias = Sequence[Array | None]  # one for each parent; None where
 
 _clock = itertools.count(1)  # orders nodes by age, and writes in place by when they happened
 _new = object.__new__
+_age = operator.attrgetter("order")
 _latest_write = 0  # no node that is younger than this needs a look at the versions of what it saved
 _writing = threading.Lock()
 _begin_writing, _end_writing = _writing.acquire, _writing.release
@@ -194,12 +195,13 @@ def grad(
             raise TypeError(f"grad: got a {type(x).__name__}, needs tensors")
     dy = _start_gradient("grad", output, grad_output)
     sources = [x._node or x for x in tensors]
+    start = output._node or output
     found = _gradients(output, dy, True, {s for s in sources if type(s) is Node})
     for i, source in enumerate(sources):
         if source not in found:
             raise RuntimeError(f"grad: the output does not depend on input {i}, {list(tensors[i].shape)}")
-    if not retain_graph and output._node is not None:  # only now: a refusal leaves the graph as it was
-        for node in _core.tape_history(output._node, 0):
+    if not retain_graph:  # only now: a refusal leaves the graph as it was
+        for node in _history(start):
             node.release()
     return [found[source] for source in sources]
 
@@ -229,12 +231,51 @@ def _start_gradient(name: str, output: Tensor, grad_output: object) -> Array:
 
 
 def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] = ()) -> dict[Node | Tensor, Array]:
-    """Gradients of the leaves of `y` and of the nodes in `keep` or under `retain_grad`; no array appears twice.
-
-    All nodes are checked before any of them runs; each is released, unless the graph is retained, once it has run.
-    """
-    if y._node is None:
-        return {y: dy}
+    """Gradients of the leaves of `y` and of the nodes in `keep` or under `retain_grad`; no array appears twice."""
+    start = y._node or y
+    grads: dict[Node | Tensor, Array] = {start: dy}
     recorder = mode.recorder if observers else None
-    own = None if recorder is None else functools.partial(recorder.own, given=set())
-    return _core.tape_gradients(y._node, dy, _latest_write, keep, retain_graph, _core.add, own)
+    given: set[int] = set()  # what memory it gave to leaves
+    for node in _history(start):
+        dy = grads.pop(node, None)  # type: ignore[arg-type]
+        if dy is not None:
+            if node.retained is not None or node in keep:
+                grads[node] = dy.copy()
+            dxs = node.backward(dy)  # type: ignore[misc]
+            if len(dxs) != len(node.parents):
+                raise ValueError(f"backward: {node.name} has {len(node.parents)} parents, got {len(dxs)} gradients")
+            for parent, dx in zip(node.parents, dxs):  # noqa: B905 - strict costs as much as the rest of the line
+                if parent is None or dx is None:
+                    continue
+                if parent in grads:
+                    dx = _core.add(grads[parent], dx)  # not in place: the sum so far may be someone's dy
+                elif type(parent) is not Node:
+                    if recorder is not None:
+                        dx = recorder.own(dx, given)
+                    elif dx is dy or isinstance(dx.base, ndarray):
+                        dx = dx.copy()  # a leaf's gradient will be its own
+                grads[parent] = dx
+        if not retain_graph:  # node.release(), without the call
+            node.backward = node.output_version = None
+            node.parents = node.saved = ()
+    if len(set(map(id, grads.values()))) != len(grads):  # a function gave one array to several parents
+        grads = {source: dx.copy() for source, dx in grads.items()}
+    return grads
+
+
+def _history(start: Node | Tensor) -> list[Node]:
+    """All nodes behind `start`, newest first, each checked before any of them runs."""
+    nodes = [start] if type(start) is Node else []
+    seen = set(nodes)
+    latest_write, is_sorted = _latest_write, True
+    for node in nodes:  # grows while we walk it
+        if node.order < latest_write or node.backward is None:
+            node.check()
+        for parent in node.parents:
+            if type(parent) is Node and parent not in seen:
+                seen.add(parent)
+                is_sorted = is_sorted and parent.order < nodes[-1].order  # as a rule: a chain
+                nodes.append(parent)
+    if not is_sorted:
+        nodes.sort(key=_age, reverse=True)
+    return nodes

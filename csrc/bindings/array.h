@@ -175,6 +175,5 @@ void bind_optim(py::module_& m);
 void bind_packed_rows(py::module_& m);
 void bind_labels(py::module_& m);
 void bind_recording(py::module_& m);
-void bind_tape(py::module_& m);
 
 }  // namespace pynn::bindings

@@ -20,5 +20,4 @@ PYBIND11_MODULE(_core, m) {
   b::bind_packed_rows(m);
   b::bind_labels(m);
   b::bind_recording(m);
-  b::bind_tape(m);
 }

@@ -29,5 +29,4 @@ RUNTIME = {
     *("take_rows", "as_int64", "equal", "count", "share"),
     *("info", "num_threads", "set_num_threads", "kernel_counts", "reset_kernel_counts", "arena_stats"),
     *("peak_flops", "copy_rate", "empty"),
-    *("tape_history", "tape_gradients"),
 }

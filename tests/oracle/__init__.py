@@ -18,4 +18,3 @@ from oracle.reduce import *
 from oracle.runtime import *
 from oracle.shape import *
 from oracle.spatial import *
-from oracle.tape import *
