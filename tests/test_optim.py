@@ -224,6 +224,7 @@ BAD = {
     "in two groups": (lambda: optim.SGD([{"params": [P]}, {"params": [P]}]), ValueError, "appears twice"),
     "unknown option": (lambda: optim.SGD([{"params": [P], "rate": 1}]), ValueError, "unknown options .*rate"),
     "lr": (lambda: optim.SGD([P], lr=-0.1), ValueError, "SGD: lr is -0.1, needs at least 0"),
+    "lr bool": (lambda: optim.SGD([P], lr=True), TypeError, "SGD: lr is True, needs a number"),
     "lr type": (lambda: optim.SGD([P], lr="0.1"), TypeError, "SGD: lr is '0.1', needs a number"),
     "lr nan": (lambda: optim.AdamW([P], lr=math.nan), ValueError, "AdamW: lr is nan"),
     "group lr": (lambda: optim.Adam([{"params": [P], "lr": math.inf}]), ValueError, "Adam: lr is inf"),

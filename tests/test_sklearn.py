@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from estimator_tools import SETTINGS, SGD, difference
 from small_models import Network
 
 import pynn
@@ -52,24 +53,13 @@ def test_checks_of_scikit_learn(estimator, check):
 
 
 # -- scikit-learn's network as the oracle ------------------------------------------------------------------------------
-def difference(ours, theirs):
-    pairs = zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True)
-    return max(np.abs(a - b).max() for a, b in pairs)
-
-
 def labels(y):
     return (np.eye(10, dtype=int)[y] + np.eye(10, dtype=int)[y * 3 % 10]).clip(0, 1)
 
 
-SGD = {"solver": "sgd", "learning_rate_init": 0.1}
 SETTINGS = {
-    "sgd": SGD,
-    "momentum": {**SGD, "nesterovs_momentum": False, "batch_size": 33, "activation": "tanh"},
-    "plain": {**SGD, "momentum": 0, "activation": "logistic", "shuffle": False},
-    "invscaling": {**SGD, "learning_rate": "invscaling", "momentum": 0, "activation": "identity"},
+    **SETTINGS,
     "adaptive": {**SGD, "learning_rate": "adaptive", "momentum": 0, "tol": 0.1, "n_iter_no_change": 1, "max_iter": 20},
-    "penalty": {**SGD, "alpha": 0.5},
-    "adam": {"solver": "adam"},
 }
 
 

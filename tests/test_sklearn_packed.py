@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from estimator_tools import SETTINGS, SGD, difference
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 import sklearn.neural_network
@@ -53,20 +54,7 @@ class Packed:
         return self.before > before
 
 
-def difference(ours, theirs):
-    pairs = zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True)
-    return max(np.abs(a - b).max() for a, b in pairs)
-
-
-SGD = {"solver": "sgd", "learning_rate_init": 0.1}
-SETTINGS = {
-    "sgd": SGD,
-    "momentum": {**SGD, "nesterovs_momentum": False, "batch_size": 33, "activation": "tanh"},
-    "plain": {**SGD, "momentum": 0, "activation": "logistic", "shuffle": False},
-    "identity": {**SGD, "learning_rate": "invscaling", "momentum": 0, "activation": "identity"},
-    "penalty": {**SGD, "alpha": 0.5, "hidden_layer_sizes": (37, 10, 10)},
-    "adam": {"solver": "adam"},
-}
+SETTINGS = {**SETTINGS, "penalty": {**SGD, "alpha": 0.5, "hidden_layer_sizes": (37, 10, 10)}}
 
 
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_array], ids=["dense", "csr", "csc"])

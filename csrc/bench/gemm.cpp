@@ -72,7 +72,9 @@ struct LayerArrays {
   void forward(const Layer& s) const {
     ops::linear(y.get(), x.get(), weight.get(), bias.get(), ops::Activation::relu, s.batch, s.in, s.out);
   }
-  float dz(int64_t at) const { return y[at] > 0 ? dy[at] : 0.0f; }
+  float dz(int64_t at, ops::Activation activation) const {
+    return activation == ops::Activation::none || y[at] > 0 ? dy[at] : 0.0f;
+  }
 };
 
 Work make_linear(const Layer& s) {
@@ -89,17 +91,17 @@ Work make_linear(const Layer& s) {
   return {[=] { a.forward(s); }, check};
 }
 
-Work make_linear_backward(const Layer& s, bool need_dx) {
+Work make_linear_backward(const Layer& s, bool need_dx, ops::Activation activation = ops::Activation::relu) {
   const LayerArrays a(s);
   const auto run = [=] {
     ops::linear_backward(need_dx ? a.dx.get() : nullptr, a.dweight.get(), a.dbias.get(), a.dy.get(), a.y.get(),
-                         a.x.get(), a.weight.get(), ops::Activation::relu, s.batch, s.in, s.out);
+                         a.x.get(), a.weight.get(), activation, s.batch, s.in, s.out);
   };
   const auto check = [=] {
     for (const int64_t at : random_indices(kSamples, s.out * s.in)) {
       double dweight = 0, dbias = 0;
       for (int64_t i = 0; i < s.batch; ++i) {
-        const double dz = static_cast<double>(a.dz(i * s.out + at / s.in));
+        const double dz = static_cast<double>(a.dz(i * s.out + at / s.in, activation));
         dweight += dz * static_cast<double>(a.x[i * s.in + at % s.in]);
         dbias += dz;
       }
@@ -109,7 +111,8 @@ Work make_linear_backward(const Layer& s, bool need_dx) {
     for (const int64_t at : random_indices(need_dx ? kSamples : 0, s.batch * s.in)) {
       double dx = 0;
       for (int64_t j = 0; j < s.out; ++j) {
-        dx += static_cast<double>(a.dz(at / s.in * s.out + j)) * static_cast<double>(a.weight[j * s.in + at % s.in]);
+        dx += static_cast<double>(a.dz(at / s.in * s.out + j, activation)) *
+              static_cast<double>(a.weight[j * s.in + at % s.in]);
       }
       expect_close(&a.dx[at], &dx, 1, static_cast<double>(s.out));
     }
@@ -121,8 +124,11 @@ void add_linear(const Layer& s) {
   const std::string shape = std::to_string(s.batch) + "x" + std::to_string(s.in) + "x" + std::to_string(s.out);
   const double flops = 2.0 * static_cast<double>(s.batch * s.in * s.out);
   add_case("linear/forward/" + shape, {flops}, [=] { return make_linear(s); });
+  // Behind a ReLU half of the gradient is 0: rates count the operations of dense products.
   add_case("linear/backward/" + shape, {2 * flops}, [=] { return make_linear_backward(s, true); });
   add_case("linear/backward_without_dx/" + shape, {flops}, [=] { return make_linear_backward(s, false); });
+  add_case("linear/backward_without_dx_or_relu/" + shape, {flops},
+           [=] { return make_linear_backward(s, false, ops::Activation::none); });
   for (const int64_t batch : kInferenceBatches) {
     const Layer few{batch, s.in, s.out};
     add_case("linear/inference/" + std::to_string(batch) + "x" + std::to_string(s.in) + "x" + std::to_string(s.out),

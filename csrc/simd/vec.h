@@ -15,8 +15,7 @@
 //   times_exp2i(a, n)                  float, a * 2^n for integral n in -252..254 and 1/2 < |a| < 2, rounded once
 //   reduce_add, reduce_max             over the lanes, in a fixed order
 //   compress_store(p, m, a)            the lanes in m, one after the other; writes a whole vector, returns how many
-//   expand_load(to, p, bits)           writes the elements at p to the lanes of `to` that are in bits, returns how
-//   many;
+//   expand_load(to, p, bits)           the elements at p, to the lanes of `to` that are in bits; returns how many,
 //                                      may read and write a whole vector
 //   bits_of(m)                         the mask as an integer, whose bit i is lane i
 //   in_register(a)                     a, loaded once: GCC repeats the load in every operation that can read memory

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/dispatch.h"
+#include "runtime/threads.h"
 
 namespace pynn::test {
 
@@ -111,5 +112,13 @@ template <class T>
 const char* type_name() {
   return sizeof(T) == 4 ? "float32" : "float64";
 }
+
+// Another number of threads until the end of the scope.
+struct Threads {
+  int before = num_threads();
+  explicit Threads(int n) { set_num_threads(n); }
+  Threads(const Threads&) = delete;
+  ~Threads() { set_num_threads(before); }
+};
 
 }  // namespace pynn::test

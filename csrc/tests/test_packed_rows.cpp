@@ -37,13 +37,6 @@ std::vector<int64_t> numbers_of(const Size& s) {
   return numbers;
 }
 
-struct Threads {
-  int before = num_threads();
-  explicit Threads(int n) { set_num_threads(n); }
-  Threads(const Threads&) = delete;
-  ~Threads() { set_num_threads(before); }
-};
-
 }  // namespace
 
 TEST_CASE_TEMPLATE("layers on packed rows are the naive ones, with the same bits on any threads", T, float, double) {

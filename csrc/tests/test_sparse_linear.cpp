@@ -45,14 +45,6 @@ Guarded<T> turned(const Guarded<T>& a, int64_t rows, int64_t cols) {
   return b;
 }
 
-// What stands before a call, and stands again after it.
-struct Threads {
-  int before = num_threads();
-  explicit Threads(int n) { set_num_threads(n); }
-  Threads(const Threads&) = delete;
-  ~Threads() { set_num_threads(before); }
-};
-
 template <class T>
 void check_same(const Guarded<T>& got, const Guarded<T>& want, const std::string& what) {
   for (int64_t i = 0; i < got.size(); ++i) {

@@ -340,7 +340,7 @@ def buffers(weights: Sequence[Array], states: Sequence[State], name: str, start:
 def check_range(optimizer: str, low: float, below: float = math.inf, **options: Any) -> None:
     """Raise TypeError or ValueError unless every option is a number with low <= option < below."""
     for name, value in options.items():
-        if not isinstance(value, int | float | np.number):
+        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
             raise TypeError(f"{optimizer}: {name} is {value!r}, needs a number")
         if not low <= value < below:
             limit = "a finite number" if below == math.inf else f"less than {below}"
