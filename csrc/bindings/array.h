@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/arena.h"
+#include "runtime/denormals.h"
 #include "runtime/recording.h"
 
 namespace pynn::bindings {
@@ -133,15 +134,21 @@ py::array_t<T> empty(const char* op, const Shape& shape) {
   return py::reinterpret_steal<py::array_t<T>>(empty_of(op, shape, py::dtype::of<T>()).release());
 }
 
-// Runs the computation of an operation without the GIL; a thread that records keeps it instead, for the replays. It
-// must own what it captures, except for the memory of arrays, which the recording keeps alive.
+// What surrounds a computation: other Python threads run, and denormals are 0.
+struct Computing {
+  py::gil_scoped_release nogil;
+  FlushDenormals flush;
+};
+
+// Runs the computation of an operation; a thread that records keeps it instead, for the replays. It must own what it
+// captures, except for the memory of arrays, which the recording keeps alive.
 template <class Compute>
 void launch(const Compute& compute) {
   if (recorder() != nullptr) {
     recorder()->recording.add(compute);
     return;
   }
-  const py::gil_scoped_release nogil;
+  const Computing scope;
   compute();
 }
 

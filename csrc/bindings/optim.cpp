@@ -271,7 +271,7 @@ double l2_norm(const py::sequence& arrays) {
   const Arrays a("l2_norm", "arrays", arrays);
   return a.by_dtype([&](auto zero) {
     const auto list = a.checked<decltype(zero)>(false);
-    const py::gil_scoped_release nogil;
+    const Computing scope;
     return ops::l2_norm(list);
   });
 }

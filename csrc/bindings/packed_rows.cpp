@@ -57,7 +57,7 @@ bool pack(PackedRows& self, const py::array& x_array) {
     if (x.ndim() != 2) throw_value(op, "x " + to_string(x.shape) + " needs 2 axes, [rows, columns]");
     Packed<T> packed;
     {
-      const py::gil_scoped_release nogil;
+      const Computing scope;
       packed = ops::PackedRows<T>::of_dense(x.data, x.shape[0], x.shape[1]);
     }
     if (packed != nullptr) self.set(packed);
@@ -82,7 +82,7 @@ bool pack_csr(PackedRows& self, const py::array& offsets_array, const py::array&
     checked_size(op, {rows, columns});
     Packed<T> packed;
     {
-      const py::gil_scoped_release nogil;
+      const Computing scope;
       packed = ops::PackedRows<T>::of_csr(offsets.data, indices.data, values.data, values.size, rows, columns);
     }
     if (packed != nullptr) self.set(packed);

@@ -51,7 +51,7 @@ int64_t run(Recording& recording, int64_t begin, std::optional<int64_t> end) {
     throw_value("Recording.run", "steps " + std::to_string(begin) + " to " + std::to_string(last) + " of " +
                                      std::to_string(recording.size()));
   }
-  const py::gil_scoped_release nogil;
+  const Computing scope;
   return recording.run(begin, last);
 }
 

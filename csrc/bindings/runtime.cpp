@@ -55,13 +55,13 @@ void set_threads(const py::object& n) {
 }
 
 double peak_flops() {
-  const py::gil_scoped_release release;
+  const Computing scope;
   return ops::peak_flops();
 }
 
 double copy_rate(int64_t nbytes) {
   if (nbytes < 1) throw std::invalid_argument("copy_rate: nbytes is " + std::to_string(nbytes) + ", needs at least 1");
-  const py::gil_scoped_release release;
+  const Computing scope;
   return ops::copy_rate(nbytes);
 }
 

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "runtime/cpu.h"
+#include "runtime/denormals.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -86,6 +87,7 @@ class Job {
 
   void work(int participant) {
     if (participant >= participants_) return;
+    set_float_mode(float_mode_);
     inside_task = true;
     for (int other = 0; other < participants_; ++other) {
       Share& share = shares_[(participant + other) % participants_];
@@ -116,6 +118,7 @@ class Job {
   detail::Task task_;
   void* context_;
   int participants_;
+  const uint64_t float_mode_ = float_mode();  // the caller's: a task's bits do not depend on its thread
   Share shares_[kMostThreads];
   std::atomic<bool> failed_{false};
   std::exception_ptr error_;

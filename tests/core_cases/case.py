@@ -97,4 +97,4 @@ def is_float(a: Any) -> bool:
 
 # 0-d, empty, one element, below and above one vector of each width, several vectors with a tail, split over threads
 SHAPES = [(), (0,), (1,), (7,), (3, 5), (2, 0, 3), (16,), (17,), (1031,), (3, 11, 65), (40_013,)]
-SPECIAL = f32([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 3.0, -3.0, 2.0**-140, -(2.0**-140), 3e38, -3e38])
+SPECIAL = f32([np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 3.0, -3.0, 2.0**-126, -(2.0**-126), 3e38, -3e38])
