@@ -27,8 +27,8 @@ def whole(what: str, value: Any, least: int | None = None) -> int:
     return number
 
 
-def real(what: str, value: Any, least: float = -math.inf) -> float:
-    """Return `value`: TypeError for what is no number, and for bool, ValueError unless finite and at least `least`.
+def real(what: str, value: Any, least: float = -math.inf, below: float = math.inf) -> float:
+    """Return `value`: TypeError for what is no number, and for bool, ValueError unless finite and in [least, below).
 
     >>> real("make_moons: noise", "a")
     Traceback (most recent call last):
@@ -36,7 +36,7 @@ def real(what: str, value: Any, least: float = -math.inf) -> float:
     """
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise TypeError(f"{what} is {value!r}, needs a number")
-    if not (-math.inf < value < math.inf and value >= least):
-        needs = "a finite number" if least == -math.inf else f"a finite number of at least {least}"
-        raise ValueError(f"{what} is {value}, needs {needs}")
+    if not (-math.inf < value < below and value >= least):
+        needs = "a finite number" + (f" of at least {least}" if least > -math.inf else "")
+        raise ValueError(f"{what} is {value}, needs {needs}" + (f" and less than {below}" if below < math.inf else ""))
     return float(value)

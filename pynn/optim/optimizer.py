@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
+from pynn._checks import real
 from pynn.grad_mode import mode, observers
 from pynn.plan import Call, memory
 from pynn.tensor import Tensor, bump_versions
@@ -340,8 +341,4 @@ def buffers(weights: Sequence[Array], states: Sequence[State], name: str, start:
 def check_range(optimizer: str, low: float, below: float = math.inf, **options: Any) -> None:
     """Raise TypeError or ValueError unless every option is a number with low <= option < below."""
     for name, value in options.items():
-        if not isinstance(value, int | float | np.number) or isinstance(value, bool):
-            raise TypeError(f"{optimizer}: {name} is {value!r}, needs a number")
-        if not low <= value < below:
-            limit = "a finite number" if below == math.inf else f"less than {below}"
-            raise ValueError(f"{optimizer}: {name} is {value}, needs at least {low} and {limit}")
+        real(f"{optimizer}: {name}", value, low, below)
