@@ -138,13 +138,19 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
     for (int64_t first = 0; first < pixels.columns; first += run_columns) {
       const int64_t columns = pixels.columns - first < run_columns ? pixels.columns - first : run_columns;
       const int64_t blocks = (columns + most_pixels - 1) / most_pixels;
-      for (int64_t r = 0; r < rows; ++r) {
-        const int64_t k = row_taps[2 * (row + r)], taps = row_taps[2 * (row + r) + 1] - k;
+      for (int64_t r = 0, count = 1; r < rows; r += count) {
+        const int64_t* of_row = row_taps + 2 * (row + r);
+        const int64_t k = of_row[0], taps = of_row[1] - k;
+        const bool two =
+            outputs_in_two_rows<T> && vectors == 1 && r + 1 < rows && of_row[2] == k && of_row[3] == of_row[1];
+        count = two ? 2 : 1;
         for (int64_t b = 0; b < blocks; ++b) {
           const int64_t begin = columns * b / blocks, end = columns * (b + 1) / blocks;
-          outputs_micro_kernels<T>.of[end - begin - 1][vectors - 1](
-              buffer + (r * columns + begin) * width, source + (row + r) * pixels.source_row + first + begin,
-              offsets + k, weight + k * width, epilogue.bias, tail, epilogue.relu, taps);
+          const auto& kernels = outputs_micro_kernels<T>;
+          (two ? kernels.two_rows[end - begin - 1] : kernels.of[end - begin - 1][vectors - 1])(
+              buffer + (r * columns + begin) * width, columns * width,
+              source + (row + r) * pixels.source_row + first + begin, pixels.source_row, offsets + k,
+              weight + k * width, epilogue.bias, tail, epilogue.relu, taps);
         }
       }
       const int64_t at = row / least_rows * pixels.row_step + first / least_rows * pixels.column_step;

@@ -113,59 +113,74 @@ constexpr MicroKernels<T> micro_kernels;
 
 constexpr int most_pixels = gemm_rows;  // beside two vectors of output channels
 
-// tile[P pixels][NC vectors of output channels]; weight [taps, NC vectors], the last vector of bias has `tail` lanes
-template <class T, int P, int NC>
-void outputs_micro_kernel(T* tile, const T* source, const int64_t* offsets, const T* weight, const T* bias, int tail,
-                          bool relu, int64_t taps) {
+// tile[R rows][P pixels][NC vectors of output channels]; weight [taps, NC vectors], the last vector of bias has `tail`
+// lanes. Rows are source_row apart in the source, and tile_row in the tile.
+template <class T, int R, int P, int NC>
+void outputs_micro_kernel(T* tile, int64_t tile_row, const T* source, int64_t source_row, const int64_t* offsets,
+                          const T* weight, const T* bias, int tail, bool relu, int64_t taps) {
   constexpr int lanes = Vec<T>::lanes;
-  Vec<T> sum[P][NC];
+  Vec<T> sum[R * P][NC];
 #pragma GCC unroll 2
   for (int c = 0; c < NC; ++c) {
     Vec<T> start = Vec<T>::zero();
     if (bias != nullptr) start = c == NC - 1 ? Vec<T>::load(bias + c * lanes, tail) : Vec<T>::load(bias + c * lanes);
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) sum[p][c] = start;
+#pragma GCC unroll 32
+    for (int p = 0; p < R * P; ++p) sum[p][c] = start;
   }
   for (int64_t k = 0; k < taps; ++k, weight += NC * lanes) {
-    const T* pixel = source + offsets[k];
+    const T* pixel = in_register(source + offsets[k]);
     Vec<T> w[NC];
 #pragma GCC unroll 2
     for (int c = 0; c < NC; ++c) w[c] = Vec<T>::load(weight + c * lanes);
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) {
-      const Vec<T> x(pixel[p]);
 #pragma GCC unroll 2
-      for (int c = 0; c < NC; ++c) sum[p][c] = fma(w[c], x, sum[p][c]);
+    for (int r = 0; r < R; ++r, pixel = in_register(pixel + source_row)) {
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) {
+        const Vec<T> x(pixel[p]);
+#pragma GCC unroll 2
+        for (int c = 0; c < NC; ++c) sum[r * P + p][c] = fma(w[c], x, sum[r * P + p][c]);
+      }
     }
   }
   if (relu) {
-#pragma GCC unroll 16
-    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 32
+    for (int p = 0; p < R * P; ++p) {
 #pragma GCC unroll 2
       for (int c = 0; c < NC; ++c) sum[p][c] = keep_positive(sum[p][c]);
     }
   }
-#pragma GCC unroll 16
-  for (int p = 0; p < P; ++p) {
 #pragma GCC unroll 2
-    for (int c = 0; c < NC; ++c) sum[p][c].store(tile + (p * NC + c) * lanes);
+  for (int r = 0; r < R; ++r, tile += tile_row) {
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 2
+      for (int c = 0; c < NC; ++c) sum[r * P + p][c].store(tile + (p * NC + c) * lanes);
+    }
   }
 }
 
 template <class T>
-using OutputsMicroKernel = void (*)(T*, const T*, const int64_t*, const T*, const T*, int, bool, int64_t);
+using OutputsMicroKernel = void (*)(T*, int64_t, const T*, int64_t, const int64_t*, const T*, const T*, int, bool,
+                                    int64_t);
 
-// [pixels - 1][vectors - 1]
+// A single vector of output channels takes pixels of two rows at a time: of one row alone the products are too few to
+// keep the multipliers busy, and wait for the loads. float64 serves gradient checks.
+template <class T>
+constexpr bool outputs_in_two_rows = sizeof(T) == 4;
+
+// [pixels - 1][vectors - 1], and of two rows [pixels - 1]
 template <class T>
 struct OutputsMicroKernels {
   OutputsMicroKernel<T> of[most_pixels][2];
-  constexpr OutputsMicroKernels() : of() { fill<most_pixels>(); }
+  OutputsMicroKernel<T> two_rows[most_pixels];
+  constexpr OutputsMicroKernels() : of(), two_rows() { fill<most_pixels>(); }
 
  private:
   template <int P>
   constexpr void fill() {
-    of[P - 1][0] = outputs_micro_kernel<T, P, 1>;
-    of[P - 1][1] = outputs_micro_kernel<T, P, 2>;
+    of[P - 1][0] = outputs_micro_kernel<T, 1, P, 1>;
+    of[P - 1][1] = outputs_micro_kernel<T, 1, P, 2>;
+    if constexpr (outputs_in_two_rows<T>) two_rows[P - 1] = outputs_micro_kernel<T, 2, P, 1>;
     if constexpr (P > 1) fill<P - 1>();
   }
 };

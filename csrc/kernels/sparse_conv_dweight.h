@@ -57,11 +57,11 @@ void dweight_micro_kernel(T* sums, int64_t row, const T* image, int64_t image_ro
   }
   const auto add = [&](V(&to)[KR][NV], int64_t entry) __attribute__((always_inline)) {
     const V factor(g[entry]);
-    const T* from = image + at[entry];
+    const T* from = in_register(image + at[entry]);
 #pragma GCC unroll 8
-    for (int i = 0; i < KR; ++i) {
+    for (int i = 0; i < KR; ++i, from = NV > 1 ? in_register(from + image_row) : from + image_row) {
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) to[i][v] = fma(factor, V::load(from + i * image_row + v * V::lanes), to[i][v]);
+      for (int v = 0; v < NV; ++v) to[i][v] = fma(factor, V::load(from + v * V::lanes), to[i][v]);
     }
   };
   int64_t entry = 0;

@@ -16,17 +16,19 @@ constexpr int dx_registers = gemm_rows > 6 ? 27 : gemm_rows > 4 ? 13 : 11;
 template <class T, int KR, int NV, int SHIFT, int ROW, int COLUMN, int ROWS>
 PYNN_INLINE void add_filters(Vec<T> (&acc)[ROWS][NV], const SparsePatches<T>& a, const T* g,
                              const typename SparsePosition<T>::Int* winners, int64_t count) {
+  // By pixels, a row of a filter is what a row of the patch has: a constant.
+  const int64_t weight_row = SHIFT > 0 ? (NV - SHIFT) * Vec<T>::lanes : a.weight_row;
   const T* weight = a.weight + COLUMN * a.weight_shift;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t output = winners[i];
-    const T* filter = weight + output * a.weight_output;
+    const T* filter = in_register(weight + output * a.weight_output);
     const Vec<T> factor(g[output]);
 #pragma GCC unroll 8
     for (int r = 0; r < KR; ++r) {
 #pragma GCC unroll 8
       for (int v = 0; v < NV - SHIFT; ++v) {
         Vec<T>& sum = acc[ROW + r][SHIFT * COLUMN + v];
-        sum = fma(factor, Vec<T>::load(filter + r * a.weight_row + v * Vec<T>::lanes), sum);
+        sum = fma(factor, Vec<T>::load(filter + r * weight_row + v * Vec<T>::lanes), sum);
       }
     }
   }

@@ -19,6 +19,9 @@
 //                                      may read and write a whole vector
 //   bits_of(m)                         the mask as an integer, whose bit i is lane i
 //   in_register(a)                     a, loaded once: GCC repeats the load in every operation that can read memory
+//   in_register(p)                     a pointer, added up once: some processors execute a multiply-add whose operand
+//   in
+//                                      memory has an index register as two instructions
 //   widen(p, a)                        the bytes at p as integers, one per lane of a
 //   gemm_rows                          rows of gemm's block of accumulators, by the number of registers
 #pragma once
@@ -58,6 +61,14 @@ PYNN_INLINE Vec<T> in_register(Vec<T> a) {
   __asm__("" : "+v"(a.v));
 #endif
   return a;
+}
+
+template <class T>
+PYNN_INLINE const T* in_register(const T* p) {
+#if defined(__AVX2__)
+  __asm__("" : "+r"(p));
+#endif
+  return p;
 }
 
 #if !defined(__AVX512F__)  // which has an instruction for it
