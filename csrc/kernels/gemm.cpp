@@ -15,6 +15,9 @@ constexpr int64_t nr = NV * Vec<T>::lanes;
 // C is written after so many steps: long enough to fetch it meanwhile.
 constexpr int64_t kPrefetchDepth = 64;
 
+// Rows of a transposed A that are fetched ahead: a hundred cycles' worth of products.
+constexpr int64_t kAhead = 8;
+
 // float64 serves gradient checks; a smaller block keeps the library small.
 template <class T>
 constexpr int mr = sizeof(T) == 4 ? gemm_rows : 4;
@@ -53,6 +56,10 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
     Vec<T> row[Vectors];
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j) row[j] = load_vector(b + p * ldb, j);
+    if constexpr (ATransposed) {  // its rows are too far apart for the processor to fetch them by itself
+      __builtin_prefetch(a + (p + kAhead) * lda);
+      if constexpr (MR > 1) __builtin_prefetch(a + (p + kAhead) * lda + MR - 1);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
       const Vec<T> scalar(ATransposed ? a[p * lda + i] : rows[i / 4][i % 4 * lda]);
