@@ -124,7 +124,8 @@ def conv2d_backward(
     need_dbias: bool,
 ) -> tuple[Array | None, Array | None, Array | None]: ...
 
-# Of windows [2, 2] of the convolution: y and indices [N, O, OH // 2, OW // 2], uint8: 2 * row + column of the maximum.
+# Of windows [2, 2] of the convolution: y and indices [N, O, OH // 2, OW // 2], uint8: 2 * row + column of the maximum;
+# None in their place unless needed.
 def conv2d_max_pool2d(
     x: Array,
     weight: Array,
@@ -134,7 +135,8 @@ def conv2d_max_pool2d(
     dilation: Pair,
     groups: int,
     activation: str,
-) -> tuple[Array, Array]: ...
+    need_indices: bool = True,
+) -> tuple[Array, Any]: ...
 def conv2d_max_pool2d_backward(
     dy: Array,
     y: Array,

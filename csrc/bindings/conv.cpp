@@ -106,7 +106,7 @@ py::array conv2d(const py::array& x_array, const py::array& weight_array, const 
 
 py::tuple conv2d_max_pool2d(const py::array& x_array, const py::array& weight_array,
                             const std::optional<py::array>& bias_array, const Pair& stride, const Pads& padding,
-                            const Pair& dilation, int64_t groups, const std::string& activation) {
+                            const Pair& dilation, int64_t groups, const std::string& activation, bool need_indices) {
   constexpr const char* op = "conv2d_max_pool2d";
   return by_dtype(op, "input", x_array, [&](auto zero) -> py::tuple {
     using T = decltype(zero);
@@ -114,9 +114,10 @@ py::tuple conv2d_max_pool2d(const py::array& x_array, const py::array& weight_ar
     const T* bias = optional_data<T>(op, "bias", bias_array, {a.shape.outputs});
     const Shape y_shape = pooled_shape(op, a.shape);
     py::array_t<T> y = empty<T>(op, y_shape);
-    py::array_t<uint8_t> indices = empty<uint8_t>(op, y_shape);
+    std::optional<py::array_t<uint8_t>> indices;
+    if (need_indices) indices = empty<uint8_t>(op, y_shape);
     T* y_data = data_of(y);
-    uint8_t* index_data = data_of(indices);
+    uint8_t* index_data = need_indices ? data_of(*indices) : nullptr;
     launch([=, x = a.x.data, weight = a.weight.data, relu = a.relu, shape = a.shape] {
       ops::conv2d_max_pool2d(y_data, index_data, x, weight, bias, relu, shape);
     });
@@ -192,7 +193,8 @@ void bind_conv(py::module_& m) {
         py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("activation"),
         py::arg("need_dx"), py::arg("need_dweight"), py::arg("need_dbias"));
   m.def("conv2d_max_pool2d", conv2d_max_pool2d, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("stride"),
-        py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("activation"));
+        py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("activation"),
+        py::arg("need_indices") = true);
   m.def("conv2d_max_pool2d_backward", conv2d_max_pool2d_backward, py::arg("dy"), py::arg("y"), py::arg("indices"),
         py::arg("x"), py::arg("weight"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
         py::arg("activation"), py::arg("need_dx"), py::arg("need_dweight"), py::arg("need_dbias"));

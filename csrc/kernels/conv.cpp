@@ -84,8 +84,9 @@ void correlate_pool(T* y, uint8_t* indices, const ConvPixels& pixels, const T* s
     const int64_t first = row / 2 * pixels.row_step, room = (pixels.rows - row) / 2 * pixels.row_step;
     const ConvPixels windows{part.rows, pixels.columns, 0, 0, pixels.row_step, 1};
     for (int64_t i = 0; i < outputs; ++i) {
-      pool_rows(y + i * pixels.channel_step + first, indices + i * pixels.channel_step + first, windows, room,
-                buffer + i * part.channel_step, part.row_step);
+      const int64_t to = i * pixels.channel_step + first;
+      pool_rows(y + to, indices == nullptr ? nullptr : indices + to, windows, room, buffer + i * part.channel_step,
+                part.row_step);
     }
   }
 }
@@ -96,7 +97,7 @@ void correlate(T* y, const ConvPixels& all_pixels, const T* source, const int64_
   constexpr int64_t lanes = Vec<T>::lanes;
   const T* bias = epilogue.bias;
   const bool relu = epilogue.relu;
-  if (epilogue.indices != nullptr) {
+  if (epilogue.pool) {
     correlate_pool(y, epilogue.indices, all_pixels, source, offsets, weight, bias, relu, outputs, taps, buffer);
     return;
   }
@@ -117,7 +118,7 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
                        const int64_t* row_taps, const T* weight, const ConvEpilogue<T>& epilogue, int64_t outputs,
                        T* buffer) {
   constexpr int64_t lanes = Vec<T>::lanes;
-  const bool pool = epilogue.indices != nullptr;
+  const bool pool = epilogue.pool;
   bool same_taps = !pool;
   for (int64_t r = 1; r < all_pixels.rows; ++r) {
     same_taps = same_taps && row_taps[2 * r] == row_taps[0] && row_taps[2 * r + 1] == row_taps[1];
@@ -132,7 +133,7 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
                                ? kRun / (pixels.columns * least_rows) * least_rows
                                : least_rows;
   T* maxima = buffer + (kRun + lanes) * width;
-  T* taps_of_maxima = maxima + (kRun / 4 + lanes) * width;
+  T* taps_of_maxima = epilogue.indices != nullptr ? maxima + (kRun / 4 + lanes) * width : nullptr;
   for (int64_t row = 0; row < pixels.rows; row += run_rows) {
     const int64_t rows = pixels.rows - row < run_rows ? pixels.rows - row : run_rows;
     for (int64_t first = 0; first < pixels.columns; first += run_columns) {
@@ -158,6 +159,7 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
         const int64_t windows = rows / 2 * (columns / 2);
         pool_outputs(maxima, taps_of_maxima, buffer, width, rows, columns);
         write_outputs(y + at, pixels.channel_step, 1, maxima, width, outputs, windows);
+        if (epilogue.indices == nullptr) continue;
         write_indices(epilogue.indices + at, pixels.channel_step, pixels.rows / 2 * pixels.row_step - at,
                       taps_of_maxima, width, outputs, windows);
       } else {

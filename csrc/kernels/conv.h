@@ -15,13 +15,15 @@ struct ConvPixels {
   int64_t channel_step, row_step, column_step;
 };
 
-// What becomes of the sums. With indices, y and they are the maximum of each window of 2 x 2 and 2 * row + column of
+// What becomes of the sums. With pool, y and indices are the maximum of each window of 2 x 2 and 2 * row + column of
 // it; `pixels` then counts the convolution's outputs, an even number both ways, and has the distances in y.
 template <class T>
 struct ConvEpilogue {
   const T* bias;  // [outputs] or null
-  bool relu;
-  uint8_t* indices;
+  bool relu, pool;
+  uint8_t* indices;  // or null
+
+  uint8_t* indices_at(int64_t at) const { return indices == nullptr ? nullptr : indices + at; }
 };
 
 // plane[r, c] = x[top + r * row_step, left + c * column_step], or 0 outside of x

@@ -36,7 +36,7 @@ void split_windows(T* halves, int64_t half, const T* plane, int64_t rows, int64_
   }
 }
 
-// y and indices [MR output channels] x [vector of windows]
+// y and, unless null, indices [MR output channels] x [vector of windows]
 template <class T, int MR>
 void windows_micro_kernel(T* y, uint8_t* indices, int64_t channel_step, const T* source, int64_t next_column,
                           const int64_t* offsets, const T* weight, const T* bias, bool relu, int64_t taps) {
@@ -57,6 +57,14 @@ void windows_micro_kernel(T* y, uint8_t* indices, int64_t channel_step, const T*
 #pragma GCC unroll 8
       for (int i = 0; i < MR; ++i) sum[i][p] = fma(w[i], x, sum[i][p]);
     }
+  }
+  if (indices == nullptr) {
+#pragma GCC unroll 8
+    for (int i = 0; i < MR; ++i) {
+      const Vec<T> best = window_max(sum[i][0], sum[i][1], sum[i][2], sum[i][3]);
+      (relu ? keep_positive(best) : best).store(y + i * channel_step);
+    }
+    return;
   }
   if (relu) {
 #pragma GCC unroll 8
@@ -100,20 +108,21 @@ void correlate_windows(T* y, int64_t channel_step, int64_t windows, const T* hal
                        int64_t taps) {
   constexpr int64_t lanes = Vec<T>::lanes;
   const WindowsMicroKernel<T> micro_kernel = windows_micro_kernels<T>.of[outputs - 1];
-  uint8_t* indices = epilogue.indices;
   int64_t w = 0;
   for (; w + lanes <= windows; w += lanes) {
-    micro_kernel(y + w, indices + w, channel_step, halves + w, half, offsets, weight, epilogue.bias, epilogue.relu,
-                 taps);
+    micro_kernel(y + w, epilogue.indices_at(w), channel_step, halves + w, half, offsets, weight, epilogue.bias,
+                 epilogue.relu, taps);
   }
   if (w == windows) return;
   T maxima[most_window_outputs<T> * lanes];
   uint8_t taps_of_maxima[most_window_outputs<T> * lanes];
-  micro_kernel(maxima, taps_of_maxima, lanes, halves + w, half, offsets, weight, epilogue.bias, epilogue.relu, taps);
+  uint8_t* indices = epilogue.indices;
+  micro_kernel(maxima, indices != nullptr ? taps_of_maxima : nullptr, lanes, halves + w, half, offsets, weight,
+               epilogue.bias, epilogue.relu, taps);
   const int n = static_cast<int>(windows - w);
   for (int64_t i = 0; i < outputs; ++i) {
     Vec<T>::load(maxima + i * lanes).store(y + i * channel_step + w, n);
-    for (int j = 0; j < n; ++j) indices[i * channel_step + w + j] = taps_of_maxima[i * lanes + j];
+    for (int j = 0; j < n && indices != nullptr; ++j) indices[i * channel_step + w + j] = taps_of_maxima[i * lanes + j];
   }
 }
 

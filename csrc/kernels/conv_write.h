@@ -20,7 +20,7 @@ PYNN_INLINE void copy_rows(T* y, const ConvPixels& pixels, const T* buffer) {
   }
 }
 
-// Pooled pixels and their winners, to channels y and indices that have `room` elements left.
+// Pooled pixels and their winners, unless indices is null, to channels y and indices that have `room` elements left.
 template <class T>
 PYNN_INLINE void pool_rows(T* y, uint8_t* indices, const ConvPixels& pixels, int64_t room, const T* buffer,
                            int64_t buffer_row) {
@@ -28,6 +28,10 @@ PYNN_INLINE void pool_rows(T* y, uint8_t* indices, const ConvPixels& pixels, int
     const int64_t row = r / 2 * pixels.row_step;
     for_lanes<T>(pixels.columns / 2, [&](int64_t c, auto lanes) {
       const Pairs<T> top(buffer + 2 * c, lanes), bottom(buffer + buffer_row + 2 * c, lanes);
+      if (indices == nullptr) {
+        store(y + row + c, window_max(top.left, top.right, bottom.left, bottom.right), lanes);
+        return;
+      }
       const WindowMax<T> window(top.left, top.right, bottom.left, bottom.right);
       store(y + row + c, window.best, lanes);
       store_indices(indices + row + c, window.index, count<T>(lanes), room - row - c);
@@ -70,19 +74,26 @@ void write_outputs(T* y, int64_t channel_step, int64_t column_step, const T* buf
   }
 }
 
-// The maxima of the buffer's windows, and the taps that they come from: [rows / 2 * columns / 2, width].
+// The maxima of the buffer's windows, and the taps that they come from unless taps is null: [rows / 2 * columns / 2,
+// width].
 template <class T>
 void pool_outputs(T* maxima, T* taps, const T* buffer, int64_t width, int64_t rows, int64_t columns) {
   const int64_t row = columns * width;
   for (int64_t r = 0; r < rows; r += 2, buffer += 2 * row) {
-    for (int64_t c = 0; c < columns; c += 2, maxima += width, taps += width) {
+    for (int64_t c = 0; c < columns; c += 2, maxima += width) {
       for (int64_t i = 0; i < width; i += Vec<T>::lanes) {
         const T* from = buffer + c * width + i;
-        const WindowMax<T> window(Vec<T>::load(from), Vec<T>::load(from + width), Vec<T>::load(from + row),
-                                  Vec<T>::load(from + row + width));
+        const Vec<T> top_left = Vec<T>::load(from), top_right = Vec<T>::load(from + width);
+        const Vec<T> bottom_left = Vec<T>::load(from + row), bottom_right = Vec<T>::load(from + row + width);
+        if (taps == nullptr) {
+          window_max(top_left, top_right, bottom_left, bottom_right).store(maxima + i);
+          continue;
+        }
+        const WindowMax<T> window(top_left, top_right, bottom_left, bottom_right);
         window.best.store(maxima + i);
         window.index.store(taps + i);
       }
+      if (taps != nullptr) taps += width;
     }
   }
 }

@@ -53,5 +53,12 @@ struct WindowMax {
   }
 };
 
+// The maximum alone.
+template <class T>
+PYNN_INLINE Vec<T> window_max(Vec<T> top_left, Vec<T> top_right, Vec<T> bottom_left, Vec<T> bottom_right) {
+  const auto larger = [](Vec<T> best, Vec<T> value) { return select(value == value, max(value, best), value); };
+  return larger(larger(top_left, top_right), larger(bottom_left, bottom_right));
+}
+
 }  // namespace
 }  // namespace pynn::PYNN_ISA

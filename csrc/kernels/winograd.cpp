@@ -126,9 +126,13 @@ void output(T* y, const ConvPixels& pixels, const T* m, int64_t position_step, c
       y01 = keep_positive(y01, epilogue.relu);
       y10 = keep_positive(y10, epilogue.relu);
       y11 = keep_positive(y11, epilogue.relu);
-      if (epilogue.indices != nullptr) {
-        const WindowMax<T> window(y00, y01, y10, y11);
+      if (epilogue.pool) {
         const int64_t at = r / 2 * pixels.row_step + t;
+        if (epilogue.indices == nullptr) {
+          store(y + at, window_max(y00, y01, y10, y11), lanes);
+          return;
+        }
+        const WindowMax<T> window(y00, y01, y10, y11);
         store(y + at, window.best, lanes);
         store_indices(epilogue.indices + at, window.index, count<T>(lanes), pixels.rows / 2 * pixels.row_step - at);
         return;

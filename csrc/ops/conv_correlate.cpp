@@ -173,11 +173,11 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
   const int64_t all_channels = job.groups * job.channels;
   const int64_t bytes_per_row =
       all_channels * job.rows.planes() * job.columns.planes() * job.columns.length() * static_cast<int64_t>(sizeof(T));
-  const int64_t window = out.indices != nullptr ? 2 : 1;  // rows and columns of the convolution in one of y
+  const int64_t window = out.pool ? 2 : 1;  // rows and columns of the convolution in one of y
   const int64_t y_height = job.y_height / window, y_width = job.y_width / window;
   const bool in_place = mask == nullptr && is_source(job.rows, job.height) && is_source(job.columns, job.width);
   const int64_t row_length = in_place ? job.width : job.columns.length();
-  const Blocks blocks = choose_blocks<T>(job, row_length, taps, out.indices != nullptr);
+  const Blocks blocks = choose_blocks<T>(job, row_length, taps, out.pool);
   const int64_t all_blocks = job.groups * blocks.count;
   const int64_t packed_size = job.groups * blocks.packed_outputs * taps;
 
@@ -259,7 +259,7 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
                                 y_height * y_width, correlation.rows->step * y_width, correlation.columns->step};
         const T* from = planes + (group * job.channels - first_channel) * source.channel();
         const T* block_weight = packed.get() + correlation.packed + (group * blocks.packed_outputs + begin) * count;
-        const ConvEpilogue<T> epilogue{out.bias != nullptr ? out.bias + output : nullptr, out.relu,
+        const ConvEpilogue<T> epilogue{out.bias != nullptr ? out.bias + output : nullptr, out.relu, out.pool,
                                        out.indices != nullptr ? out.indices + to : nullptr};
         const int64_t* offsets = correlation.offsets.data();
         if (in_windows) {

@@ -24,14 +24,15 @@ struct Job {
 Job forward_job(const AxisPlan& rows, const AxisPlan& columns, const ConvShape& shape);
 Job backward_job(const AxisPlan& rows, const AxisPlan& columns, const ConvShape& shape);
 
-// With indices, y and they are [images, groups * outputs, y_height / 2, y_width / 2]: the maxima of windows of 2 x 2
-// and the taps that they come from. Height and width are then even.
+// With pool, y and indices are [images, groups * outputs, y_height / 2, y_width / 2]: the maxima of windows of 2 x 2
+// and the taps that they come from, unless indices is null. Height and width are then even.
 template <class T>
 struct CorrelateOut {
   T* y;
   uint8_t* indices = nullptr;
   const T* bias = nullptr;
   bool relu = false;
+  bool pool = false;
 };
 
 // x reads as 0 where `mask`, if not null, is 0 or less.

@@ -8,7 +8,7 @@
 namespace pynn::ops {
 
 // y, indices [images, outputs, rows.out / 2, columns.out / 2]; an odd last row or column belongs to no window. An index
-// is 2 * row + column of the maximum in its window.
+// is 2 * row + column of the maximum in its window. Without a gradient to come, indices may be null.
 template <class T>
 void conv2d_max_pool2d(T* y, uint8_t* indices, const T* x, const T* weight, const T* bias, bool relu,
                        const ConvShape& shape);

@@ -133,7 +133,7 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
                 filter_size = channels * outputs;
   const int64_t work = job.groups * all_rows * tile_columns * 4 * filter_size * kTaps;  // of the convolution as such
   const int64_t threads = work < kConvSerialWork ? 1 : num_threads();
-  const int64_t window = out.indices != nullptr ? 2 : 1;  // rows and columns of the convolution in one of y
+  const int64_t window = out.pool ? 2 : 1;  // rows and columns of the convolution in one of y
   const int64_t y_height = job.y_height / window, y_width = job.y_width / window;
   const bool in_place = mask == nullptr && is_source(job.rows, job.height) && is_source(job.columns, job.width) &&
                         job.y_height % 2 == 0 && job.y_width % 2 == 0;
@@ -220,13 +220,12 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
     for_images([&](int64_t image, int64_t first, int64_t rows, int64_t tile) {
       const int64_t height = std::min(2 * rows, job.y_height - 2 * first);
       // Windows lie one behind the other, as tiles do: all rows are one.
-      const ConvPixels pixels = out.indices != nullptr
-                                    ? ConvPixels{2, 2 * rows * tile_columns, 0, 0, rows * tile_columns, 1}
-                                    : ConvPixels{height, job.y_width, 0, 0, y_width, 1};
+      const ConvPixels pixels = out.pool ? ConvPixels{2, 2 * rows * tile_columns, 0, 0, rows * tile_columns, 1}
+                                         : ConvPixels{height, job.y_width, 0, 0, y_width, 1};
       for (int64_t o = 0; o < count; ++o) {
         const int64_t to = ((image * job.groups * outputs + of_group + o) * y_height + 2 * first / window) * y_width;
         table.winograd.output(out.y + to, pixels, sums + o * row + tile, out_position,
-                              {nullptr, out.relu, out.indices != nullptr ? out.indices + to : nullptr});
+                              {nullptr, out.relu, out.pool, out.indices != nullptr ? out.indices + to : nullptr});
       }
     });
   };

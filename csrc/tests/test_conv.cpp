@@ -245,6 +245,9 @@ TEST_CASE_TEMPLATE("conv2d_max_pool2d equals conv2d, then max_pool2d", T, float,
       ops::max_pool2d(want_y.data(), want_indices.data(), convolved.data(), pool, planes);
       check_close(y, want_y, 0, "conv2d_max_pool2d of " + name(s));
       for (int64_t i = 0; i < pooled; ++i) REQUIRE(indices[i] == want_indices[i]);
+      Guarded<T> alone(pooled);
+      ops::conv2d_max_pool2d(alone.data(), nullptr, x.data(), weight.data(), bias.data(), relu, s);
+      check_close(alone, want_y, 0, "the maxima alone of " + name(s));
 
       // From one set of winners, since rounding may decide between two that are nearly equal.
       Gradients<T> got(s), want(s);

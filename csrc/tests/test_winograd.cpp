@@ -117,7 +117,7 @@ TEST_CASE_TEMPLATE("the transforms of Winograd equal the naive ones", T, float, 
     for (const int64_t odd : {0, 1}) {  // a last row and column less
       const int64_t height = 4 - odd, width = 2 * size - odd;
       Guarded<T> y(height * width);
-      kernel.output(y.data(), {height, width, 0, 0, width, 1}, sums.data(), in_step, {nullptr, false, nullptr});
+      kernel.output(y.data(), {height, width, 0, 0, width, 1}, sums.data(), in_step, {nullptr, false, false, nullptr});
       for (int64_t at = 0; at < y.size(); ++at) {
         const int64_t r = at / width, c = at % width;
         reference::winograd_transform(want, reference::kOutputTransform, [&](int64_t i, int64_t j) {
@@ -174,6 +174,8 @@ TEST_CASE_TEMPLATE("Winograd with ReLU and pooling equals the chain, for any num
       ops::conv2d_backward(dx.data(), nowhere, nowhere, dy.data(), y.data(), none, weight.data(), true, s);
       check_close(y, want_y, 0, "y of " + name(s));
       check_close(max, want_pooled, 0, "maxima of " + name(s));
+      ops::conv2d_max_pool2d(max.data(), nullptr, x.data(), weight.data(), bias.data(), true, s);
+      check_close(max, want_pooled, 0, "the maxima alone of " + name(s));
       check_close(dx, want_dx, 0, "dx of " + name(s));
       for (int64_t i = 0; i < pooled; ++i) REQUIRE(indices[i] == want_indices[i]);
     }

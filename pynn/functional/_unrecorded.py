@@ -35,16 +35,16 @@ def conv2d(weight: Tensor, bias: Tensor | None, *options: Any) -> Operation:
 
 def conv2d_max_pool2d(weight: Tensor, bias: Tensor | None, *options: Any) -> Operation:
     """Prepare `functional.conv2d_max_pool2d`, with the options of `conv2d`."""
-    how = _options("conv2d_max_pool2d", weight, options)
+    how = _options("conv2d_max_pool2d", weight, options, False)  # without indices, which a gradient would need
     return lambda x: _core.conv2d_max_pool2d(x, weight.data, None if bias is None else bias.data, *how())[0]
 
 
-def _options(name: str, weight: Tensor, options: tuple[Any, ...]) -> Callable[[], tuple[Any, ...]]:
-    """Return what gives the options as the core takes them."""
+def _options(name: str, weight: Tensor, options: tuple[Any, ...], *more: Any) -> Callable[[], tuple[Any, ...]]:
+    """Return what gives the options as the core takes them, and ``more`` behind them."""
     *geometry, activation = options
 
     def now() -> tuple[Any, ...]:
-        return *_geometry(name, weight.data, *geometry), activation
+        return *_geometry(name, weight.data, *geometry), activation, *more
 
     if not all(map(_is_fixed, geometry)):  # "same", which the size of the kernel decides; a list, which may change
         return now

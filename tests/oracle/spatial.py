@@ -104,9 +104,10 @@ def max_pool2d(x, kernel, stride, padding, dilation, ceil_mode):
     return y, indices
 
 
-def conv2d_max_pool2d(x, weight, bias, stride, padding, dilation, groups, activation):
+def conv2d_max_pool2d(x, weight, bias, stride, padding, dilation, groups, activation, need_indices=True):
     y = conv2d(x, weight, bias, stride, padding, dilation, groups, activation)
-    return max_pool2d(y, (2, 2), (2, 2), (0, 0), (1, 1), False)
+    maxima, indices = max_pool2d(y, (2, 2), (2, 2), (0, 0), (1, 1), False)
+    return maxima, indices if need_indices else None
 
 
 def conv2d_max_pool2d_backward(
