@@ -98,11 +98,20 @@ void strided_copy(T* dst, const T* src, std::vector<CopyAxis> axes) {
   }
 
   rows_path.add();
-  parallel_ranges(box_size(axes), 1 + kElementsPerTask / inner.size, [&](int64_t begin, int64_t end) {
+  const auto copy_rows = [&](int64_t begin, int64_t end, int64_t first, int64_t n) {
     for_offsets(axes, begin, end, [&](int64_t to, int64_t from) {
-      kernel.copy(dst + to, inner.dst_stride, src + from, inner.src_stride, inner.size);
+      kernel.copy(dst + to + first * inner.dst_stride, inner.dst_stride, src + from + first * inner.src_stride,
+                  inner.src_stride, n);
     });
-  });
+  };
+  const int64_t rows = box_size(axes);
+  if (rows < 4 * num_threads() && inner.size >= 2 * kElementsPerTask) {  // too few to share
+    parallel_ranges(inner.size, kElementsPerTask,
+                    [&](int64_t begin, int64_t end) { copy_rows(0, rows, begin, end - begin); });
+  } else {
+    parallel_ranges(rows, 1 + kElementsPerTask / inner.size,
+                    [&](int64_t begin, int64_t end) { copy_rows(begin, end, 0, inner.size); });
+  }
 }
 
 template <class T>

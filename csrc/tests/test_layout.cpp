@@ -77,6 +77,17 @@ TEST_CASE_TEMPLATE("strided_copy takes steps of either sign on both sides", T, f
   }
 }
 
+TEST_CASE_TEMPLATE("strided_copy of few long rows, which threads share", T, float, double) {
+  constexpr int64_t n = 70001, gap = 5;
+  for (const int64_t rows : {1, 3}) {
+    const Guarded<T> x = random_array<T>(rows * (n + gap));
+    Guarded<T> y(rows * n), want(rows * n);
+    ops::strided_copy<T>(y.data(), x.data(), {{rows, n, n + gap}, {n, 1, 1}});
+    reference::strided_copy(want.data(), x.data(), {rows, n}, {n, 1}, {n + gap, 1});
+    check_close(y, want, 0, "rows");
+  }
+}
+
 TEST_CASE_TEMPLATE("fill, take_rows and the backward of embedding equal the naive ones", T, float, double) {
   for (const int64_t dim : kSizes) {
     const int64_t rows = 11, count = 300;
