@@ -3,6 +3,7 @@
 #include "kernels/table.h"
 #include "simd/math.h"
 #include "simd/sum.h"
+#include "simd/transpose.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -28,8 +29,49 @@ PYNN_INLINE T exp_row(T* e, const T* x, T shift, int64_t cols) {
   return static_cast<T>(sum);
 }
 
+// For narrow rows: y = body(x, first row, rows) on the transpose of as many rows as a vector has
+// lanes, in place. A row by itself would fill no vector, and reduce each over its lanes; and where it is read just
+// after the row before it was written, by a masked store, it waits for that. A null y asks for no output.
+template <class T, class Body>
+PYNN_INLINE void for_turned(T* y, const T* x, int64_t rows, int64_t cols, Body body) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  T turned[kNarrow * lanes];
+  for (int64_t r = 0; r < rows; r += lanes) {
+    const int64_t count = rows - r < lanes ? rows - r : lanes;
+    turn(turned, lanes, x + r * cols, cols, count, cols);
+    body(turned, r, static_cast<int>(count));
+    if (y != nullptr) turn(y + r * cols, cols, turned, lanes, cols, count);
+  }
+}
+
+// e[cols, lanes] = exp(x - largest) unless e is null, with the maximum and the sum of each lane.
+template <class T>
+__attribute__((noinline)) void turned_exp(T* e, Vec<T>& largest, Vec<T>& sum, const T* x, int64_t cols) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  Vec<T> top(-static_cast<T>(INFINITY)), total = Vec<T>::zero();
+  for (int64_t j = 0; j < cols; ++j) top = max(Vec<T>::load(x + j * lanes), top);
+  for (int64_t j = 0; j < cols; ++j) {
+    const Vec<T> y = exp(Vec<T>::load(x + j * lanes) - top);
+    total = total + y;
+    if (e != nullptr) y.store(e + j * lanes);
+  }
+  largest = top;
+  sum = total;
+}
+
 template <class T>
 void softmax(T* y, const T* x, int64_t rows, int64_t cols) {
+  if (is_narrow<T>(cols)) {
+    return for_turned(y, x, rows, cols, [=](T* turned, int64_t, int) {
+      Vec<T> largest, sum;
+      turned_exp(turned, largest, sum, turned, cols);
+      const Vec<T> scale = Vec<T>(T(1)) / sum;
+      for (int64_t j = 0; j < cols; ++j) {
+        T* const at = turned + j * Vec<T>::lanes;
+        (Vec<T>::load(at) * scale).store(at);
+      }
+    });
+  }
   for (int64_t i = 0; i < rows; ++i, x += cols, y += cols) {
     const Vec<T> scale(T(1) / exp_row(y, x, row_max(x, cols), cols));
     for_lanes<T>(cols, [&](int64_t j, auto lanes) { store(y + j, load(y + j, lanes) * scale, lanes); });
@@ -65,6 +107,17 @@ PYNN_INLINE void log_in_place(T* x, int n) {
 
 template <class T>
 void log_softmax(T* y, const T* x, int64_t rows, int64_t cols) {
+  if (is_narrow<T>(cols)) {
+    return for_turned(y, x, rows, cols, [=](T* turned, int64_t, int) {
+      Vec<T> largest, sum;
+      turned_exp<T>(nullptr, largest, sum, turned, cols);
+      const Vec<T> log_sum = log(sum);
+      for (int64_t j = 0; j < cols; ++j) {
+        T* const at = turned + j * Vec<T>::lanes;
+        ((Vec<T>::load(at) - largest) - log_sum).store(at);
+      }
+    });
+  }
   T largest[kRows], log_sum[kRows];
   for (int64_t begin = 0; begin < rows;) {
     const int count = rows_of_block(rows - begin, cols);
@@ -94,9 +147,56 @@ void log_softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t 
   }
 }
 
+// The same as cross_entropy, of narrow rows.
+template <class T>
+double turned_cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, CrossEntropyTerms<T> terms,
+                            int64_t rows, int64_t cols) {
+  constexpr int lanes = Vec<T>::lanes;
+  T ones[kNarrow];
+  for (T& one : ones) one = T(1);
+  const T* weight = terms.weight != nullptr ? terms.weight : ones;
+  double total = 0;
+  for_turned(dlogits, logits, rows, cols, [&](T* turned, int64_t first, int count) {
+    T labels[lanes] = {}, confidences[lanes] = {}, losses[lanes], e[kNarrow * lanes];
+    for (int r = 0; r < count; ++r) {
+      const int64_t label = target[first + r];
+      const bool ignored = label == terms.ignore_index;
+      labels[r] = ignored ? T(-1) : static_cast<T>(label);
+      confidences[r] = ignored ? T(0) : terms.confidence * weight[label];
+    }
+    const Vec<T> label = Vec<T>::load(labels), confidence = Vec<T>::load(confidences), none = Vec<T>::zero();
+    Vec<T> largest, sum, at_label = none, shifted = none;
+    turned_exp(dlogits != nullptr ? e : nullptr, largest, sum, turned, cols);
+    const Vec<T> log_sum = log(sum);
+    for (int64_t j = 0; j < cols; ++j) {
+      const Vec<T> x = Vec<T>::load(turned + j * lanes) - largest;
+      at_label = select(label == Vec<T>(static_cast<T>(j)), x, at_label);
+      shifted = fma(Vec<T>(weight[j]), x, shifted);
+    }
+    Vec<T> value = confidence * (log_sum - at_label);
+    if (terms.uniform != T(0)) value = fma(Vec<T>(terms.uniform), Vec<T>(terms.weight_sum) * log_sum - shifted, value);
+    const Mask<T> used = none <= label;
+    select(used, value, none).store(losses);
+    for (int r = 0; r < count; ++r) total += static_cast<double>(losses[r]);
+    if (loss != nullptr) Vec<T>::load(losses).store(loss + first, count);
+    if (dlogits == nullptr) return;
+    // d loss / d logits = all softmax - (confidence onehot + uniform weight), of which `all` is the sum
+    const Vec<T> scale(terms.scale), even(-terms.scale * terms.uniform), of_label = scale * confidence;
+    Vec<T> factor = scale / sum;
+    if (terms.weight != nullptr) factor = factor * (confidence + Vec<T>(terms.uniform * terms.weight_sum));
+    for (int64_t j = 0; j < cols; ++j) {
+      const Vec<T> d = fma(Vec<T>::load(e + j * lanes), factor, Vec<T>(weight[j]) * even);
+      const Mask<T> here = label == Vec<T>(static_cast<T>(j));
+      select(used, d - select(here, of_label, none), none).store(turned + j * lanes);
+    }
+  });
+  return total;
+}
+
 template <class T>
 double cross_entropy(T* loss, T* dlogits, const T* logits, const int64_t* target, CrossEntropyTerms<T> terms,
                      int64_t rows, int64_t cols) {
+  if (is_narrow<T>(cols)) return turned_cross_entropy(loss, dlogits, logits, target, terms, rows, cols);
   T largest[kRows], sum[kRows], log_sum[kRows];
   double total = 0;
   for (int64_t begin = 0; begin < rows;) {

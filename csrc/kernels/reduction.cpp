@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "kernels/table.h"
-#include "simd/vec.h"
+#include "simd/transpose.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
@@ -30,18 +30,18 @@ struct SquaredDeviations : Sum<T> {
 };
 
 template <class T>
+PYNN_INLINE bool any_nan(Vec<T> x) {
+  return reduce_max(select(x == x, Vec<T>::zero(), Vec<T>(T(1)))) > T(0);
+}
+
+template <class T>
 struct Max {
   static PYNN_INLINE T fill(T) { return T(-INFINITY); }
   static PYNN_INLINE Vec<T> start() { return Vec<T>(T(-INFINITY)); }
   static PYNN_INLINE Vec<T> step(Vec<T> best, Vec<T> x, Vec<T>) { return combine(best, x); }
   // A NaN in b fails the comparison and is taken; once in a, it stays.
   static PYNN_INLINE Vec<T> combine(Vec<T> a, Vec<T> b) { return select((b <= a) | !(a == a), a, b); }
-  static PYNN_INLINE T over_lanes(Vec<T> best) {
-    T lane[Vec<T>::lanes];
-    best.store(lane);
-    for (int i = 1; i < Vec<T>::lanes; ++i) lane[0] = lane[i] <= lane[0] || lane[0] != lane[0] ? lane[0] : lane[i];
-    return lane[0];
-  }
+  static PYNN_INLINE T over_lanes(Vec<T> best) { return any_nan(best) ? T(NAN) : reduce_max(best); }
 };
 
 template <class T>
@@ -50,12 +50,7 @@ struct Min {
   static PYNN_INLINE Vec<T> start() { return Vec<T>(T(INFINITY)); }
   static PYNN_INLINE Vec<T> step(Vec<T> best, Vec<T> x, Vec<T>) { return combine(best, x); }
   static PYNN_INLINE Vec<T> combine(Vec<T> a, Vec<T> b) { return select((a <= b) | !(a == a), a, b); }
-  static PYNN_INLINE T over_lanes(Vec<T> best) {
-    T lane[Vec<T>::lanes];
-    best.store(lane);
-    for (int i = 1; i < Vec<T>::lanes; ++i) lane[0] = lane[0] <= lane[i] || lane[0] != lane[0] ? lane[0] : lane[i];
-    return lane[0];
-  }
+  static PYNN_INLINE T over_lanes(Vec<T> best) { return any_nan(best) ? T(NAN) : -reduce_max(Vec<T>(T(-0.0)) - best); }
 };
 
 // True in the first n lanes.
@@ -67,10 +62,25 @@ PYNN_INLINE Mask<T> first_lanes(int n) {
 }
 
 template <template <class> class R, class T>
+PYNN_INLINE void narrow_rows(T* y, const T* x, const T* center, int64_t count, int64_t n, int64_t ldx) {
+  constexpr int64_t lanes = Vec<T>::lanes;
+  T turned[kNarrow * lanes];
+  for (int64_t r = 0; r < count; r += lanes) {
+    const int64_t some = count - r < lanes ? count - r : lanes;
+    turn(turned, lanes, x + r * ldx, ldx, some, n);
+    const Vec<T> middle = center != nullptr ? Vec<T>::load(center + r, static_cast<int>(some)) : Vec<T>::zero();
+    Vec<T> total = R<T>::start();
+    for (int64_t j = 0; j < n; ++j) total = R<T>::step(total, Vec<T>::load(turned + j * lanes), middle);
+    total.store(y + r, static_cast<int>(some));
+  }
+}
+
+template <template <class> class R, class T>
 void rows(T* y, const T* x, const T* center, int64_t count, int64_t n, int64_t ldx) {
   constexpr int lanes = Vec<T>::lanes;
   constexpr int Width = 8;  // accumulators: they hide the latency of the addition and shorten each sum
   const int tail = static_cast<int>(n % lanes);
+  if (is_narrow<T>(n)) return narrow_rows<R>(y, x, center, count, n, ldx);
   const Mask<T> in_tail = first_lanes<T>(tail);
   for (int64_t r = 0; r < count; ++r, x += ldx) {
     const T c = center != nullptr ? center[r] : T(0);
@@ -97,11 +107,13 @@ void rows(T* y, const T* x, const T* center, int64_t count, int64_t n, int64_t l
   }
 }
 
-// Every column is reduced from the first row to the last, so that it does not matter which vector it falls in.
+// Columns of four vectors side by side from the first row to the last; of those that are left, each fourth row by
+// itself, so that one operation does not wait for the other.
 template <template <class> class R, class T>
 void columns(T* y, const T* x, const T* center, int64_t n, int64_t cols, int64_t ldx) {
   constexpr int lanes = Vec<T>::lanes;
-  constexpr int Width = 4;  // vectors side by side
+  constexpr int Width = 4;                        // vectors side by side
+  constexpr int Parts = is_narrow<T>(0) ? 4 : 1;  // of the rows; one is enough where vectors are short
   int64_t j = 0;
   for (; j + Width * lanes <= cols; j += Width * lanes) {
     Vec<T> total[Width], middle[Width];
@@ -120,10 +132,19 @@ void columns(T* y, const T* x, const T* center, int64_t n, int64_t cols, int64_t
     for (int w = 0; w < Width; ++w) total[w].store(y + j + w * lanes);
   }
   for_lanes<T>(cols - j, [&](int64_t k, auto some) {
-    Vec<T> total = R<T>::start();
+    Vec<T> part[Parts];
+#pragma GCC unroll 4
+    for (int p = 0; p < Parts; ++p) part[p] = R<T>::start();
     const Vec<T> middle = center != nullptr ? load(center + j + k, some) : Vec<T>::zero();
-    for (int64_t i = 0; i < n; ++i) total = R<T>::step(total, load(x + i * ldx + j + k, some), middle);
-    store(y + j + k, total, some);
+    const T* row = x + j + k;
+    int64_t i = 0;
+    for (; i + Parts <= n; i += Parts, row += Parts * ldx) {
+#pragma GCC unroll 4
+      for (int p = 0; p < Parts; ++p) part[p] = R<T>::step(part[p], load(row + p * ldx, some), middle);
+    }
+    for (; i < n; ++i, row += ldx) part[0] = R<T>::step(part[0], load(row, some), middle);
+    for (int p = 1; p < Parts; ++p) part[0] = R<T>::combine(part[0], part[p]);
+    store(y + j + k, part[0], some);
   });
 }
 

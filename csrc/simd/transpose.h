@@ -30,5 +30,21 @@ PYNN_INLINE void transpose(T* dst, int64_t dst_stride, const T* src, int64_t src
   }
 }
 
+// The same as a function of its own, where speed does not ask for a copy of it in each place.
+template <class T>
+__attribute__((noinline)) void turn(T* dst, int64_t dst_stride, const T* src, int64_t src_stride, int64_t rows,
+                                    int64_t cols) {
+  transpose(dst, dst_stride, src, src_stride, rows, cols);
+}
+
+constexpr int64_t kNarrow = 32;
+
+// Whether rows of n elements are better worked on turned, so that a lane has a row, than by themselves: where blocks
+// are transposed in registers.
+template <class T>
+constexpr bool is_narrow(int64_t n) {
+  return sizeof(T) == sizeof(float) && Vec<T>::lanes >= 8 && n <= kNarrow;
+}
+
 }  // namespace
 }  // namespace pynn::PYNN_ISA

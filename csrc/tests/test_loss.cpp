@@ -130,6 +130,20 @@ TEST_CASE_TEMPLATE("cross_entropy of ignored rows alone has mean NaN and no grad
   check_close(d, Guarded<double>(6), 0, "dlogits");
 }
 
+TEST_CASE_TEMPLATE("cross_entropy takes nothing from ignored rows, whatever they hold", T, float, double) {
+  for (const int64_t cols : {3, 100}) {
+    Guarded<T> logits(2 * cols, T(1)), loss(2), d(2 * cols, T(5));
+    for (int64_t j = 0; j < cols; ++j) logits[j] = static_cast<T>(j == 0 ? kInfinity : kNaN);
+    Guarded<int64_t> target(2, 0);
+    target[0] = -100;
+    ops::cross_entropy<T>(loss.data(), d.data(), logits.data(), target.data(), nullptr, -100, 0.1, ops::Reduction::none,
+                          2, cols);
+    CHECK(loss[0] == T(0));
+    for (int64_t j = 0; j < cols; ++j) REQUIRE(d[j] == T(0));
+    CHECK(std::isfinite(loss[1]));
+  }
+}
+
 TEST_CASE_TEMPLATE("elementwise losses equal the naive ones for all reductions", T, float, double) {
   for (const Kind& kind : kKinds) {
     for (const int64_t n : {1, 3, 8, 15, 17, 33, 511, 513, 8192, 20001}) {
