@@ -42,30 +42,44 @@ void channel_backward_sums(double* sum, double* product, const T* dy, const T* x
 }
 
 // sum[j], product[j] = the sums over rows of a and a * b, where terms(at, j, lanes, a, b) sets both.
-template <class T, class Terms>
-PYNN_INLINE void column_sums(double* sum, double* product, int64_t stride, int64_t n, int64_t l, Terms terms) {
-  for_lanes<T>(l, [&](int64_t j, auto lanes) {
-    constexpr int most = Vec<T>::lanes;
-    const int64_t width = l - j < most ? l - j : most;
-    for (int64_t q = 0; q < width; ++q) sum[j + q] = product[j + q] = 0;
-    for (int64_t begin = 0; begin < n; begin += kSumBlock) {
-      const int64_t end = n - begin < kSumBlock ? n : begin + kSumBlock;
-      Vec<T> sum_a = Vec<T>::zero(), sum_b = Vec<T>::zero();
-      for (int64_t i = begin; i < end; ++i) {
+template <int Width, class T, class Lanes, class Terms>
+PYNN_INLINE void vectors_sums(double* sum, double* product, int64_t stride, int64_t n, int64_t j, int64_t columns,
+                              Lanes lanes, Terms terms) {
+  constexpr int most = Vec<T>::lanes;
+  for (int64_t q = 0; q < columns; ++q) sum[j + q] = product[j + q] = 0;
+  for (int64_t begin = 0; begin < n; begin += kSumBlock) {
+    const int64_t end = n - begin < kSumBlock ? n : begin + kSumBlock;
+    Vec<T> sum_a[Width], sum_b[Width];
+#pragma GCC unroll 4
+    for (int w = 0; w < Width; ++w) sum_a[w] = sum_b[w] = Vec<T>::zero();
+    for (int64_t i = begin; i < end; ++i) {
+#pragma GCC unroll 4
+      for (int w = 0; w < Width; ++w) {
         Vec<T> a, b;
-        terms(i * stride + j, j, lanes, a, b);
-        sum_a = sum_a + a;
-        sum_b = fma(a, b, sum_b);
-      }
-      T lane_a[most], lane_b[most];
-      sum_a.store(lane_a);
-      sum_b.store(lane_b);
-      for (int64_t q = 0; q < width; ++q) {
-        sum[j + q] += static_cast<double>(lane_a[q]);
-        product[j + q] += static_cast<double>(lane_b[q]);
+        terms(i * stride + j + w * most, j + w * most, lanes, a, b);
+        sum_a[w] = sum_a[w] + a;
+        sum_b[w] = fma(a, b, sum_b[w]);
       }
     }
-  });
+    T lane_a[Width * most], lane_b[Width * most];
+#pragma GCC unroll 4
+    for (int w = 0; w < Width; ++w) {
+      sum_a[w].store(lane_a + w * most);
+      sum_b[w].store(lane_b + w * most);
+    }
+    for (int64_t q = 0; q < columns; ++q) {
+      sum[j + q] += static_cast<double>(lane_a[q]);
+      product[j + q] += static_cast<double>(lane_b[q]);
+    }
+  }
+}
+template <class T, class Terms>
+PYNN_INLINE void column_sums(double* sum, double* product, int64_t stride, int64_t n, int64_t l, Terms terms) {
+  constexpr int64_t lanes = Vec<T>::lanes, wide = 4 * lanes;  // whole cache lines, side by side
+  int64_t j = 0;
+  for (; j + wide <= l; j += wide) vectors_sums<4, T>(sum, product, stride, n, j, wide, AllLanes{}, terms);
+  for (; j + lanes <= l; j += lanes) vectors_sums<1, T>(sum, product, stride, n, j, lanes, AllLanes{}, terms);
+  if (j < l) vectors_sums<1, T>(sum, product, stride, n, j, l - j, static_cast<int>(l - j), terms);
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "ops/ceil_div.h"
 #include "runtime/arena.h"
@@ -14,64 +15,149 @@ namespace {
 constexpr int64_t kChunk = 16384;  // elements, so that a second thread pays
 constexpr int64_t kMostParts = 32;
 
-// Calls fn(first channel, how many) over all channels: one at a time, or a range of them as columns if they are single
-// values in a row, so that vectors fill.
-template <class Function>
-void for_channels(BatchNormSizes sizes, const Function& fn) {
-  const bool columns = sizes.length == 1;
-  const int64_t enough = ceil_div(kChunk, std::max<int64_t>(1, sizes.count()));
-  const int64_t grain = columns ? ceil_div(enough, 64) * 64 : enough;
-  parallel_ranges(sizes.channels, grain, [&](int64_t begin, int64_t end) {
-    if (columns) return fn(begin, end - begin);
-    for (int64_t c = begin; c < end; ++c) fn(c, int64_t(1));
+// A task has some channels of some images; the shape alone decides.
+struct BatchCut {
+  int64_t images, parts;     // images of a part, and how many parts
+  int64_t channels, groups;  // the same of channels, where the images alone make too few tasks
+
+  explicit BatchCut(BatchNormSizes s) {
+    if (s.length >= kLongRow && s.channels >= kLeastTasks && s.count() <= kCached) {
+      images = s.batch;
+      parts = 1;
+      channels = ceil_div(kChunk, std::max<int64_t>(1, s.count()));
+      groups = ceil_div(s.channels, channels);
+      return;
+    }
+    const int64_t image = std::max<int64_t>(1, s.channels * s.length);
+    const int64_t least = std::max(ceil_div(kChunk, image), ceil_div(kLeastValues, std::max<int64_t>(1, s.length)));
+    images = std::max<int64_t>(1, std::min(s.batch, std::max(least, ceil_div(s.batch, kMostParts))));
+    parts = ceil_div(s.batch, images);
+    const double chunks = static_cast<double>(s.batch) * static_cast<double>(image) / kChunk;
+    const double wanted = std::min(chunks, double{kLeastTasks}) / static_cast<double>(std::max<int64_t>(1, parts));
+    channels = ceil_div(s.channels, std::max<int64_t>(1, static_cast<int64_t>(wanted)));
+    if (s.length == 1) channels = round_up(channels, kColumns);
+    groups = channels == 0 ? 0 : ceil_div(s.channels, channels);
+  }
+
+  static constexpr int64_t kLeastValues = 64;  // of a channel in a part, beside which its sums are few
+  static constexpr int64_t kLeastTasks = 8;
+  static constexpr int64_t kColumns = 64;
+  // Long rows of channels that stay in the second cache from the sums to the output are taken channel by channel.
+  static constexpr int64_t kLongRow = 256, kCached = 65536;
+};
+
+// What a task sees of an array [N, C, L], and how its kernels take it: rows of columns where L = 1, so that vectors
+// fill; else a channel at a time, in as many images as the processor follows at once.
+struct BatchPart {
+  int64_t begin, end, first, channels;  // images, channels
+  int64_t stride, length;
+
+  BatchPart(BatchNormSizes s, const BatchCut& cut, int64_t task)
+      : begin(task / cut.groups * cut.images),
+        end(std::min(s.batch, begin + cut.images)),
+        first(task % cut.groups * cut.channels),
+        channels(std::min(cut.channels, s.channels - first)),
+        stride(s.channels * s.length),
+        length(s.length) {}
+
+  bool columns() const { return length == 1; }
+
+  // Calls fn(channel, offset, images, row length).
+  void for_rows(const std::function<void(int64_t, int64_t, int64_t, int64_t)>& fn) const {
+    if (columns()) return fn(first, begin * stride + first, end - begin, channels);
+    const int64_t together = std::clamp<int64_t>(kTogether / std::max<int64_t>(1, length), 1, kMostTogether);
+    for (int64_t i = begin; length > 0 && i < end; i += together) {
+      for (int64_t c = first; c < first + channels; ++c) {
+        fn(c, i * stride + c * length, std::min(together, end - i), length);
+      }
+    }
+  }
+
+  // Adds what kernel(sum, product, channel, offset, images, row length) sets to the sums of this part, [2, C].
+  void add_sums(double* sum, double* product,
+                const std::function<void(double*, double*, int64_t, int64_t, int64_t, int64_t)>& kernel) const {
+    std::fill(sum + first, sum + first + channels, 0.0);
+    std::fill(product + first, product + first + channels, 0.0);
+    for_rows([&](int64_t c, int64_t at, int64_t images, int64_t l) {
+      if (columns()) return kernel(sum + c, product + c, c, at, images, l);
+      double s, p;
+      kernel(&s, &p, c, at, images, l);
+      sum[c] += s;
+      product[c] += p;
+    });
+  }
+
+  static constexpr int64_t kTogether = 2048, kMostTogether = 8;  // elements, images
+};
+
+using Sums = std::function<void(const BatchPart&, double* sum, double* product)>;
+using Finish = std::function<void(const double* sum, const double* product, int64_t first, int64_t channels)>;
+
+// Runs `sums` for all parts, unless there is none, `finish` for all channels, with the sums of all parts, and `apply`
+// for all parts. Where no channel is in two parts, a task does all three.
+void in_two_passes(BatchNormSizes sizes, const Sums& sums, const Finish& finish,
+                   const std::function<void(const BatchPart&)>& apply) {
+  const BatchCut cut(sizes);
+  const int64_t c = sizes.channels;
+  const arena::Buffer<double> buffer(std::max<int64_t>(1, cut.parts) * 2 * c);
+  double* const partial = buffer.get();  // [parts, 2, C]
+  if (cut.parts <= 1) {
+    parallel_for(cut.groups, [&](int64_t task) {
+      const BatchPart part(sizes, cut, task);
+      if (sums) sums(part, partial, partial + c);
+      finish(partial, partial + c, part.first, part.channels);
+      apply(part);
+    });
+    return;
+  }
+  parallel_for(sums ? cut.parts * cut.groups : 0, [&](int64_t task) {
+    double* const own = partial + task / cut.groups * 2 * c;
+    sums(BatchPart(sizes, cut, task), own, own + c);
   });
+  for (int64_t p = 1; sums && p < cut.parts; ++p) {
+    for (int64_t j = 0; j < 2 * c; ++j) partial[j] += partial[p * 2 * c + j];
+  }
+  finish(partial, partial + c, 0, c);
+  parallel_for(cut.parts * cut.groups, [&](int64_t task) { apply(BatchPart(sizes, cut, task)); });
 }
 
 struct Statistics {
   double mean, var;  // var with divisor count
 };
 
-// One or several channels as the kernels see them.
+// The mean of a few values: near enough to that of all for most channels.
 template <class T>
-struct Channels {
-  const NormKernels<T>& kernel = kernels<T>().norm;
-  bool columns;
-  int64_t stride, rows, length;
+T rough_mean(const T* x, BatchNormSizes s) {
+  constexpr int64_t samples = 4;
+  double sum = 0;
+  for (int64_t i = 0; i < samples; ++i) {
+    sum += static_cast<double>(x[s.batch * i / samples * s.channels * s.length + s.length * i / samples]);
+  }
+  return static_cast<T>(sum / samples);
+}
 
-  Channels(BatchNormSizes sizes, int64_t channels)
-      : columns(sizes.length == 1),
-        stride(sizes.channels * sizes.length),
-        rows(sizes.length == 0 ? 0 : sizes.batch),  // of nothing, there can be more than can be counted through
-        length(columns ? channels : sizes.length) {}
-
-  void moments(double* sum, double* product, const T* x, const T* shift) const {
-    (columns ? kernel.columns_moments : kernel.channel_moments)(sum, product, x, shift, stride, rows, length);
-  }
-  void backward_sums(double* sum, double* product, const T* dy, const T* x, const T* mean) const {
-    (columns ? kernel.columns_backward_sums : kernel.channel_backward_sums)(sum, product, dy, x, mean, stride, rows,
-                                                                            length);
-  }
-  void apply(T* y, const T* x, const T* mean, const T* scale, const T* bias) const {
-    (columns ? kernel.columns_apply : kernel.channel_apply)(y, x, mean, scale, bias, stride, rows, length);
-  }
-  void backward(T* dx, const T* dy, const T* x, const T* mean, const T* scale, const T* slope, const T* bias) const {
-    (columns ? kernel.columns_backward : kernel.channel_backward)(dx, dy, x, mean, scale, slope, bias, stride, rows,
-                                                                  length);
-  }
-};
-
-// From the sums around a shift near the values, E[d^2] - E[d]^2 loses nothing. A channel whose first value lies far
-// from its mean is summed again around the mean that this gave.
+// From the sums around a shift near the values, E[d^2] - E[d]^2 loses nothing. A channel whose mean lies far from it is
+// summed again around the mean that this gave.
 template <class T>
 Statistics statistics(double sum, double product, const T* x, T shift, BatchNormSizes sizes) {
   const double count = static_cast<double>(sizes.count());
   const auto variance = [&] { return product / count - (sum / count) * (sum / count); };
   if ((sum / count) * (sum / count) > 4 * variance()) {
     shift = static_cast<T>(static_cast<double>(shift) + sum / count);
-    Channels<T>(sizes, 1).moments(&sum, &product, x, &shift);
+    kernels<T>().norm.channel_moments(&sum, &product, x, &shift, sizes.channels * sizes.length, sizes.batch,
+                                      sizes.length);
   }
   const double var = variance();
   return {static_cast<double>(shift) + sum / count, var < 0 ? 0 : var};
+}
+
+// y = (x - mean) scale + bias, with parameters [C]
+template <class T>
+void apply_part(const BatchPart& part, T* y, const T* x, const T* mean, const T* scale, const T* bias) {
+  const auto kernel = part.columns() ? kernels<T>().norm.columns_apply : kernels<T>().norm.channel_apply;
+  part.for_rows([&](int64_t c, int64_t at, int64_t images, int64_t l) {
+    kernel(y + at, x + at, mean + c, scale + c, bias + c, part.stride, images, l);
+  });
 }
 
 }  // namespace
@@ -79,18 +165,19 @@ Statistics statistics(double sum, double product, const T* x, T shift, BatchNorm
 template <class T>
 void batch_norm(T* y, T* mean, T* rstd, const T* x, const T* weight, const T* bias, T* running_mean, T* running_var,
                 bool training, double momentum, double eps, BatchNormSizes sizes) {
-  const arena::Buffer<double> sums(2 * sizes.channels);
   const arena::Buffer<T> parameters(2 * sizes.channels);
-  double *sum = sums.get(), *product = sum + sizes.channels;
   T *scale = parameters.get(), *offset = scale + sizes.channels;
   const double count = static_cast<double>(sizes.count());
-  for_channels(sizes, [&](int64_t first, int64_t channels) {
-    const Channels<T> these(sizes, channels);
-    const T* x_first = x + first * sizes.length;
-    if (training) {
-      for (int64_t c = first; c < first + channels; ++c) mean[c] = x[c * sizes.length];  // the shifts
-      these.moments(sum + first, product + first, x_first, mean + first);
-    }
+  if (sizes.count() > 0) {
+    for (int64_t c = 0; training && c < sizes.channels; ++c) mean[c] = rough_mean(x + c * sizes.length, sizes);
+  }
+  const auto sums = [&](const BatchPart& part, double* sum, double* product) {
+    const auto kernel = part.columns() ? kernels<T>().norm.columns_moments : kernels<T>().norm.channel_moments;
+    part.add_sums(sum, product, [&](double* s, double* p, int64_t c, int64_t at, int64_t images, int64_t l) {
+      kernel(s, p, x + at, mean + c, part.stride, images, l);
+    });
+  };
+  const auto finish = [&](const double* sum, const double* product, int64_t first, int64_t channels) {
     for (int64_t c = first; c < first + channels; ++c) {
       Statistics s;
       if (training) {
@@ -114,8 +201,9 @@ void batch_norm(T* y, T* mean, T* rstd, const T* x, const T* weight, const T* bi
         move(running_var[c], s.var * (count / (count - 1)));
       }
     }
-    these.apply(y + first * sizes.length, x_first, mean + first, scale + first, offset + first);
-  });
+  };
+  const auto apply = [&](const BatchPart& part) { apply_part(part, y, x, mean, scale, offset); };
+  in_two_passes(sizes, training ? Sums(std::cref(sums)) : Sums(), std::cref(finish), std::cref(apply));
 }
 
 // xhat = (x - mean) rstd, y = xhat weight + bias; training,
@@ -123,15 +211,17 @@ void batch_norm(T* y, T* mean, T* rstd, const T* x, const T* weight, const T* bi
 template <class T>
 void batch_norm_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* x, const T* weight, const T* mean,
                          const T* rstd, bool training, BatchNormSizes sizes) {
-  const arena::Buffer<double> sums(2 * sizes.channels);
   const arena::Buffer<T> parameters(3 * sizes.channels);
-  double *sum = sums.get(), *product = sum + sizes.channels;
   T *scale = parameters.get(), *slope = scale + sizes.channels, *offset = slope + sizes.channels;
   const double count = static_cast<double>(sizes.count());
-  for_channels(sizes, [&](int64_t first, int64_t channels) {
-    const Channels<T> these(sizes, channels);
-    const int64_t at = first * sizes.length;
-    these.backward_sums(sum + first, product + first, dy + at, x + at, mean + first);
+  const NormKernels<T>& kernel = kernels<T>().norm;
+  const auto sums = [&](const BatchPart& part, double* sum, double* product) {
+    const auto add = part.columns() ? kernel.columns_backward_sums : kernel.channel_backward_sums;
+    part.add_sums(sum, product, [&](double* s, double* p, int64_t c, int64_t at, int64_t images, int64_t l) {
+      add(s, p, dy + at, x + at, mean + c, part.stride, images, l);
+    });
+  };
+  const auto finish = [&](const double* sum, const double* product, int64_t first, int64_t channels) {
     for (int64_t c = first; c < first + channels; ++c) {
       const double inverse = static_cast<double>(rstd[c]);
       const double factor = weight != nullptr ? static_cast<double>(weight[c]) * inverse : inverse;
@@ -141,12 +231,16 @@ void batch_norm_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* x, c
       slope[c] = training ? static_cast<T>(-factor * inverse * inverse * product[c] / count) : T(0);
       offset[c] = training ? static_cast<T>(-factor * sum[c] / count) : T(0);
     }
-    if (training) {
-      these.backward(dx + at, dy + at, x + at, mean + first, scale + first, slope + first, offset + first);
-    } else {  // dy - 0 in the place of x - mean: x plays no part, not even an infinite one
-      these.apply(dx + at, dy + at, slope + first, scale + first, offset + first);
-    }
-  });
+  };
+  const auto apply = [&](const BatchPart& part) {
+    // Not training, dy - 0 in the place of x - mean: x plays no part, not even an infinite one.
+    if (!training) return apply_part(part, dx, dy, slope, scale, offset);
+    const auto backward = part.columns() ? kernel.columns_backward : kernel.channel_backward;
+    part.for_rows([&](int64_t c, int64_t at, int64_t images, int64_t l) {
+      backward(dx + at, dy + at, x + at, mean + c, scale + c, slope + c, offset + c, part.stride, images, l);
+    });
+  };
+  in_two_passes(sizes, std::cref(sums), std::cref(finish), std::cref(apply));
 }
 
 template <class T>

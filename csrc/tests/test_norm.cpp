@@ -7,8 +7,9 @@ using namespace pynn::test;
 
 namespace {
 
-const std::vector<ops::BatchNormSizes> kBatchSizes = {{2, 1, 1},  {1, 3, 2},  {4, 3, 1},    {64, 17, 1}, {1100, 65, 1},
-                                                      {3, 17, 9}, {2, 5, 49}, {40, 33, 36}, {3, 2, 2000}};
+const std::vector<ops::BatchNormSizes> kBatchSizes = {{2, 1, 1},     {1, 3, 2},    {4, 3, 1},   {64, 17, 1},
+                                                      {1100, 65, 1}, {3, 17, 9},   {2, 5, 49},  {40, 33, 36},
+                                                      {3, 2, 2000},  {64, 700, 1}, {3, 9, 300}, {2, 5, 9000}};
 
 // Sums of `terms` numbers run in at most this many steps of T.
 double steps(int64_t terms) { return 8 + static_cast<double>(std::min<int64_t>(terms, 512)); }
