@@ -98,7 +98,7 @@ bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpi
         const int64_t p = __builtin_ctzll(bits);
         bits &= bits - 1;
         const Vec<T> factor(row[p]);
-        const T* from = b + p * Vectors * lanes;
+        const T* from = in_register(b + p * Vectors * lanes);
 #pragma GCC unroll 8
         for (int v = 0; v < Vectors; ++v) sum[v] = fma(factor, Vec<T>::load(from + v * lanes), sum[v]);
       }
