@@ -259,7 +259,10 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
             node.backward = node.output_version = None
             node.parents = node.saved = ()
     if len(set(map(id, grads.values()))) != len(grads):  # a function gave one array to several parents
-        grads = {source: dx.copy() for source, dx in grads.items()}
+        seen: set[int] = set()
+        for source, dx in grads.items():
+            grads[source] = dx.copy() if id(dx) in seen else dx
+            seen.add(id(dx))
     return grads
 
 

@@ -128,6 +128,16 @@ def test_leaf_gradients_share_no_memory(function):
     assert not np.shares_memory(b.grad, dy)
 
 
+def test_only_the_array_that_is_given_twice_is_copied():
+    given = [np.ones(1, np.float32), np.ones(1, np.float32)]
+    a, b, c = leaf(1), leaf(2), leaf(3)
+    y = tape.record("g", a.data * 1, (a, b, c), lambda dy: (given[0], given[1], given[1]))
+    y.backward()
+    kept = [any(t.grad is array for array in given) for t in (a, b, c)]
+    assert kept == [True, True, False]
+    assert not np.shares_memory(b.grad, c.grad)
+
+
 def test_leaf_as_root_copies_the_given_gradient():
     x, dy = leaf(1), np.ones(1, np.float32)
     x.backward(dy)
