@@ -79,7 +79,7 @@ void multiply_group(T* sums, const T* bias, PackedBlocks<T> x, const T** at, con
       }
       const T* value = at[r];
       while (bits != 0) {
-        const T* from = rows + __builtin_ctzll(bits) * width;
+        const T* from = in_register(rows + __builtin_ctzll(bits) * width);
         bits &= bits - 1;
         const Vec<T> factor(*value++);
 #pragma GCC unroll 8
@@ -104,7 +104,7 @@ void add_column(T* to, const T* tile, int64_t tile_columns, uint64_t bits, const
     const int64_t r = __builtin_ctzll(bits);
     bits &= bits - 1;
     const Vec<T> factor(tile[r * tile_columns]);
-    const T* from = dz + r * width;
+    const T* from = in_register(dz + r * width);
 #pragma GCC unroll 8
     for (int v = 0; v < Vectors; ++v) sum[v] = fma(factor, Vec<T>::load(from + v * lanes), sum[v]);
   }
