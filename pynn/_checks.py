@@ -36,7 +36,11 @@ def real(what: str, value: Any, least: float = -math.inf, below: float = math.in
     """
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
         raise TypeError(f"{what} is {value!r}, needs a number")
-    if not (-math.inf < value < below and value >= least):
+    try:
+        number = float(value)
+    except OverflowError:  # of an integer
+        number = math.inf
+    if not (-math.inf < number < below and number >= least):
         needs = "a finite number" + (f" of at least {least}" if least > -math.inf else "")
         raise ValueError(f"{what} is {value}, needs {needs}" + (f" and less than {below}" if below < math.inf else ""))
-    return float(value)
+    return number

@@ -227,6 +227,7 @@ BAD = {
     "lr bool": (lambda: optim.SGD([P], lr=True), TypeError, "SGD: lr is True, needs a number"),
     "lr type": (lambda: optim.SGD([P], lr="0.1"), TypeError, "SGD: lr is '0.1', needs a number"),
     "lr nan": (lambda: optim.AdamW([P], lr=math.nan), ValueError, "AdamW: lr is nan"),
+    "lr huge": (lambda: optim.SGD([P], lr=10**400), ValueError, "SGD: lr is 1000+, needs a finite number"),
     "group lr": (lambda: optim.Adam([{"params": [P], "lr": math.inf}]), ValueError, "Adam: lr is inf"),
     "momentum": (lambda: optim.SGD([P], momentum=-1), ValueError, "SGD: momentum is -1"),
     "nesterov": (lambda: optim.SGD([P], nesterov=True), ValueError, "SGD: nesterov needs momentum > 0"),
