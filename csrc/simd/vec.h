@@ -20,8 +20,8 @@
 //   bits_of(m)                         the mask as an integer, whose bit i is lane i
 //   in_register(a)                     a, loaded once: GCC repeats the load in every operation that can read memory
 //   in_register(p)                     a pointer, added up once: some processors execute a multiply-add whose operand
-//   in
-//                                      memory has an index register as two instructions
+//                                      in memory has an index register as two instructions, and GCC, left to
+//                                      itself, gives it one wherever it can
 //   widen(p, a)                        the bytes at p as integers, one per lane of a
 //   gemm_rows                          rows of gemm's block of accumulators, by the number of registers
 #pragma once
