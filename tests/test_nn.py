@@ -258,6 +258,7 @@ BAD = {
     ),
     "unflatten": (lambda: nn.Unflatten(1, ()), ValueError, r"Unflatten: unflattened_size is \[\]"),
     "unflatten type": (lambda: nn.Unflatten(1, (2.5,)), TypeError, "Unflatten: unflattened_size must be an integer"),
+    "unflatten number": (lambda: nn.Unflatten(1, 6), TypeError, "Unflatten: unflattened_size must be several integers"),
     "unflatten size": (lambda: nn.Unflatten(1, (2, 2))(np.zeros((2, 5), np.float32)), ValueError, "reshape"),
     "unflatten axis": (lambda: nn.Unflatten(3, (2, 2))(np.zeros((2, 4), np.float32)), ValueError, "Unflatten: axis 3"),
     "smooth_l1": (lambda: nn.SmoothL1Loss(beta=-1), ValueError, "SmoothL1Loss: beta is -1"),
@@ -293,6 +294,27 @@ BAD = {
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+TAKES_LISTS = {
+    "linear": (lambda: nn.Linear(4, 2), (3, 4)),
+    "flatten": (nn.Flatten, (3, 2, 2)),
+    "unflatten": (lambda: nn.Unflatten(1, (2, 2)), (3, 4)),
+    "batch_norm": (lambda: nn.BatchNorm1d(4), (3, 4)),
+    "group_norm": (lambda: nn.GroupNorm(2, 4), (3, 4)),
+    "lstm": (lambda: nn.LSTM(4, 2), (3, 4)),
+    "attention": (lambda: nn.MultiheadAttention(4, 2), (3, 4)),
+}
+
+
+@pytest.mark.parametrize(("make", "shape"), TAKES_LISTS.values(), ids=TAKES_LISTS)
+def test_lists_are_taken_as_arrays_are_and_what_is_none_is_refused(rng, make, shape):
+    layer, x = make(), rng.normal(size=shape).astype(np.float32)
+    of_list, of_array = layer(x.tolist()), layer(x)
+    first = of_list if isinstance(of_list, pynn.Tensor) else of_list[0]
+    np.testing.assert_array_equal(first.numpy(), (of_array if first is of_list else of_array[0]).numpy())
+    with pytest.raises(TypeError, match=r"^Tensor: needs float32, float64, integers or bool, got NoneType"):
+        layer(None)
 
 
 WEIGHTED = {

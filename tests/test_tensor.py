@@ -1,6 +1,7 @@
 """Tensor: construction, conversion, Python's protocols."""
 
 import copy
+import math
 import operator
 import pickle
 
@@ -198,6 +199,12 @@ def test_arange_without_a_step():
 def test_numbers_that_no_float_holds():
     with pytest.raises(ValueError, match=r"^mul: an integer is too large for float32"):
         pynn.ones(2) * 10**400
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_numbers_that_no_integer_is(number):
+    with pytest.raises(TypeError, match=r"^mul: (nan|inf) beside an array of int64, needs float32 or float64$"):
+        pynn.tensor([1, 2]) * number
 
 
 def test_factories():

@@ -46,7 +46,9 @@ def _operand(name: str, x: Operand, dtype: np.dtype[Any]) -> Tensor:
     if isinstance(x, (int, float, np.integer, np.floating, np.bool_)):
         try:
             return constant(np.array(x, dtype))
-        except OverflowError:
+        except (OverflowError, ValueError):
+            if isinstance(x, float):  # NaN or an infinity beside integers, which no operation takes
+                raise TypeError(f"{name}: {x} beside an array of {dtype}, needs float32 or float64") from None
             raise ValueError(f"{name}: an integer is too large for {dtype}") from None
     if isinstance(x, Tensor):
         return x

@@ -93,7 +93,7 @@ def linear(x: Input, weight: Input, bias: Input | None = None, activation: str =
     >>> pynn.functional.linear(pynn.ones(5, 3), pynn.ones(2, 3), pynn.zeros(2), "relu").shape
     (5, 2)
     """
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         one_of("linear", "activation", activation, ACTIVATIONS)
     if not isinstance(x, Tensor):
         x = Tensor(x)

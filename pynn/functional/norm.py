@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pynn import _core, random
-from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, int64, integer, number
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, int64, integer, integers, number
 from pynn.functional.shape import reshape
 from pynn.tape import record
 from pynn.tensor import Tensor
@@ -55,13 +55,13 @@ def batch_norm(
     >>> bool((abs(y.mean(0).data) < 1e-6).all())
     True
     """
+    if training is not True:
+        training = flag("batch_norm", "training", training)
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: needs running_mean and running_var unless training")
     x, affine = as_tensor(x), _affine("batch_norm", weight, bias)
     w, b = (affine[0].data, affine[1].data) if affine else (None, None)
     value = x.data
-    if training is not True:
-        training = flag("batch_norm", "training", training)
     momentum, eps = number("batch_norm", "momentum", momentum), number("batch_norm", "eps", eps)
     running = [s.data if isinstance(s, Tensor) else s for s in (running_mean, running_var)]
     for given in running:
@@ -97,6 +97,8 @@ def layer_norm(
     x = as_tensor(x)
     shape = x.shape
     last = tuple(normalized_shape) if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+    if set(map(type, last)) - {int}:
+        last = integers("layer_norm", "normalized_shape", last)
     if not last or shape[-len(last) :] != last:
         raise ValueError(f"layer_norm: input {list(shape)} does not end in normalized_shape {list(last)}")
     affine = _affine("layer_norm", weight, bias)
@@ -166,7 +168,7 @@ def dropout(x: Input, p: float = 0.5, training: bool = True) -> Tensor:
     if not 0 <= number("dropout", "p", p) <= 1:
         raise ValueError(f"dropout: p must be a probability in 0 … 1, got {p}")
     x = as_tensor(x)
-    if not training or p == 0:
+    if p == 0 or (training is not True and not flag("dropout", "training", training)):
         return x
     value = x.data
     at = random.next_offset((x.size + 3) // 4)  # a counter of Philox gives four numbers

@@ -9,7 +9,7 @@ import numpy as np
 
 from pynn import functional as F
 from pynn._array import empty
-from pynn.functional._args import Array, number, one_of
+from pynn.functional._args import Array, as_tensor, number, one_of
 from pynn.functional.shape import by_numpy
 from pynn.grad_mode import is_grad_enabled
 from pynn.nn import init
@@ -176,6 +176,7 @@ class MultiheadAttention(Module):
         key = query if key is None else key
         value = key if value is None else value
         same = key is query and value is query
+        query, key, value = map(as_tensor, (query, key, value))
         lead = query.ndim
         query, key, value = (self._batched(x) for x in ((query,) * 3 if same else (query, key, value)))
         n, queries, keys, width = query.shape[0], query.shape[1], key.shape[1], self.embed_dim

@@ -340,7 +340,7 @@ class Flatten(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a tensor of `start_dim` + 1 axes."""
-        return x.flatten(self.start_dim)
+        return F.flatten(x, self.start_dim)
 
     def extra_repr(self) -> str:
         """Return the first merged axis."""

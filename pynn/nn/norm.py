@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from pynn import functional as F
 from pynn._checks import real
+from pynn.functional._args import as_tensor
 from pynn.grad_mode import mode
 from pynn.nn.layers import check_sizes
 from pynn.nn.module import Module, Parameter
@@ -60,7 +61,7 @@ class _BatchNorm(Module):
         ValueError
             If the number of axes or channels does not fit, or in training if a channel has a single value.
         """
-        name = type(self).__name__
+        name, x = type(self).__name__, as_tensor(x)
         if x.ndim not in self._ndims or x.shape[1] != self.num_features:
             axes = " or ".join(str(n) for n in self._ndims)
             raise ValueError(f"{name}: input {list(x.shape)}, needs {axes} axes and {self.num_features} channels")
@@ -209,6 +210,7 @@ class GroupNorm(Module):
         ValueError
             If the number of channels does not fit.
         """
+        x = as_tensor(x)
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             raise ValueError(f"GroupNorm: input {list(x.shape)}, needs [N, {self.num_channels}, ...]")
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pynn import functional as F
 from pynn._array import empty
-from pynn.functional._args import Input, number, one_of
+from pynn.functional._args import Input, as_tensor, number, one_of
 from pynn.functional.recurrent import NONLINEARITIES, pair_of_states
 from pynn.nn import init
 from pynn.nn.layers import check_sizes
@@ -64,7 +64,7 @@ class _Recurrent(Module):
 
     def _run(self, x: Tensor, states: Sequence[Tensor | None], *options: Any) -> tuple[Tensor, list[Tensor]]:
         """Return the output of the last layer and the last states, each [layers · directions, N, H]."""
-        directions, name = 1 + self.bidirectional, type(self).__name__
+        directions, name, x = 1 + self.bidirectional, type(self).__name__, as_tensor(x)
         axes = 1 if x.dtype.kind in "iu" else 2
         if x.ndim not in (axes, axes + 1) or (axes == 2 and x.shape[-1] != self.input_size):
             shape = "[N, T, in]" if self.batch_first else "[T, N, in]"

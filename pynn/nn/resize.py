@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pynn import functional as F
 from pynn._array import empty
-from pynn.functional._args import axis_index, integer
+from pynn.functional._args import as_tensor, axis_index, integer, integers
 from pynn.nn.layers import IntPair, check_sizes, reset, sizes_pair
 from pynn.nn.module import Module, Parameter
 from pynn.tensor import Tensor
@@ -133,12 +133,13 @@ class Unflatten(Module):
 
     def __init__(self, dim: int, unflattened_size: tuple[int, ...] | list[int]) -> None:
         self.dim = integer("Unflatten", "dim", dim)
-        self.unflattened_size = tuple(integer("Unflatten", "unflattened_size", size) for size in unflattened_size)
+        self.unflattened_size = integers("Unflatten", "unflattened_size", unflattened_size)
         if not self.unflattened_size:
             raise ValueError("Unflatten: unflattened_size is [], needs at least one size")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `x` with more axes; ValueError if the sizes do not multiply to that of the axis."""
+        x = as_tensor(x)
         dim = axis_index("Unflatten", self.dim, x.ndim)
         return x.reshape((*x.shape[:dim], *self.unflattened_size, *x.shape[dim + 1 :]))
 

@@ -77,3 +77,4 @@ linear.refuses(ValueError, r"^linear: .*\[4\]", normal(2, 3), normal(5, 3), norm
 linear.refuses(ValueError, r"^linear: .*\[5, 3, 1\]", normal(2, 3), normal(5, 3, 1))
 linear.refuses(ValueError, r"^linear: ", normal(), normal(5, 3))
 linear.refuses(ValueError, r"^linear: activation must be .*got 'swish'", normal(2, 3), normal(5, 3), activation="swish")
+linear.refuses(ValueError, r"^linear: activation must be", normal(2, 3), normal(5, 3), None, normal(5))

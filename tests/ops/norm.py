@@ -30,6 +30,7 @@ for shape in ((4, 3), (5, 1), (2, 3, 4), (2, 3, 3, 2), (33, 5, 4, 4)):
         batch_norm.sample(normal(*shape), normal(c), positive(c), positive(c), training=training)
     batch_norm.sample(normal(*shape), None, None, positive(c), normal(c), training=True)
 _x, _c = normal(4, 3), normal(3)
+batch_norm.refuses(TypeError, r"^batch_norm: training must be True or False", _x, None, None, None, None, normal(3))
 batch_norm.refuses(ValueError, r"^batch_norm: needs running_mean and running_var unless training", _x, None, None)
 batch_norm.refuses(ValueError, r"^batch_norm: .*\[4\]", _x, normal(4), positive(3))
 batch_norm.refuses(ValueError, r"^batch_norm: .*\[4\]", _x, normal(3), positive(4), training=True)
@@ -61,6 +62,7 @@ layer_norm.refuses(ValueError, r"^layer_norm: input \[3, 4\] does not end in .*\
 layer_norm.refuses(ValueError, r"^layer_norm: input \[\] does not end in", normal(), ())
 layer_norm.refuses(ValueError, r"^layer_norm: weight or bias \[3\] needs the shape \[4\]", normal(3, 4), 4, normal(3))
 layer_norm.sample(normal(3, 4), np.int64(4))
+layer_norm.refuses(TypeError, r"^layer_norm: normalized_shape must be an integer, got", normal(3, 4), normal(4))
 layer_norm.refuses(ValueError, r"^layer_norm: a bias needs a weight", normal(3, 4), 4, None, normal(4))
 
 
@@ -102,6 +104,7 @@ dropout.sample(normal(3, 5), training=False)
 for p in (-0.1, 1.1, float("nan")):
     dropout.refuses(ValueError, rf"^dropout: p must be a probability .*{p}", normal(3), p)
 dropout.refuses(TypeError, r"^dropout: p must be a number", normal(3), "x")
+dropout.refuses(TypeError, r"^dropout: training must be True or False", normal(3), 0.5, normal(3))
 
 embedding = Op("embedding", lambda indices, weight: oracle.embedding(weight, indices.astype(int)))
 for vocabulary, width, shape in (
