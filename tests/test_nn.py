@@ -256,6 +256,16 @@ BAD = {
         ValueError,
         r"GroupNorm: input \[2, 4\], needs \[N, 6, ...\]",
     ),
+    "attention axes": (
+        lambda: nn.MultiheadAttention(6, 2)(*(np.ones(shape, np.float32) for shape in ((1, 4, 6), (4, 6), (4, 6)))),
+        ValueError,
+        r"^MultiheadAttention: query \[1, 4, 6\], key \[4, 6\] and value \[4, 6\] do not fit",
+    ),
+    "attention batches": (
+        lambda: nn.MultiheadAttention(6, 2)(*(np.ones((5, n, 6), np.float32) for n in (2, 3, 3))),
+        ValueError,
+        r"^MultiheadAttention: query \[5, 2, 6\], key \[5, 3, 6\] and value",
+    ),
     "unflatten": (lambda: nn.Unflatten(1, ()), ValueError, r"Unflatten: unflattened_size is \[\]"),
     "unflatten type": (lambda: nn.Unflatten(1, (2.5,)), TypeError, "Unflatten: unflattened_size must be an integer"),
     "unflatten number": (lambda: nn.Unflatten(1, 6), TypeError, "Unflatten: unflattened_size must be several integers"),
