@@ -182,10 +182,8 @@ class MultiheadAttention(Module):
         if not same and (
             key.ndim != lead or key.shape != value.shape or (lead == 3 and key.shape[batch] != query.shape[batch])
         ):
-            raise ValueError(
-                f"MultiheadAttention: query {list(query.shape)}, key {list(key.shape)} and value {list(value.shape)} do not "
-                "fit; needs one N, and keys and values of one shape"
-            )
+            shapes = f"query {list(query.shape)}, key {list(key.shape)} and value {list(value.shape)}"
+            raise ValueError(f"MultiheadAttention: {shapes} do not fit; needs one N, and keys and values of one shape")
         query, key, value = (self._batched(x) for x in ((query,) * 3 if same else (query, key, value)))
         n, queries, keys, width = query.shape[0], query.shape[1], key.shape[1], self.embed_dim
         head = width // self.num_heads
