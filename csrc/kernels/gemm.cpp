@@ -118,6 +118,61 @@ struct MicroKernels {
 template <class T>
 constexpr MicroKernels<T, mr<T>> micro_kernels;
 
+// The block of a tile of A, whose rows are as long as the block is high, and a whole packed panel of B: steps without
+// strides, two at a time. The C that lies next_c behind c is fetched meanwhile. No row_bias.
+template <int MR>
+void tile_kernel(float* c, int64_t ldc, const float* a, const float* b, GemmEpilogue<float> epilogue, int64_t next_c,
+                 int64_t k) {
+  constexpr int lanes = Vec<float>::lanes;
+  static constexpr float zeros[nr<float>] = {};
+  const float* start = epilogue.accumulate ? c : epilogue.bias != nullptr ? epilogue.bias : zeros;
+  const int64_t start_stride = epilogue.accumulate ? ldc : 0;
+  const Vec<float> least(epilogue.relu ? 0.0f : -__builtin_inff());
+  // From row to row by one addition, hidden from GCC, which makes an address of its own for each.
+  const auto next_row = [](auto*& row, int64_t stride) __attribute__((always_inline)) {
+    row += stride;
+    __asm__("" : "+r"(row));
+  };
+  Vec<float> sum[MR][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i, next_row(start, start_stride)) {
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; ++j) sum[i][j] = Vec<float>::load(start + j * lanes);
+  }
+  const float* ahead = c + next_c;
+#pragma GCC unroll 1
+  for (int i = 0; i < MR; ++i, ahead += ldc) {
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; ++j) __builtin_prefetch(ahead + j * lanes, 1);
+  }
+  const auto step = [&](const float* of_a, const float* of_b) __attribute__((always_inline)) {
+    Vec<float> row[NV];
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; ++j) row[j] = in_register(Vec<float>::load(of_b + j * lanes));
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const Vec<float> scalar(of_a[i]);
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; ++j) sum[i][j] = fma(scalar, row[j], sum[i][j]);
+    }
+  };
+  for (; k >= 2; k -= 2, a += 2 * MR, b += 2 * nr<float>) {
+    step(a, b);
+    step(a + MR, b + nr<float>);
+  }
+  if (k > 0) step(a, b);
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i, next_row(c, ldc)) {
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; ++j) max(least, sum[i][j]).store(c + j * lanes);
+  }
+}
+
+// For tiles as high as those of many rows are: [mr - rows].
+constexpr decltype(&tile_kernel<1>) tile_kernels[] = {tile_kernel<mr<float>>, tile_kernel<mr<float> - 1>,
+                                                      tile_kernel<mr<float> - 2>};
+constexpr int64_t kLeastTile = mr<float> - 2;
+
 template <class T>
 void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b, GemmEpilogue<T> epilogue,
            int64_t m, int64_t n, int64_t k) {
@@ -133,6 +188,15 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
     for (int64_t r = 0; r < row_blocks; ++r) {
       const int64_t i = m * r / row_blocks, rows = m * (r + 1) / row_blocks - i;
       if (here.row_bias != nullptr) here.row_bias = epilogue.row_bias + i;
+      if constexpr (sizeof(T) == sizeof(float)) {
+        const bool tile = a_transposed && lda == m && m >= kLeastTile && m <= mr<T>;
+        if (tile && b.row_stride == nr<T> && columns == nr<T> && epilogue.row_bias == nullptr) {
+          // A C that is added to is read first, so that the block before has to fetch it.
+          const int64_t next_c = epilogue.accumulate && n - j > nr<T> ? nr<T> : 0;
+          tile_kernels[mr<T> - m](c + j, ldc, a, b.data + j / nr<T> * b.panel_stride, here, next_c, k);
+          continue;
+        }
+      }
       micro_kernels<T>.rows[rows - 1][a_transposed][shape](c + i * ldc + j, ldc, a + (a_transposed ? i : i * lda), lda,
                                                            b.data + j / nr<T> * b.panel_stride, b.row_stride, here,
                                                            tail, k);
@@ -234,12 +298,21 @@ void dot(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, Ge
 template <class T>
 void pack_panel(T* packed, const T* b, int64_t ldb, bool b_transposed, int64_t k, int64_t n) {
   if (b_transposed) {
-    transpose(packed, nr<T>, b, ldb, n, k);
-  } else {
-    for (int64_t p = 0; p < k; ++p) {
-      for_lanes<T>(n,
-                   [&](int64_t j, auto lanes) { store(packed + p * nr<T> + j, load(b + p * ldb + j, lanes), lanes); });
+    for (int64_t j = 0; j < n; j += nr<T>) {
+      transpose(packed + j * k, nr<T>, b + j * ldb, ldb, n - j < nr<T> ? n - j : nr<T>, k);
     }
+    return;
+  }
+  // Row by row, for far caches deliver at twice the rate what lies side by side.
+  for (int64_t p = 0; p < k; ++p) {
+    const T* row = b + p * ldb;
+    T* to = packed + p * nr<T>;
+    int64_t j = 0;
+    for (; j + nr<T> <= n; j += nr<T>, to += k * nr<T>) {
+#pragma GCC unroll 2
+      for (int v = 0; v < NV; ++v) Vec<T>::load(row + j + v * Vec<T>::lanes).store(to + v * Vec<T>::lanes);
+    }
+    for_lanes<T>(n - j, [&](int64_t i, auto lanes) { store(to + i, load(row + j + i, lanes), lanes); });
   }
 }
 

@@ -47,7 +47,8 @@ struct GemmKernels {
   void (*dot)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue, int64_t m,
               int64_t n, int64_t k);
 
-  // packed[k, nr] = op(B)[k, n] with n <= nr; columns from n on stay as they are; b_transposed: B is stored [n, k]
+  // packed = the panels of op(B)[k, n], [k, nr] each, one behind the other; columns from n on stay as they are;
+  // b_transposed: B is stored [n, k]
   void (*pack_panel)(T* packed, const T* b, int64_t ldb, bool b_transposed, int64_t k, int64_t n);
 
   // packed[k, m] = A[m, k] transposed

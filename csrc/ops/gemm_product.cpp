@@ -8,14 +8,16 @@
 #include "ops/sparse_linear.h"
 #include "runtime/arena.h"
 #include "runtime/counters.h"
+#include "runtime/cpu.h"
 #include "runtime/dispatch.h"
 
 namespace pynn::ops {
 namespace {
 
-constexpr int64_t kDepth = 512;                   // k of one pass over a packed B
-constexpr int64_t kDepthUnsplit = 1024;           // a k up to this is done in one pass, C is then written once
-constexpr int64_t kGroupSize = int64_t(1) << 17;  // elements of A that stay in the second cache beside a panel of B
+constexpr int64_t kDepth = 512;                       // k of one pass over a packed B
+constexpr int64_t kDepthUnsplit = 1024;               // a k up to this is done in one pass, C is then written once
+constexpr int64_t kGroupSize = int64_t(1) << 17;      // elements of A that stay in the second cache beside a panel of B
+constexpr int64_t kSlabGroupSize = int64_t(1) << 16;  // the same beside a slab of a packed B
 constexpr int64_t kSparseGroupSize = int64_t(1) << 18;  // the same of an A without its zeros
 constexpr int64_t kPageFloats = 1024;                   // row strides of 4 KiB fall on one set of the first cache
 constexpr int64_t kUnpackedBytes = int64_t(1) << 20;
@@ -30,6 +32,12 @@ constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot pr
 constexpr int64_t kReadWork = 1;                 // to read an element of an operand once more
 constexpr int64_t kSharedWork = 20;              // to take an element of a weight from another core when it is updated
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
+
+// Elements of a packed B that stay in the second cache beside rows of A and C: half of it.
+template <class T>
+int64_t slab_size() {
+  return second_cache_bytes() / 2 / static_cast<int64_t>(sizeof(T));
+}
 
 template <class T>
 int64_t lanes() {
@@ -134,10 +142,11 @@ void Product<T>::choose_form() {
     g_.a_transposed = !g_.a_transposed;
     g_.b_transposed = !g_.b_transposed;
   }
-  depth_ = pass_depth(g_.k);
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   pack_b_ = g_.b_transposed || (g_.m > kernel.mr && bad_to_read<T>(g_.ldb, g_.k * g_.n));
   pack_a_ = g_.n >= 4 * kernel.nr && (bad_row_stride(g_.lda) || (!g_.a_transposed && g_.k > kDepthUnsplit));
+  in_tiles_ = pack_a_ && !g_.a_transposed && source_.activation == Activation::none;
+  depth_ = in_tiles_ ? ceil_div(g_.k, std::max<int64_t>(1, ceil_div(g_.k, kDepth))) : pass_depth(g_.k);
 }
 
 // The parts whose longest share of a thread is the smallest.
@@ -207,9 +216,17 @@ template <class T>
 void Product<T>::run_blocks(Range rows, Range columns) const {
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   const int64_t nr = kernel.nr, panels = ceil_div(columns.size, nr);
-  const int64_t groups = std::max<int64_t>(1, ceil_div(rows.size * depth_, kGroupSize));
-  T* packed_b = nullptr;
-  if (pack_b_) packed_b = arena::scratch<T>(arena::Slot::pack_b, (groups == 1 ? 1 : panels) * nr * depth_);
+  // Few rows stay in the second cache with C, and meet each panel of B just after it is packed. Otherwise a slab of B
+  // stays there, and all rows meet it before the next is packed.
+  const bool few_rows = !in_tiles_ && rows.size * depth_ <= kGroupSize && g_.m * g_.n <= kCachedSize;
+  const int64_t slab_panels = few_rows ? 1 : std::max<int64_t>(1, slab_size<T>() / std::max<int64_t>(1, nr * depth_));
+  const int64_t slabs = pack_b_ ? ceil_div(panels, slab_panels) : 1;
+  const int64_t group_elements = pack_b_ && !few_rows ? kSlabGroupSize : kGroupSize;
+  const int64_t groups = std::max<int64_t>(1, ceil_div(rows.size * depth_, group_elements));
+  const int64_t group_size = prepared_size(ceil_div(rows.size, groups), depth_);
+  T *packed_a = nullptr, *packed_b = nullptr;
+  if (prepares_rows()) packed_a = arena::scratch<T>(arena::Slot::pack_a, (slabs == 1 ? 1 : groups) * group_size);
+  if (pack_b_) packed_b = arena::scratch<T>(arena::Slot::pack_b, ceil_div(panels, slabs) * nr * depth_);
   T* c = g_.c + rows.begin * g_.ldc + columns.begin;
   int64_t ldc = g_.ldc;
   if (turned_) {
@@ -223,31 +240,34 @@ void Product<T>::run_blocks(Range rows, Range columns) const {
     GemmEpilogue<T> epilogue;
     epilogue.accumulate = g_.accumulate || p > 0;
     epilogue.relu = g_.activation == Activation::relu && p + depth.size == g_.k;
-    for (int64_t group = 0; group < groups; ++group) {
-      const int64_t i = rows.size * group / groups;
-      const Range part{rows.begin + i, rows.size * (group + 1) / groups - i};
-      const Rows a = prepare_rows(part, depth);
-      if (source_.row_sums != nullptr && columns.begin == 0) add_row_sums(a, part, depth);
-      // Blocks that run down the columns have the processor fetch ahead beyond the last row, and take lines from the
-      // thread that writes there; where C is written often, they run along the rows.
-      const bool along_rows = row_parts_ > 1 && !pack_b_ && depth.size <= kShallow && g_.m * g_.n <= kCachedSize;
-      const int64_t tiles = along_rows ? ceil_div(part.size, kernel.mr) : 1;
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t first = part.size * tile / tiles, m = part.size * (tile + 1) / tiles - first;
-        for (int64_t q = 0; q < panels; ++q) {
-          const int64_t j = columns.begin + q * nr, n = std::min(nr, columns.begin + columns.size - j);
-          const T* b = g_.b + (g_.b_transposed ? j * g_.ldb + p : p * g_.ldb + j);
-          GemmPanels<T> panel{b, g_.ldb, nr};
-          if (pack_b_) {
-            T* packed = packed_b + (groups == 1 ? 0 : q * nr * depth_);
-            if (group == 0) kernel.pack_panel(packed, b, g_.ldb, g_.b_transposed, depth.size, n);
-            panel = {packed, nr, nr * depth_};
-          }
+    // Blocks that run down the columns have the processor fetch ahead beyond the last row, and take lines from the
+    // thread that writes there; where C is written often, they run along the rows. So they do where operands are
+    // packed, for far caches deliver the lines of C at twice the rate if they lie side by side.
+    const bool along_rows = (pack_b_ && !few_rows) || in_tiles_ ||
+                            (row_parts_ > 1 && !pack_b_ && depth.size <= kShallow && g_.m * g_.n <= kCachedSize);
+    for (int64_t slab = 0; slab < slabs; ++slab) {
+      const int64_t first_panel = panels * slab / slabs, j = first_panel * nr;
+      const int64_t n = std::min(columns.size, panels * (slab + 1) / slabs * nr) - j;
+      const T* b = g_.b + (g_.b_transposed ? (columns.begin + j) * g_.ldb + p : p * g_.ldb + columns.begin + j);
+      if (pack_b_) kernel.pack_panel(packed_b, b, g_.ldb, g_.b_transposed, depth.size, n);
+      const GemmPanels<T> b_panels =
+          pack_b_ ? GemmPanels<T>{packed_b, nr, nr * depth.size} : GemmPanels<T>{b, g_.ldb, nr};
+      for (int64_t group = 0; group < groups; ++group) {
+        const int64_t i = rows.size * group / groups;
+        const Range part{rows.begin + i, rows.size * (group + 1) / groups - i};
+        T* packed = slabs == 1 || packed_a == nullptr ? packed_a : packed_a + group * group_size;
+        const Rows a = prepare_rows(part, depth, packed, slab > 0);
+        if (source_.row_sums != nullptr && columns.begin + j == 0) add_row_sums(a, part, depth);
+        const int64_t tiles = along_rows ? ceil_div(part.size, kernel.mr) : 1;
+        for (int64_t tile = 0; tile < tiles; ++tile) {
+          const int64_t first = part.size * tile / tiles, m = part.size * (tile + 1) / tiles - first;
           if (g_.bias != nullptr && p == 0 && !g_.accumulate) {
-            (turned_ ? epilogue.row_bias : epilogue.bias) = g_.bias + (turned_ ? part.begin + first : j);
+            (turned_ ? epilogue.row_bias : epilogue.bias) =
+                g_.bias + (turned_ ? part.begin + first : columns.begin + j);
           }
-          kernel.block(c + (i + first) * ldc + q * nr, ldc, a.data + first * (a.transposed ? 1 : a.stride), a.stride,
-                       a.transposed, panel, epilogue, m, n, depth.size);
+          const Rows a_tile = tile_of(a, first, m, depth.size);
+          kernel.block(c + (i + first) * ldc + j, ldc, a_tile.data, a_tile.stride, a_tile.transposed, b_panels,
+                       epilogue, m, n, depth.size);
         }
       }
     }
@@ -264,7 +284,9 @@ void Product<T>::run_sparse(Range rows, Range columns) const {
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t i = rows.begin + rows.size * group / groups;
     const Range part{i, rows.begin + rows.size * (group + 1) / groups - i};
-    Rows a = prepare_rows(part, {0, g_.k});
+    T* packed = nullptr;
+    if (prepares_rows()) packed = arena::scratch<T>(arena::Slot::pack_a, prepared_size(part.size, g_.k));
+    Rows a = prepare_rows(part, {0, g_.k}, packed, false);
     if (source_.row_sums != nullptr && columns.begin == 0) add_row_sums(a, part, {0, g_.k});
     if (a.transposed) {
       T* turned = arena::scratch<T>(arena::Slot::tile, part.size * g_.k);
@@ -277,17 +299,30 @@ void Product<T>::run_sparse(Range rows, Range columns) const {
 }
 
 template <class T>
-typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth) const {
+bool Product<T>::prepares_rows() const {
+  return source_.activation != Activation::none || (pack_a_ && !sparse_);
+}
+
+template <class T>
+int64_t Product<T>::prepared_size(int64_t rows, int64_t depth) const {
+  return g_.a_transposed ? depth * good_row_stride(rows) : rows * good_row_stride(depth);
+}
+
+template <class T>
+typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth, T* packed, bool prepared) const {
   const int64_t first = g_.a_transposed ? depth.begin * g_.lda + rows.begin : rows.begin * g_.lda + depth.begin;
-  if (source_.activation == Activation::none && (sparse_ || !pack_a_)) return {g_.a + first, g_.lda, g_.a_transposed};
-  if (source_.activation == Activation::none && !g_.a_transposed) {
-    T* packed = arena::scratch<T>(arena::Slot::pack_a, rows.size * depth.size);
-    kernels<T>().gemm.pack_rows(packed, g_.a + first, g_.lda, rows.size, depth.size);
-    return {packed, rows.size, true};
+  if (!prepares_rows()) return {g_.a + first, g_.lda, g_.a_transposed};
+  if (in_tiles_) {
+    const int64_t tiles = ceil_div(rows.size, kernels<T>().gemm.mr);
+    for (int64_t tile = 0; tile < tiles && !prepared; ++tile) {
+      const int64_t i = rows.size * tile / tiles, m = rows.size * (tile + 1) / tiles - i;
+      kernels<T>().gemm.pack_rows(packed + i * depth.size, g_.a + first + i * g_.lda, g_.lda, m, depth.size);
+    }
+    return {packed, 0, true};
   }
   const int64_t count = g_.a_transposed ? depth.size : rows.size, size = g_.a_transposed ? rows.size : depth.size;
   const int64_t stride = good_row_stride(size);
-  T* packed = arena::scratch<T>(arena::Slot::pack_a, count * stride);
+  if (prepared) return {packed, stride, g_.a_transposed};
   const T *a = g_.a + first, *y = source_.y != nullptr ? source_.y + first : a;
   if (size == g_.lda && size == stride) {
     activation_backward(source_.activation, packed, a, y, count * size);
@@ -297,6 +332,12 @@ typename Product<T>::Rows Product<T>::prepare_rows(Range rows, Range depth) cons
     activation_backward(source_.activation, packed + r * stride, a + r * g_.lda, y + r * g_.lda, size);
   }
   return {packed, stride, g_.a_transposed};
+}
+
+template <class T>
+typename Product<T>::Rows Product<T>::tile_of(Rows a, int64_t first, int64_t rows, int64_t depth) const {
+  if (in_tiles_) return {a.data + first * depth, rows, true};
+  return {a.data + first * (a.transposed ? 1 : a.stride), a.stride, a.transposed};
 }
 
 template <class T>

@@ -58,7 +58,8 @@ class Product {
   struct Range {
     int64_t begin, size;
   };
-  // Rows of op(A) for the block kernel.
+  // Rows of op(A) for the block kernel; or, if in_tiles_, tiles of kernel.mr rows or fewer, transposed, one behind the
+  // other.
   struct Rows {
     const T* data;
     int64_t stride;
@@ -70,7 +71,10 @@ class Product {
   void run_dot(Range rows, Range columns) const;
   void run_blocks(Range rows, Range columns) const;
   void run_sparse(Range rows, Range columns) const;
-  Rows prepare_rows(Range rows, Range depth) const;
+  bool prepares_rows() const;
+  int64_t prepared_size(int64_t rows, int64_t depth) const;
+  Rows prepare_rows(Range rows, Range depth, T* packed, bool prepared) const;  // prepared: they are there already
+  Rows tile_of(Rows a, int64_t first, int64_t rows, int64_t depth) const;
   void add_row_sums(Rows a, Range rows, Range depth) const;
   void finish(Range rows, Range columns) const;
 
@@ -80,7 +84,8 @@ class Product {
   bool sparse_ = false;  // blocks without the zeros of A
   bool turned_ = false;  // A and B have changed places: blocks make C's transpose, which is turned at the end
   bool pack_a_ = false, pack_b_ = false;
-  int64_t depth_ = 0;  // k of one pass
+  bool in_tiles_ = false;  // how A is packed
+  int64_t depth_ = 0;      // k of one pass
   int64_t row_parts_ = 0, column_parts_ = 0;
 };
 

@@ -9,6 +9,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <unistd.h>
 #endif
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -106,6 +107,18 @@ int usable_cores() {
   if (sched_getaffinity(0, sizeof affinity, &affinity) == 0) cores = CPU_COUNT(&affinity);
 #endif
   return std::max(1, std::min(cores, static_cast<int>(std::ceil(std::min(cgroup_quota(), 4096.0)))));
+}
+
+int64_t second_cache_bytes() {
+  static const int64_t bytes = [] {
+    int64_t said = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    said = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    constexpr int64_t megabyte = int64_t(1) << 20;
+    return said <= 0 ? megabyte : std::clamp(said, megabyte / 4, 4 * megabyte);
+  }();
+  return bytes;
 }
 
 }  // namespace pynn

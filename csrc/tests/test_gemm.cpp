@@ -27,8 +27,8 @@ TEST_CASE_TEMPLATE("gemm splits deep, large and badly strided products correctly
   struct Size {
     int64_t m, n, k;
   };
-  for (const Size s :
-       {Size{70, 300, 1100}, Size{300, 70, 130}, Size{20, 1024, 40}, Size{270, 130, 1024}, Size{5, 9, 0}}) {
+  for (const Size s : {Size{70, 300, 1100}, Size{300, 70, 130}, Size{20, 1024, 40}, Size{270, 130, 1024},
+                       Size{30, 1100, 1100}, Size{5, 9, 0}}) {
     for (int transposed = 0; transposed < 4; ++transposed) {
       const bool ta = transposed & 1, tb = transposed & 2;
       const Guarded<T> a = random_array<T>(s.m * s.k), b = random_array<T>(s.k * s.n);
@@ -110,6 +110,26 @@ TEST_CASE_TEMPLATE("linear_backward makes dz and sums it for every activation an
       if (needed & 2) check_close(dweight, want_dweight, rounding<T>(double(rows) + 3), "dweight");
       if (needed & 4) check_close(dbias, want_dbias, rounding<T>(double(rows) + 3), "dbias");
     }
+  }
+}
+
+TEST_CASE_TEMPLATE("linear_backward makes dz once for operands that are packed in several parts", T, float, double) {
+  struct Size {
+    int64_t rows, in, out;
+  };
+  for (const Size s : {Size{20, 1024, 1200}, Size{600, 2048, 20}}) {
+    const Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
+                     y = random_array<T>(s.rows * s.out), dy = random_array<T>(s.rows * s.out);
+    Guarded<T> dx(s.rows * s.in), dweight(s.out * s.in), dbias(s.out), dz(s.rows * s.out);
+    for (int64_t i = 0; i < y.size(); ++i) dz[i] = dy[i] * (y[i] * (1 - y[i]));
+    ops::linear_backward(dx.data(), dweight.data(), dbias.data(), dy.data(), y.data(), x.data(), weight.data(),
+                         ops::Activation::sigmoid, s.rows, s.in, s.out);
+    Guarded<double> want_dx(s.rows * s.in), want_dweight(s.out * s.in), want_dbias(s.out);
+    reference::linear_backward(want_dx.data(), want_dweight.data(), want_dbias.data(), dz.data(), x.data(),
+                               weight.data(), s.rows, s.in, s.out);
+    check_close(dx, want_dx, rounding<T>(double(s.out) + 3), "dx");
+    check_close(dweight, want_dweight, rounding<T>(double(s.rows) + 3), "dweight");
+    check_close(dbias, want_dbias, rounding<T>(double(s.rows) + 3), "dbias");
   }
 }
 
