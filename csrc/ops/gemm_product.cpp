@@ -1,6 +1,7 @@
 #include "ops/gemm_product.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -23,6 +24,8 @@ constexpr int64_t kPageFloats = 1024;                   // row strides of 4 KiB 
 constexpr int64_t kUnpackedBytes = int64_t(1) << 20;
 constexpr int64_t kCachedSize = int64_t(1) << 18;  // elements of C that are still in the second caches when it is read
 constexpr int64_t kShallow = 64;                   // k of blocks that write C often
+constexpr int64_t kDotColumns = 12;                // columns of C: whole blocks of the dot kernel
+constexpr int64_t kDotTurnBytes = int64_t(1) << 20;  // of a B that one thread reads and that may not stay in its cache
 
 // What is done beside the products, in multiply-adds of an element's worth of time.
 constexpr int64_t kPackWork = 4;                 // to pack an element
@@ -53,6 +56,15 @@ int64_t blocks_work(int64_t m, int64_t n, int64_t k, bool pack) {
 template <class T>
 int64_t turned_work(const GemmArguments<T>& g) {
   return blocks_work<T>(g.n, g.m, g.k, !g.a_transposed) + kTurnWork * g.m * g.n;
+}
+
+// Whether this thread goes through b from its end: in every second call. What it read last is still in its second
+// cache then, where always the same order finds nothing of a b that is a little larger.
+bool from_the_end(const void* b) {
+  constexpr int kBits = 6;
+  static thread_local std::array<bool, size_t(1) << kBits> turned{};
+  bool& turn = turned[(reinterpret_cast<uintptr_t>(b) >> 6) * UINT64_C(0x9e3779b97f4a7c15) >> (64 - kBits)];
+  return std::exchange(turn, !turn);
 }
 
 }  // namespace
@@ -208,8 +220,17 @@ void Product<T>::run_dot(Range rows, Range columns) const {
   epilogue.bias = g_.bias != nullptr ? g_.bias + columns.begin : nullptr;
   epilogue.accumulate = g_.accumulate;
   epilogue.relu = g_.activation == Activation::relu;
-  kernels<T>().gemm.dot(g_.c + rows.begin * g_.ldc + columns.begin, g_.ldc, g_.a + rows.begin * g_.lda, g_.lda,
-                        g_.b + columns.begin * g_.ldb, g_.ldb, epilogue, rows.size, columns.size, g_.k);
+  const T *a = g_.a + rows.begin * g_.lda, *b = g_.b + columns.begin * g_.ldb;
+  T* c = g_.c + rows.begin * g_.ldc + columns.begin;
+  const bool large = columns.size * g_.k * int64_t(sizeof(T)) >= kDotTurnBytes, backward = large && from_the_end(b);
+  const int64_t step = large ? kDotColumns : columns.size, pieces = ceil_div(columns.size, step);
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    const int64_t j = (backward ? pieces - 1 - piece : piece) * step;
+    GemmEpilogue<T> here = epilogue;
+    if (here.bias != nullptr) here.bias += j;
+    kernels<T>().gemm.dot(c + j, g_.ldc, a, g_.lda, b + j * g_.ldb, g_.ldb, here, rows.size,
+                          std::min(step, columns.size - j), g_.k);
+  }
 }
 
 template <class T>

@@ -68,6 +68,23 @@ TEST_CASE_TEMPLATE("every form of a product is right for few rows, few columns a
   }
 }
 
+TEST_CASE_TEMPLATE("dot products with a large matrix have the same bits from either end of it", T, float, double) {
+  const int64_t m = 1, n = 131, k = 9300;
+  const Guarded<T> a = random_array<T>(m * k), b = random_array<T>(n * k), bias = random_array<T>(n);
+  Guarded<double> want(m * n);
+  reference::gemm(want.data(), a.data(), false, b.data(), true, bias.data(), m, n, k);
+  Guarded<T> first(m * n);
+  for (int call = 0; call < 4; ++call) {
+    Guarded<T> c(m * n);
+    ops::gemm<T>({c.data(), n, a.data(), k, false, b.data(), k, true, m, n, k, bias.data()});
+    check_close(c, want, rounding<T>(double(k) + 1), "dot products");
+    for (int64_t i = 0; i < m * n; ++i) {
+      if (call == 0) first[i] = c[i];
+      CHECK(c[i] == first[i]);
+    }
+  }
+}
+
 TEST_CASE("gemm keeps NaN and infinity, whatever the form") {
   for (const int64_t m : {1, 5, 40}) {
     for (const int64_t n : {1, 10, 70}) {
