@@ -24,7 +24,7 @@ constexpr int mr = sizeof(T) == 4 ? gemm_rows : 4;
 
 // c[MR, Vectors * lanes] += op(a) * b, all accumulators in registers. The last vector has `tail` lanes if Masked.
 template <class T, int MR, int Vectors, bool ATransposed, bool Masked>
-void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
+void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, const GemmEpilogue<T>& epilogue,
                   int tail, int64_t k) {
   constexpr int lanes = Vec<T>::lanes;
   const auto load_vector = [tail](const T* p, int j) {
@@ -74,12 +74,13 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
       }
     }
   }
+  const bool relu = epilogue.relu;
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j) {
       Vec<T> value = sum[i][j];
-      if (epilogue.relu) value = select(value < Vec<T>::zero(), Vec<T>::zero(), value);
+      if (relu) value = select(value < Vec<T>::zero(), Vec<T>::zero(), value);
       if (Masked && j == Vectors - 1) {
         value.store(c + i * ldc + j * lanes, tail);
       } else {
@@ -89,8 +90,10 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
   }
 }
 
+// The epilogue by reference: a copy for each call would load in one piece what has just been stored in several, which
+// waits for the stores.
 template <class T>
-using MicroKernel = void (*)(T*, int64_t, const T*, int64_t, const T*, int64_t, GemmEpilogue<T>, int, int64_t);
+using MicroKernel = void (*)(T*, int64_t, const T*, int64_t, const T*, int64_t, const GemmEpilogue<T>&, int, int64_t);
 
 // [rows - 1][transposed A][vectors and tail: 2 full, 2 masked, 1 full, 1 masked]
 template <class T, int MR>
@@ -214,7 +217,7 @@ bool sparse_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEp
 
 // C[R, Columns] = epilogue(A[R, k] * B[Columns, k]^T)
 template <class T, int R, int Columns>
-void dot_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, GemmEpilogue<T> epilogue,
+void dot_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, const GemmEpilogue<T>& epilogue,
                int64_t k) {
   Vec<T> sum[R][Columns];
 #pragma GCC unroll 4
@@ -259,7 +262,7 @@ constexpr int dot_columns = sizeof(T) == 8  ? 4
 
 template <class T>
 struct DotBlocks {
-  void (*blocks[dot_rows<T>][dot_columns<T>])(T*, int64_t, const T*, int64_t, const T*, int64_t, GemmEpilogue<T>,
+  void (*blocks[dot_rows<T>][dot_columns<T>])(T*, int64_t, const T*, int64_t, const T*, int64_t, const GemmEpilogue<T>&,
                                               int64_t);
   constexpr DotBlocks() : blocks() { fill<dot_rows<T>, dot_columns<T>>(); }
 
