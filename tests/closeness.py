@@ -19,18 +19,18 @@ def sum_ulps(terms):
     return 4 + 2 * math.sqrt(terms)
 
 
-def assert_close(actual, expected, ulps, scale, what):
+def assert_close(actual, expected, ulps, scale, what, flushed_times=1):
     """Assert |actual - expected| <= ulps * eps * scale, with eps of the dtype of `actual`; NaN equals NaN.
 
     `expected` and `scale` come in float64. What the dtype cannot hold must be infinite, or vanish: unless `ulps` is 0,
-    the smallest normal number, times 128, is added to the bound, since numbers below it count as zero also where they
-    are a factor on the way.
+    the smallest normal number is added to the bound, since kernels flush what is below it to zero; `flushed_times` is
+    what such a number may have been multiplied with on the way.
     """
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
     info = np.finfo(actual.dtype)
     with np.errstate(all="ignore"):
         rounded = expected.astype(actual.dtype)
-        bound = ulps * info.eps * np.broadcast_to(scale, expected.shape) + (128 * info.tiny if ulps else 0)
+        bound = ulps * info.eps * np.broadcast_to(scale, expected.shape) + (flushed_times * info.tiny if ulps else 0)
         error = np.abs(actual.astype(np.float64) - expected)
         wrong = np.where(np.isfinite(rounded), ~(error <= bound), ~same(actual, rounded))
     if wrong.any():

@@ -17,6 +17,9 @@ from pynn.intercept import IN_PLACE
 STUB = Path(__file__).parents[1] / "pynn" / "_core.pyi"
 DTYPES = [np.float32, np.float64]
 
+# What multiplies a probability or a slope that may be denormal.
+FLUSHED_TIMES = {"silu": 128, "softplus_backward": 8, "softmax_backward": 8}
+
 
 def stub_signatures():
     """Return {function: [(argument, default as source text or None)]} of the stub."""
@@ -89,7 +92,7 @@ def check(case, dtype):
             np.testing.assert_array_equal(a, e, what, strict=True)
             continue
         scale = scales[i] if i < len(scales) and scales[i] is not None else np.abs(e)
-        assert_close(a, e, case.ulps, scale, what)
+        assert_close(a, e, case.ulps, scale, what, FLUSHED_TIMES.get(case.name, 1))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])

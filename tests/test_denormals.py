@@ -32,6 +32,13 @@ def test_numpy_keeps_them_after_a_call() -> None:
     assert (tiny * one).all()
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_computes_nothing_keeps_them(sign: int) -> None:
+    tiny = np.full(40, sign * 1e-40, np.float32)
+    np.testing.assert_array_equal(_core.neg(tiny), -tiny)
+    np.testing.assert_array_equal(_core.abs(tiny), np.abs(tiny))
+
+
 @pytest.mark.parametrize("capture", [False, True])
 def test_momentum_without_gradient_becomes_zero(capture: bool) -> None:
     weight = nn.Parameter(np.ones(4, np.float32))

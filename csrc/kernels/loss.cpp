@@ -29,9 +29,9 @@ PYNN_INLINE T exp_row(T* e, const T* x, T shift, int64_t cols) {
   return static_cast<T>(sum);
 }
 
-// For narrow rows: y = body(x, first row, rows) on the transpose of as many rows as a vector has
-// lanes, in place. A row by itself would fill no vector, and reduce each over its lanes; and where it is read just
-// after the row before it was written, by a masked store, it waits for that. A null y asks for no output.
+// For narrow rows: y = body(x, first row, rows) on the transpose of as many rows as a vector has lanes, in place. A row
+// by itself would fill no vector, and reduce each over its lanes; and where it is read just after the row before it was
+// written, by a masked store, it waits for that. A null y asks for no output.
 template <class T, class Body>
 PYNN_INLINE void for_turned(T* y, const T* x, int64_t rows, int64_t cols, Body body) {
   constexpr int64_t lanes = Vec<T>::lanes;
