@@ -13,7 +13,10 @@ namespace {
 
 constexpr int64_t kPositions = 16, kTaps = 9;
 constexpr int64_t kTaskBytes = int64_t(5) << 17;     // of the tiles of a task, which should stay in the second cache
+constexpr int64_t kOwnTaskBytes = int64_t(1) << 18;  // the same where threads have outputs of their own
 constexpr int64_t kLeastTiles = 64;                  // of a task all the same: each reads all filters
+constexpr int64_t kPackedBytes = int64_t(1) << 14;   // of filters between packing and transform: the first cache
+constexpr int64_t kLeastPacked = 4;                  // channels all the same
 constexpr int64_t kOwnFilters = int64_t(1) << 16;    // elements that every thread transforms for itself
 constexpr int64_t kSerialFilters = int64_t(1) << 9;  // filters that one thread transforms as quickly
 constexpr int64_t kLeastOutputs = 8;                 // of a thread that has its own
@@ -49,8 +52,7 @@ bool cut_by_outputs(const Job& job, int64_t all_rows, int64_t columns, int64_t l
 
 // Rows of tiles that a task works on: as many as fit into the cache, in whole vectors of tiles where that is possible,
 // or as many tasks as divide among the threads where there are few.
-int64_t choose_band(int64_t all_rows, int64_t columns, int64_t bytes_per_tile, int64_t lanes, int64_t threads) {
-  const int64_t tiles = std::max(kLeastTiles, kTaskBytes / bytes_per_tile);
+int64_t choose_band(int64_t all_rows, int64_t columns, int64_t tiles, int64_t lanes, int64_t threads) {
   const int64_t most = std::min({all_rows, std::max<int64_t>(1, tiles / columns), ceil_div(all_rows, threads)});
   if (all_rows < 4 * threads * most) return ceil_div(all_rows, round_up(ceil_div(all_rows, most), threads));
   int64_t best = most;
@@ -61,10 +63,9 @@ int64_t choose_band(int64_t all_rows, int64_t columns, int64_t bytes_per_tile, i
   return best;
 }
 
-// u [groups][16, channels, outputs] of the channels begin..end-1, counted through all groups; packed [end - begin, 9,
-// outputs] is scratch.
+// u [groups][16, channels, outputs] of the channels begin..end-1, counted through all groups, a few at a time.
 template <class T>
-void transform_filters(T* u, T* packed, const T* weight, const Job& job, int64_t begin, int64_t end) {
+void transform_filters(T* u, const T* weight, const Job& job, int64_t begin, int64_t end) {
   const KernelTable<T>& table = kernels<T>();
   const int64_t channels = job.channels, outputs = job.outputs;
   int64_t taps[kTaps], places[kTaps];
@@ -74,19 +75,21 @@ void transform_filters(T* u, T* packed, const T* weight, const Job& job, int64_t
       taps[3 * row.shift + column.shift] = 3 * row.index + column.index;
     }
   }
+  const int64_t bytes_of_channel = kTaps * outputs * static_cast<int64_t>(sizeof(T));
+  const int64_t most = std::max(kLeastPacked, kPackedBytes / bytes_of_channel);
+  T* packed = arena::scratch<T>(arena::Slot::partial, std::min(most, channels) * kTaps * outputs);
   for (int64_t at = begin; at < end;) {
-    const int64_t group = at / channels, c = at % channels, count = std::min(end - at, channels - c);
+    const int64_t group = at / channels, c = at % channels, count = std::min({end - at, channels - c, most});
     const T* from = weight + group * job.weight.group_step + c * job.weight.channel_step;
-    T* to = packed + (at - begin) * kTaps * outputs;
     if (job.weight.channel_step == kTaps) {  // the taps of all channels lie one after the other
-      table.gemm.pack_rows(to, from, job.weight.output_step, outputs, kTaps * count);
+      table.gemm.pack_rows(packed, from, job.weight.output_step, outputs, kTaps * count);
     } else {
       for (int64_t i = 0; i < count; ++i) {
-        table.conv.pack_weight(to + i * kTaps * outputs, from + i * job.weight.channel_step, places,
+        table.conv.pack_weight(packed + i * kTaps * outputs, from + i * job.weight.channel_step, places,
                                job.weight.output_step, outputs, outputs, kTaps);
       }
     }
-    table.winograd.filters(u + (group * kPositions * channels + c) * outputs, channels * outputs, to, taps, count,
+    table.winograd.filters(u + (group * kPositions * channels + c) * outputs, channels * outputs, packed, taps, count,
                            outputs);
     at += count;
   }
@@ -141,7 +144,8 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
   const bool by_outputs = cut_by_outputs(job, all_rows, tile_columns, lanes, threads);
   const int64_t parts = by_outputs ? threads : 1, part_outputs = ceil_div(outputs, parts);
   const int64_t bytes_per_tile = kPositions * (channels + part_outputs) * static_cast<int64_t>(sizeof(T));
-  const int64_t band = choose_band(all_rows, tile_columns, bytes_per_tile, lanes, by_outputs ? 1 : threads);
+  const int64_t most_tiles = std::max(kLeastTiles, (by_outputs ? kOwnTaskBytes : kTaskBytes) / bytes_per_tile);
+  const int64_t band = choose_band(all_rows, tile_columns, most_tiles, lanes, by_outputs ? 1 : threads);
   const int64_t bands = ceil_div(all_rows, band);
   // Of the tiles of a task, [position][channel][tile], positions a vector more apart than they need: 16 places to write
   // to whose distance is a power of two would fall on one set of the first cache.
@@ -156,21 +160,18 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
   const arena::Buffer<T> shared_filters(own_filters ? 0 : job.groups * kPositions * filter_size);
   if (!own_filters) {
     const int64_t filter_parts = all_channels * outputs < kSerialFilters ? 1 : std::min(all_channels, threads);
-    const arena::Buffer<T> packed(all_channels * kTaps * outputs);
     parallel_for(filter_parts, [&](int64_t part) {
       const int64_t begin = all_channels * part / filter_parts, end = all_channels * (part + 1) / filter_parts;
-      transform_filters(shared_filters.get(), packed.get() + begin * kTaps * outputs, weight, job, begin, end);
+      transform_filters(shared_filters.get(), weight, job, begin, end);
     });
   }
   const auto filters_of_this_thread = [&](int64_t first_output, int64_t count) {
     static thread_local OwnFilters<T> own;
     if (own.call != call || own.slice != first_output) {
       own.filters = arena::scratch<T>(arena::Slot::columns, job.groups * kPositions * channels * count);
-      T* packed = arena::scratch<T>(arena::Slot::partial, all_channels * kTaps * count);
       Job slice = job;
       slice.outputs = count;
-      transform_filters(own.filters, packed, weight + first_output * job.weight.output_step, slice, int64_t(0),
-                        all_channels);
+      transform_filters(own.filters, weight + first_output * job.weight.output_step, slice, int64_t(0), all_channels);
       own.call = call;
       own.slice = first_output;
     }
