@@ -138,7 +138,7 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
     const int64_t rows = pixels.rows - row < run_rows ? pixels.rows - row : run_rows;
     for (int64_t first = 0; first < pixels.columns; first += run_columns) {
       const int64_t columns = pixels.columns - first < run_columns ? pixels.columns - first : run_columns;
-      const int64_t blocks = (columns + most_pixels - 1) / most_pixels;
+      const int64_t blocks = (columns + most_pixels<T> - 1) / most_pixels<T>;
       for (int64_t r = 0, count = 1; r < rows; r += count) {
         const int64_t* of_row = row_taps + 2 * (row + r);
         const int64_t k = of_row[0], taps = of_row[1] - k;
@@ -266,10 +266,11 @@ void pack_weight(T* packed, const T* weight, const int64_t* tap_offsets, int64_t
 template <class T>
 void dweight(T* dweight, const T* dy, int64_t dy_plane, int64_t dy_image, const T* source, int64_t source_image,
              const int64_t* offsets, int64_t outputs, int64_t taps, int64_t pixels, int64_t images) {
-  const int64_t output_blocks = (outputs + dweight_most_outputs - 1) / dweight_most_outputs;
+  const int64_t output_blocks = (outputs + dweight_most_outputs<T> - 1) / dweight_most_outputs<T>;
   for (int64_t b = 0; b < output_blocks; ++b) {
     const int64_t o = outputs * b / output_blocks, os = outputs * (b + 1) / output_blocks - o;
-    const int64_t most_taps = dweight_most_taps(static_cast<int>(os)), tap_blocks = (taps + most_taps - 1) / most_taps;
+    const int64_t most_taps = dweight_most_taps<T>(static_cast<int>(os));
+    const int64_t tap_blocks = (taps + most_taps - 1) / most_taps;
     for (int64_t t = 0; t < tap_blocks; ++t) {
       const int64_t k = taps * t / tap_blocks, ks = taps * (t + 1) / tap_blocks - k;
       dweight_micro_kernels<T>.of[os - 1][ks - 1](dweight + o * taps + k, taps, dy + o * dy_plane, dy_plane, dy_image,
@@ -284,7 +285,7 @@ void dweight_outputs(T* dweight, const T* dy, int64_t dy_step, int64_t dy_image,
                      int64_t images) {
   constexpr int64_t lanes = Vec<T>::lanes;
   const ConvPixels pixels = join_rows(all_pixels);
-  const int64_t blocks = (taps + gemm_rows - 1) / gemm_rows;
+  const int64_t blocks = (taps + most_pixels<T> - 1) / most_pixels<T>;
   for (int64_t o = 0; o < outputs; o += 2 * lanes) {
     const int64_t left = outputs - o;
     const int vectors = left > lanes ? 2 : 1;

@@ -111,7 +111,9 @@ constexpr MicroKernels<T> micro_kernels;
 
 // -- output channels in the lanes -------------------------------------------------------------------------------------
 
-constexpr int most_pixels = gemm_rows;  // beside two vectors of output channels
+// Pixels, or taps, whose sums stay in registers beside two vectors of output channels. float64 serves gradient checks.
+template <class T>
+constexpr int most_pixels = sizeof(T) == 4 ? gemm_rows : 4;
 
 // tile[R rows][P pixels][NC vectors of output channels]; weight [taps, NC vectors], the last vector of bias has `tail`
 // lanes. Rows are source_row apart in the source, and tile_row in the tile.
@@ -171,9 +173,9 @@ constexpr bool outputs_in_two_rows = sizeof(T) == 4;
 // [pixels - 1][vectors - 1], and of two rows [pixels - 1]
 template <class T>
 struct OutputsMicroKernels {
-  OutputsMicroKernel<T> of[most_pixels][2];
-  OutputsMicroKernel<T> two_rows[most_pixels];
-  constexpr OutputsMicroKernels() : of(), two_rows() { fill<most_pixels>(); }
+  OutputsMicroKernel<T> of[most_pixels<T>][2];
+  OutputsMicroKernel<T> two_rows[most_pixels<T>];
+  constexpr OutputsMicroKernels() : of(), two_rows() { fill<most_pixels<T>>(); }
 
  private:
   template <int P>
@@ -190,10 +192,17 @@ constexpr OutputsMicroKernels<T> outputs_micro_kernels;
 
 // -- gradient of the weights ------------------------------------------------------------------------------------------
 
-constexpr int dweight_most_outputs = gemm_rows > 6 ? 6 : gemm_rows > 4 ? 3 : 2;
+template <class T>
+constexpr int dweight_most_outputs = sizeof(T) == 8  ? 2
+                                     : gemm_rows > 6 ? 6
+                                     : gemm_rows > 4 ? 3
+                                                     : 2;
 
 // Taps whose sums fit beside one vector of dy for each output channel, and one of the source.
-constexpr int dweight_most_taps(int outputs) { return smaller(6, (usable_registers - outputs) / outputs); }
+template <class T>
+constexpr int dweight_most_taps(int outputs) {
+  return smaller(sizeof(T) == 4 ? 6 : 3, (usable_registers - outputs) / outputs);
+}
 
 // [MO output channels] x [KT taps]: the lanes are pixels, added up at the end.
 template <class T, int MO, int KT>
@@ -236,8 +245,10 @@ using DweightMicroKernel = void (*)(T*, int64_t, const T*, int64_t, int64_t, con
 // [output channels - 1][taps - 1]
 template <class T>
 struct DweightMicroKernels {
-  DweightMicroKernel<T> of[dweight_most_outputs][dweight_most_taps(1)];
-  constexpr DweightMicroKernels() : of() { fill<dweight_most_outputs, dweight_most_taps(dweight_most_outputs)>(); }
+  DweightMicroKernel<T> of[dweight_most_outputs<T>][dweight_most_taps<T>(1)];
+  constexpr DweightMicroKernels() : of() {
+    fill<dweight_most_outputs<T>, dweight_most_taps<T>(dweight_most_outputs<T>)>();
+  }
 
  private:
   template <int MO, int KT>
@@ -246,7 +257,7 @@ struct DweightMicroKernels {
     if constexpr (KT > 1) {
       fill<MO, KT - 1>();
     } else if constexpr (MO > 1) {
-      fill<MO - 1, dweight_most_taps(MO - 1)>();
+      fill<MO - 1, dweight_most_taps<T>(MO - 1)>();
     }
   }
 };
@@ -319,8 +330,8 @@ using OutputsDweightMicroKernel = void (*)(const OutputsDweight<T>&, int);
 // [taps - 1][vectors - 1]
 template <class T>
 struct OutputsDweightMicroKernels {
-  OutputsDweightMicroKernel<T> of[gemm_rows][2];
-  constexpr OutputsDweightMicroKernels() : of() { fill<gemm_rows>(); }
+  OutputsDweightMicroKernel<T> of[most_pixels<T>][2];
+  constexpr OutputsDweightMicroKernels() : of() { fill<most_pixels<T>>(); }
 
  private:
   template <int KT>

@@ -55,6 +55,18 @@ bool has_negative_zero(const T* c, int64_t ldc, int64_t m, int64_t n) {
   return is_negative_zero<T>(least);
 }
 
+// The bits of each row, up to sparse_group of them; returns how many are set in all. A function of its own, which the
+// loops of all widths share.
+template <class T>
+__attribute__((noinline)) int64_t look_at_rows(uint64_t* live, const T* a, int64_t lda, int64_t rows, int64_t k) {
+  int64_t terms = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    live[r] = live_bits(a + r * lda, k);
+    terms += __builtin_popcountll(live[r]);
+  }
+  return terms;
+}
+
 // Rows of C; those of B are as many vectors. The last vector has `tail` lanes if Masked. Returns whether one of the
 // sums is -0.0.
 template <class T, int Vectors, bool Masked>
@@ -70,11 +82,7 @@ bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpi
   for (int64_t group = 0; group < m; group += sparse_group) {
     const int64_t rows = m - group < sparse_group ? m - group : sparse_group;
     uint64_t live[sparse_group];
-    int64_t terms = 0;
-    for (int64_t r = 0; r < rows; ++r) {
-      live[r] = live_bits(a + (group + r) * lda, k);
-      terms += __builtin_popcountll(live[r]);
-    }
+    const int64_t terms = look_at_rows(live, a + group * lda, lda, rows, k);
     const int64_t n = (Vectors - 1) * lanes + (Masked ? tail : lanes);
     if (4 * terms > 3 * rows * k) {  // the sample that chose these kernels was not of these rows
       block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, Vectors * lanes, 2 * lanes}, epilogue, rows, n,

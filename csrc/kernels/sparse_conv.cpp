@@ -214,13 +214,14 @@ void dx(const SparsePatches<T>& patches, int64_t kernel_rows, int64_t vectors, b
   // Wide patches rather than high ones, unless all rows fit at once.
   int64_t most_vectors = vectors;
   if (!by_pixels) {
-    const int64_t rows = kernel_rows < dx_most_rows ? kernel_rows : dx_most_rows;
-    most_vectors = clamp(dx_registers / (rows + 1), 1, dx_most_vectors);
+    const int64_t rows = kernel_rows < dx_most_rows<T> ? kernel_rows : dx_most_rows<T>;
+    most_vectors = clamp(dx_registers / (rows + 1), 1, dx_most_vectors<T>);
   }
   const int64_t column_blocks = (vectors + most_vectors - 1) / most_vectors;
   for (int64_t c = 0; c < column_blocks; ++c) {
     const int64_t v = vectors * c / column_blocks, count = vectors * (c + 1) / column_blocks - v;
-    const int64_t most_rows = dx_rows(static_cast<int>(count)), row_blocks = (kernel_rows + most_rows - 1) / most_rows;
+    const int64_t most_rows = dx_rows<T>(static_cast<int>(count));
+    const int64_t row_blocks = (kernel_rows + most_rows - 1) / most_rows;
     for (int64_t b = 0; b < row_blocks; ++b) {
       const int64_t i = kernel_rows * b / row_blocks, rows = kernel_rows * (b + 1) / row_blocks - i;
       SparsePatches<T> part = patches;

@@ -7,8 +7,11 @@
 namespace pynn::PYNN_ISA {
 namespace {
 
-constexpr int dx_most_rows = 5;
-constexpr int dx_most_vectors = 3;  // of a row whose vectors lie one after the other
+// float64 serves gradient checks; smaller blocks keep the library small.
+template <class T>
+constexpr int dx_most_rows = sizeof(T) == 4 ? 5 : 2;
+template <class T>
+constexpr int dx_most_vectors = sizeof(T) == 4 ? 3 : 1;  // of a row whose vectors lie one after the other
 constexpr int dx_registers = gemm_rows > 6 ? 27 : gemm_rows > 4 ? 13 : 11;
 
 // acc[ROW + i][SHIFT * COLUMN + v] += g * filter[i][v], for `count` outputs whose winner lies in ROW and COLUMN. The
@@ -93,26 +96,30 @@ template <class T>
 using DxMicroKernel = void (*)(const SparsePatches<T>&);
 
 // Rows of taps whose patch fits into the registers, if each is NV vectors wide.
+template <class T>
 constexpr int dx_rows(int vectors) {
   const int fit = dx_registers / vectors;
-  return fit < dx_most_rows ? fit : dx_most_rows;
+  return fit < dx_most_rows<T> ? fit : dx_most_rows<T>;
 }
 
 // [rows - 1][vectors - 1], and by pixels [rows - 1][1, 2 or 3 for kernels that are 3, 5 or 7 wide]
 template <class T>
 struct DxMicroKernels {
-  DxMicroKernel<T> of[dx_most_rows][dx_most_vectors];
-  DxMicroKernel<T> by_pixels[dx_most_rows][4];
+  DxMicroKernel<T> of[dx_most_rows<T>][dx_most_vectors<T>];
+  DxMicroKernel<T> by_pixels[dx_most_rows<T>][4];
   constexpr DxMicroKernels() : of(), by_pixels() {
-    fill<dx_rows(1), 1>();
-    fill<dx_rows(2), 2>();
-    fill<dx_rows(3), 3>();
-    fill_by_pixels<dx_rows(4), 4>();
-    fill_by_pixels<dx_rows(6), 6>();
-    fill_by_pixels<dx_rows(8), 8>();
+    fill_vectors<dx_most_vectors<T>>();
+    fill_by_pixels<dx_rows<T>(4), 4>();
+    fill_by_pixels<dx_rows<T>(6), 6>();
+    fill_by_pixels<dx_rows<T>(8), 8>();
   }
 
  private:
+  template <int NV>
+  constexpr void fill_vectors() {
+    fill<dx_rows<T>(NV), NV>();
+    if constexpr (NV > 1) fill_vectors<NV - 1>();
+  }
   template <int KR, int NV>
   constexpr void fill() {
     of[KR - 1][NV - 1] = dx_micro_kernel<T, KR, NV, 0>;
