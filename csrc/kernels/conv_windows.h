@@ -105,11 +105,15 @@ constexpr WindowsMicroKernels<T> windows_micro_kernels;
 template <class T>
 void correlate_windows(T* y, int64_t channel_step, int64_t windows, const T* halves, int64_t half,
                        const int64_t* offsets, const T* weight, const ConvEpilogue<T>& epilogue, int64_t outputs,
-                       int64_t taps) {
-  constexpr int64_t lanes = Vec<T>::lanes;
+                       int64_t taps, const T* next, int64_t next_size) {
+  constexpr int64_t lanes = Vec<T>::lanes, line = 64 / sizeof(T);
   const WindowsMicroKernel<T> micro_kernel = windows_micro_kernels<T>.of[outputs - 1];
-  int64_t w = 0;
+  const int64_t fetched = (next_size / (windows / lanes + 1) / line + 1) * line;  // for each vector
+  int64_t w = 0, at = 0;
   for (; w + lanes <= windows; w += lanes) {
+    for (const int64_t end = at + fetched < next_size ? at + fetched : next_size; at < end; at += line) {
+      __builtin_prefetch(next + at);
+    }
     micro_kernel(y + w, epilogue.indices_at(w), channel_step, halves + w, half, offsets, weight, epilogue.bias,
                  epilogue.relu, taps);
   }

@@ -13,6 +13,7 @@ namespace pynn::ops {
 namespace {
 
 constexpr int64_t kMostShifts = 32;  // of windows in the lanes, each a copy of half of what is read: dilation adds them
+constexpr int64_t kMostAhead = int64_t(1) << 14;   // bytes of an image that are fetched during the one before
 constexpr int64_t kSerialPack = int64_t(1) << 13;  // elements of weights that one thread packs as quickly
 
 // One correlation per pair of output phases of the axes.
@@ -208,16 +209,17 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
     }
   });
 
-  const auto elements_behind = [&](int64_t image) {
-    return (job.images - 1 - image) * all_channels * job.height * job.width;
-  };
+  // Small images: of longer ones the processor fetches most by itself.
+  const int64_t image_size = all_channels * job.height * job.width;
+  const bool fetch_ahead = bands.count * parts == 1 && image_size * static_cast<int64_t>(sizeof(T)) <= kMostAhead;
+  const auto elements_behind = [&](int64_t image) { return (job.images - 1 - image) * image_size; };
   const auto task = [&](int64_t t) {
     const int64_t band = t % bands.count, part = t / bands.count % parts, image = t / bands.count / parts;
     const int64_t first_block = all_blocks * part / parts, end_block = all_blocks * (part + 1) / parts;
     const int64_t first_channel = first_block / blocks.count * job.channels;
     const int64_t end_channel = ceil_div(end_block, blocks.count) * job.channels;
     const int64_t first_row = band * bands.rows;
-    const int64_t image_x = image * all_channels * job.height * job.width;
+    const int64_t image_x = image * image_size;
     const int64_t part_size = (end_channel - first_channel) * source.channel();
     const T* planes = x + image_x + first_channel * source.channel() + first_row * source.row_length;
     if (!in_place) {
@@ -264,8 +266,10 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
         const int64_t* offsets = correlation.offsets.data();
         if (in_windows) {
           const T* halves = buffer + (group * job.channels - first_channel) * source_planes * windows.plane();
+          const bool ahead = fetch_ahead && b == first_block && image + 1 < job.images;
           kernel.correlate_windows(out.y + to, y_height * y_width, row_count / 2 * y_width, halves, windows.half,
-                                   in_halves.data(), block_weight, epilogue, size, count);
+                                   in_halves.data(), block_weight, epilogue, size, count, x + image_x + image_size,
+                                   ahead ? image_size : 0);
         } else if (blocks.outputs_in_lanes()) {
           kernel.correlate_outputs(out.y + to, pixels, from, offsets, correlation.row_taps.data() + 2 * first_row,
                                    block_weight, epilogue, size, buffer);
