@@ -82,12 +82,19 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
 
 
 def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
-    """Let `conv2d` do the max-pooling of windows [2, 2] that follows it, whose gradient is then never written out."""
-    if not any(call.name == "max_pool2d" for call in calls):
+    """Let `conv2d` do the max-pooling of windows [2, 2] that follows it, whose gradient is then never written out.
+
+    The indices of the maxima are not made where nobody reads them.
+    """
+    if not any(call.name in ("max_pool2d", "conv2d_max_pool2d") for call in calls):
         return calls
     readers, makers = _readers(calls), _makers(calls)
     changes: dict[int, Call | None] = {}
     for call in calls:
+        if call.name == "conv2d_max_pool2d" and call.made_memory[1:]:
+            if not readers[call.made_memory[1]] and call.made_memory[1] not in kept:
+                changes[id(call)] = _without_indices(call)
+            continue
         if call.name != "conv2d" or call.made_memory[0] in kept:
             continue
         before, backward = readers[call.made_memory[0]], _conv_backward(call, readers)
@@ -107,6 +114,8 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
             fused = replace(backward[0], name="conv2d_max_pool2d_backward", args=args)
             changes |= {id(maker): None, id(backward[0]): fused}
         fused = replace(call, name="conv2d_max_pool2d", outputs=pool.outputs)
+        if not readers[pool.made_memory[1]] and pool.made_memory[1] not in kept:
+            fused = _without_indices(fused)
         changes |= {id(call): fused, id(pool): None}
     return _replaced(calls, changes)
 
@@ -225,6 +234,10 @@ def _with_activation(call: Call, activation: Call) -> Call:
     args = list(call.args)
     args[ACTIVATION[call.name]] = activation.name
     return replace(call, args=tuple(args), outputs=activation.outputs)
+
+
+def _without_indices(call: Call) -> Call:
+    return replace(call, args=(*call.args[:8], False), outputs=call.outputs[:1])
 
 
 def _replaced(calls: list[Call], changes: dict[int, Call | None]) -> list[Call]:

@@ -5,8 +5,8 @@ import pytest
 from captured_steps import step_of
 
 import pynn
+from pynn import _core, nn, optim, passes
 from pynn import functional as F
-from pynn import nn, optim, passes
 from pynn.plan import Call, memory
 
 HALVED = ((2, 2), (2, 2), (0, 0), (1, 1))
@@ -136,6 +136,41 @@ def test_only_windows_of_two_by_two_go_into_convolution(window):
     conv = nn.Conv2d(1, 4, 3, padding=1)
     plan = plan_of(lambda x: F.max_pool2d(F.relu(conv(x)), *window), array(2, 1, 8, 8))
     assert names(plan.calls) == (["conv2d_max_pool2d"] if window == (2, 2) else ["conv2d", "max_pool2d"])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_indices_of_maxima_are_made_for_a_gradient_only(fused):
+    conv = nn.Conv2d(1, 4, 3, padding=1)
+    x = array(2, 1, 8, 8)
+
+    def pooled(x):
+        if fused:
+            return F.conv2d_max_pool2d(x, conv.weight, conv.bias, padding=1)
+        return F.max_pool2d(conv(x), 2)
+
+    def gradient(x):
+        conv.zero_grad()
+        y = pooled(x)
+        y.sum().backward()
+        return y
+
+    (call,) = plan_of(pooled, x).calls
+    assert call.name == "conv2d_max_pool2d"
+    assert [output.dtype for output in call.outputs] == [np.float32]
+    forward = plan_of(gradient, x).calls[0]
+    assert [output.dtype for output in forward.outputs] == [np.float32, np.uint8]
+
+
+def test_pooling_makes_no_indices_without_a_gradient(monkeypatch):
+    made = []
+    core = _core.conv2d_max_pool2d
+    monkeypatch.setattr(_core, "conv2d_max_pool2d", lambda *args: (made.append(core(*args)), made[-1])[1])
+    x, weight = array(2, 1, 8, 8), pynn.Tensor(array(4, 1, 3, 3), requires_grad=True)
+    with pynn.no_grad():
+        without = F.conv2d_max_pool2d(x, weight)
+    F.conv2d_max_pool2d(x, weight.data)
+    np.testing.assert_array_equal(F.conv2d_max_pool2d(x, weight).data, without.data)
+    assert [indices is None for _, indices in made] == [True, True, False]
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

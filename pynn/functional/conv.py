@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, one_of, pair
 from pynn.functional.reduction import mean
+from pynn.grad_mode import mode
 from pynn.tape import record
 from pynn.tensor import Tensor
 
@@ -172,7 +173,8 @@ def conv2d_max_pool2d(
     x, weight = parents[:2]
     value, w = x.data, weight.data
     how = (*_geometry("conv2d_max_pool2d", w, stride, padding, dilation, groups), activation)
-    y, indices = _core.conv2d_max_pool2d(value, w, b, *how)
+    need_indices = mode.enabled and any(parent.requires_grad for parent in parents)
+    y, indices = _core.conv2d_max_pool2d(value, w, b, *how, need_indices)
 
     def backward(dy: Array) -> Gradients:
         return _core.conv2d_max_pool2d_backward(dy, y, indices, value, w, *how, *needs)[: len(parents)]

@@ -49,7 +49,7 @@ def conv2d(
 
 @rule
 def conv2d_max_pool2d(g: Graph, *args: Any) -> str:
-    sums = conv2d(g, *args)
+    sums = conv2d(g, *args[:8])  # without need_indices
     assert isinstance(sums, str)
     return g.add("MaxPool", sums, kernel_shape=(2, 2), strides=(2, 2))
 
