@@ -10,14 +10,13 @@ import bisect
 import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
 from pynn.chains import fuse_elementwise
 from pynn.plan import Array, Call, memory
 
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "fuse_update", "place"]
 
-NEAR = 1 << 17  # bytes of all results that stay in the second cache: to look for free places would bring nothing
+NEAR = 1 << 18  # bytes of all results that stay in the second cache: to look for free places would bring nothing
 
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
 ACTIVATION = {"linear": 3, "linear_backward": 4, "conv2d": 7, "conv2d_backward": 8}  # position of the argument
@@ -76,7 +75,7 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
                 continue
             args = list(backward[0].args)
             args[0], args[1], args[ACTIVATION[backward[0].name]] = maker.args[0], y, activation.name
-            changes |= {id(maker): None, id(backward[0]): replace(backward[0], args=tuple(args))}
+            changes |= {id(maker): None, id(backward[0]): backward[0].replaced(args=tuple(args))}
         changes |= {id(call): _with_activation(call, activation), id(activation): None}
     return _replaced(calls, changes)
 
@@ -111,9 +110,9 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
             if readers[dz] != backward or dz in kept:
                 continue
             args = (maker.args[0], *pool.outputs, *backward[0].args[2:])
-            fused = replace(backward[0], name="conv2d_max_pool2d_backward", args=args)
+            fused = backward[0].replaced("conv2d_max_pool2d_backward", args)
             changes |= {id(maker): None, id(backward[0]): fused}
-        fused = replace(call, name="conv2d_max_pool2d", outputs=pool.outputs)
+        fused = call.replaced("conv2d_max_pool2d", outputs=pool.outputs)
         if not readers[pool.made_memory[1]] and pool.made_memory[1] not in kept:
             fused = _without_indices(fused)
         changes |= {id(call): fused, id(pool): None}
@@ -122,37 +121,43 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
 
 def fuse_update(calls: list[Call], kept: Collection[int]) -> list[Call]:
     """Let optimisers make the gradients of large linear layers' weights, and update each part while it is cached."""
-    worth = {id(call) for call in calls if call.name == "linear_backward" and call.args[6] and _is_worth_fusing(call)}
+    worth = [
+        (i, call)
+        for i, call in enumerate(calls)
+        if call.name == "linear_backward" and call.args[6] and _is_worth_fusing(call)
+    ]
     updates = [(i, call) for i, call in enumerate(calls) if call.name in OPTIMIZERS] if worth else []
     if not updates:
         return calls
-    readers, makers = _readers(calls), {at: (i, call) for i, call in enumerate(calls) for at in call.made_memory}
-    writes = [(i, memory(array)) for i, call in enumerate(calls) for array in call.written]
+    makers = {at: (i, call) for i, call in worth for at in call.made_memory}
+    reads: dict[int, int] = {}
+    for call in calls:
+        for at in call.read_memory:
+            reads[at] = reads.get(at, 0) + 1
     changes: dict[int, Call | None] = {}
     for end, update in updates:
         grads, made = list(update.args[1]), []
         for position, grad in enumerate(grads):
-            begin, backward = makers.get(memory(grad), (0, update))
-            if id(backward) not in worth:
+            begin, backward = makers.get(memory(grad), (end, update))
+            if begin >= end:
                 continue
             dy, y, x, _, activation, needs_dx, _, needs_dbias = backward.args
             dx, (dweight, *dbias) = backward.outputs[:needs_dx], backward.outputs[needs_dx:]
             sources = {memory(array) for array in (dy, y, x)}
+            between = (call.written for call in calls[begin + 1 : end + 1] if call.written)
             if (
                 not _is(grad, dweight)
-                or any(begin < i <= end and at in sources for i, at in writes)
-                or any(readers[at] != [update] or update.read_memory.count(at) != 1 for at in map(memory, dbias))
-                or readers[memory(dweight)] != [update]
-                or update.read_memory.count(memory(dweight)) != 1
+                or any(reads[at] != 1 or at not in update.read_memory for at in map(memory, (dweight, *dbias)))
+                or any(not sources.isdisjoint(map(memory, written)) for written in between)
             ):
                 continue
             is_kept = memory(dweight) in kept
             grads[position] = dy, y, x, activation, dweight if is_kept else None, dbias[0] if needs_dbias else None
             made += [dweight] * is_kept + dbias
-            left = replace(backward, args=(*backward.args[:6], False, False), outputs=dx) if needs_dx else None
+            left = backward.replaced(args=(*backward.args[:6], False, False), outputs=dx) if needs_dx else None
             changes[id(backward)] = left
         if any(isinstance(grad, tuple) for grad in grads):
-            changes[id(update)] = replace(update, args=(update.args[0], grads, *update.args[2:]), outputs=made)
+            changes[id(update)] = update.replaced(args=(update.args[0], grads, *update.args[2:]), outputs=made)
     return _replaced(calls, changes)
 
 
@@ -233,11 +238,11 @@ def _is_worth_fusing(call: Call) -> bool:
 def _with_activation(call: Call, activation: Call) -> Call:
     args = list(call.args)
     args[ACTIVATION[call.name]] = activation.name
-    return replace(call, args=tuple(args), outputs=activation.outputs)
+    return call.replaced(args=tuple(args), outputs=activation.outputs)
 
 
 def _without_indices(call: Call) -> Call:
-    return replace(call, args=(*call.args[:8], False), outputs=call.outputs[:1])
+    return call.replaced(args=(*call.args[:8], False), outputs=call.outputs[:1])
 
 
 def _replaced(calls: list[Call], changes: dict[int, Call | None]) -> list[Call]:

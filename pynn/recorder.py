@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 
+LARGE = 1 << 14  # bytes of an array that the core copies
+_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 _LEAVES = {Parameter, type(None), tuple, *SIMPLE}  # attributes of these types hold neither modules nor containers
 
 
@@ -102,7 +104,7 @@ class Recorder:
         written = [array for i in IN_PLACE[name] for array in arrays_in(args[i])] if name in IN_PLACE else ()
         outside = [array for array in written if not self.made(array)] if written else []
         for array in outside:
-            self.undo(functools.partial(np.copyto, array, array.copy()))
+            self.undo(functools.partial(np.copyto, array, self._copied(array)))
         result = original(*args)
         if self._copies:
             self._note_copies()
@@ -117,6 +119,13 @@ class Recorder:
             if drawn:
                 call.repeat = Repeat(drawn[0], functools.partial(_drawn_now, args[drawn[0] :]))
         return guarded(result)
+
+    def _copied(self, array: Array) -> Array:
+        """Return a copy, by the threads that have a large array in their caches and will write to it."""
+        if array.nbytes < LARGE or array.dtype not in _FLOATS or not array.flags.c_contiguous:
+            return array.copy()
+        copy: Array = self.originals["broadcast_to"](array, array.shape)
+        return copy
 
     def input(self, array: Array) -> Array:
         """Return the memory that a replay copies this argument to."""

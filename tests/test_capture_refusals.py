@@ -7,7 +7,7 @@ import pytest
 from captured_steps import OPTIMIZERS, X, Y, cnn, make, mlp
 
 import pynn
-from pynn import CaptureError, _core, intercept, nn
+from pynn import CaptureError, _core, intercept, nn, optim
 from pynn import functional as F
 from pynn.intercept import IN_PLACE, OPERATIONS
 
@@ -202,6 +202,44 @@ def test_a_failed_capture_leaves_model_and_optimizer_as_they_were(optimizer):
         assert all(p.grad is g for p, g in zip(model.parameters(), grads, strict=True))
         if first:
             step(False)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_failed_capture_leaves_large_weights_as_they_were(dtype):
+    start = np.full((128, 64), 2, dtype)
+    start[0, :3] = -0.0, np.finfo(dtype).smallest_subnormal, np.inf
+    weight = nn.Parameter(start.copy())
+    opt = optim.SGD([weight], lr=0.1)
+
+    def step():
+        weight.sum().backward()
+        opt.step()
+        raise KeyError("after everything")
+
+    with pytest.raises(KeyError, match="after everything"):
+        pynn.capture(step)()
+    assert weight.numpy().tobytes() == start.tobytes()
+    assert weight.grad is None
+
+
+@pytest.mark.parametrize("state", [np.ones((64, 128), np.float32).T, np.ones((128, 64), np.float16)])
+def test_large_states_that_the_core_does_not_take_are_refused_as_without_capture(state):
+    weight = nn.Parameter(np.ones((128, 64), np.float32))
+    opt = optim.SGD([weight], lr=0.1, momentum=0.9)
+
+    def step():
+        opt.zero_grad()
+        weight.sum().backward()
+        opt.step()
+
+    step()
+    opt.state[weight]["momentum_buffer"] = state
+    errors = []
+    for function in (step, pynn.capture(step)):
+        with pytest.raises((TypeError, ValueError), match=r"^sgd_: ") as error:
+            function()
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
 
 
 def test_a_failed_capture_draws_no_random_numbers():
