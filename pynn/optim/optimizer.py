@@ -203,7 +203,7 @@ class Optimizer:
     ) -> None:
         """Tell a recorder how each replay finds the numbers of `_call`, the arguments from `first` on."""
         # Updates of these states earlier in a captured function: a replay counts behind all calls.
-        ahead = sum(_writes(call, written) for call in recorder.calls[:-1])
+        ahead = sum(_writes(call, written) for call in recorder.calls[:-1] if call.written)
 
         def at_this_step() -> tuple[Any, ...]:
             return numbers(states[0].get("step", 0) + 1 + ahead)
