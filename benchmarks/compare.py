@@ -158,7 +158,7 @@ def targets(case: Any, mode: str, isa: str) -> dict[str, float]:
     """Return the ratios that a case should reach, by the other side's name."""
     if mode in ("inference", "captured-inference", "captured"):
         wanted = captured.targets(case.name) if mode == "captured" else dict(case.targets)
-        return wanted if isa == "avx512" else {}
+        return wanted if isa in ("avx512", "amx") else {}
     if mode == "sklearn":
         return {"sklearn": case.target}
     target = case.target_avx2 if mode == "train" and isa == "avx2" else case.target

@@ -18,9 +18,11 @@
 #include "kernels/recurrent.h"
 #include "kernels/reduction.h"
 #include "kernels/sparse_conv.h"
+#include "kernels/split_gemm.h"
 #include "kernels/winograd.h"
 
-// Every family has one file kernels/<family>.cpp that defines register_<family> and exports nothing else.
+// Every family has one file kernels/<family>.cpp that defines register_<family> and exports nothing else. Not listed:
+// split_gemm, which only processors with AMX have, in kernels/amx/.
 #define PYNN_FOR_EACH_FAMILY(X) \
   X(attention)                  \
   X(broadcast)                  \
@@ -60,6 +62,7 @@ struct KernelTable {
   RecurrentKernels<T> recurrent;
   ReductionKernels<T> reduction;
   SparseConvKernels<T> sparse_conv;
+  SplitGemmKernels<T> split_gemm;
   WinogradKernels<T> winograd;
 };
 

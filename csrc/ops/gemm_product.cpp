@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kDepth = 512;                       // k of one pass over a packed B
 constexpr int64_t kDepthUnsplit = 1024;               // a k up to this is done in one pass, C is then written once
 constexpr int64_t kGroupSize = int64_t(1) << 17;      // elements of A that stay in the second cache beside a panel of B
+constexpr int64_t kSplitPass = 768;                   // k of one pass of tiles, about
 constexpr int64_t kSlabGroupSize = int64_t(1) << 16;  // the same beside a slab of a packed B
 constexpr int64_t kSparseGroupSize = int64_t(1) << 18;  // the same of an A without its zeros
 constexpr int64_t kPageFloats = 1024;                   // row strides of 4 KiB fall on one set of the first cache
@@ -34,6 +35,8 @@ constexpr int64_t kBroadcastWork = 2;            // to begin a term of a row wit
 constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot product
 constexpr int64_t kReadWork = 1;                 // to read an element of an operand once more
 constexpr int64_t kSharedWork = 20;              // to take an element of a weight from another core when it is updated
+constexpr int64_t kSplitWork = 20;               // to split an element, which may be turned
+constexpr int64_t kSharedLineWork = 4096;        // to write a line that another core writes as well, in all
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
 // Elements of a packed B that stay in the second cache beside rows of A and C: half of it.
@@ -51,6 +54,11 @@ int64_t lanes() {
 template <class T>
 int64_t blocks_work(int64_t m, int64_t n, int64_t k, bool pack) {
   return k * (std::max<int64_t>(m, 3) * round_up(n, lanes<T>()) + (pack ? kPackWork * n : 0));
+}
+
+// Of one k of a product in tiles, in the blocks' multiply-adds.
+int64_t split_work(int64_t m, int64_t n) {
+  return round_up(m, kSplitTile) * round_up(n, kSplitTile) / 2 + kSplitWork * (m + n);
 }
 
 template <class T>
@@ -75,6 +83,12 @@ bool dot_pays(const GemmArguments<T>& g) {
   int64_t others = blocks_work<T>(g.m, g.n, g.k, true);
   if (!g.accumulate) others = std::min(others, turned_work(g));
   return g.m * g.n * (round_up(g.k, lanes<T>()) + kReduceWork * lanes<T>() / 16) < others;
+}
+
+template <class T>
+bool split_pays(const GemmArguments<T>& g) {
+  if (kernels<T>().split_gemm.block == nullptr) return false;
+  return round_up(g.k, kSplitDepth) * split_work(g.m, g.n) < blocks_work<T>(g.m, g.n, g.k, g.b_transposed);
 }
 
 int64_t pass_depth(int64_t k) { return k <= kDepthUnsplit ? k : ceil_div(k, ceil_div(k, kDepth)); }
@@ -131,8 +145,14 @@ Product<T>::Product(const GemmArguments<T>& g, const GemmSource<T>& source, int6
   choose_form();
   choose_cut(threads);
   static Counter dot_form("gemm.dot"), turned_form("gemm.turned"), packed_form("gemm.packed"), plain("gemm.unpacked"),
-      sparse_form("gemm.sparse_gradient");
-  (dot_ ? dot_form : sparse_ ? sparse_form : turned_ ? turned_form : pack_b_ ? packed_form : plain).add();
+      sparse_form("gemm.sparse_gradient"), split_form("gemm.split");
+  (dot_      ? dot_form
+   : sparse_ ? sparse_form
+   : split_  ? split_form
+   : turned_ ? turned_form
+   : pack_b_ ? packed_form
+             : plain)
+      .add();
 }
 
 template <class T>
@@ -140,6 +160,12 @@ void Product<T>::choose_form() {
   sparse_ = source_.zeros;
   if (sparse_) {
     pack_a_ = pack_b_ = true;
+    return;
+  }
+  split_ = split_pays(g_);
+  if (split_) {
+    const int64_t steps = ceil_div(g_.k, kSplitDepth);
+    depth_ = ceil_div(steps, std::max<int64_t>(1, ceil_div(g_.k, kSplitPass))) * kSplitDepth;
     return;
   }
   const bool plain_source = source_.activation == Activation::none && source_.row_sums == nullptr;
@@ -166,17 +192,21 @@ template <class T>
 void Product<T>::choose_cut(int64_t threads) {
   row_parts_ = column_parts_ = 1;
   if (threads == 1) return;
-  const int64_t unit = dot_ ? 1 : lanes<T>();
+  const int64_t unit = column_unit(), row_unit = split_ ? kSplitBlock : 1;
   const int64_t columns = ceil_div(g_.n, unit);
   // More than one part per thread lets others help a thread that has lost its core.
-  const int64_t terms = g_.m * g_.n * g_.k / (sparse_ ? 2 : 1);
+  const int64_t terms = g_.m * g_.n * g_.k / (sparse_ || split_ ? 2 : 1);
   const int64_t least_turns = terms > threads * kLongTask ? 2 : 1;
   int64_t best = INT64_MAX;
   for (int64_t turns = least_turns; turns < least_turns + 3; ++turns) {
-    for (int64_t rows = 1; rows <= std::min(g_.m, turns * threads); ++rows) {
+    for (int64_t rows = 1; rows <= std::min(ceil_div(g_.m, row_unit), turns * threads); ++rows) {
       const int64_t column_parts = std::min(columns, turns * threads / rows);
-      const int64_t m = ceil_div(g_.m, rows), n = ceil_div(columns, column_parts) * unit;
+      const int64_t m = ceil_div(ceil_div(g_.m, row_unit), rows) * row_unit, n = ceil_div(columns, column_parts) * unit;
       int64_t work = std::max<int64_t>(m, 3) * n + kReadWork * (m + n);
+      if (split_) {
+        work = split_work(m, n);
+        if (column_parts > 1 && g_.ldc % lanes<T>() != 0) work += kSharedLineWork * m / std::max<int64_t>(g_.k, 1);
+      }
       if (sparse_) {
         work += kBroadcastWork * m * unit * ceil_div(n, kernels<T>().gemm.sparse_columns);
       }
@@ -199,19 +229,27 @@ template <class T>
 void Product<T>::run(int64_t task) const {
   // Row by row of parts: the tasks that a thread begins with share rows of C.
   const int64_t row_part = task / column_parts_, column_part = task % column_parts_;
-  const int64_t unit = dot_ ? 1 : lanes<T>();
+  const int64_t unit = column_unit();
   const int64_t units = ceil_div(g_.n, unit);
-  const int64_t i = g_.m * row_part / row_parts_, j = units * column_part / column_parts_ * unit;
-  const Range rows{i, g_.m * (row_part + 1) / row_parts_ - i};
+  const int64_t row_unit = split_ ? kSplitBlock : 1, row_units = ceil_div(g_.m, row_unit);
+  const int64_t i = row_units * row_part / row_parts_ * row_unit, j = units * column_part / column_parts_ * unit;
+  const Range rows{i, std::min(g_.m, row_units * (row_part + 1) / row_parts_ * row_unit) - i};
   const Range columns{j, std::min(g_.n, units * (column_part + 1) / column_parts_ * unit) - j};
   if (dot_) {
     run_dot(rows, columns);
   } else if (sparse_) {
     run_sparse(rows, columns);
+  } else if (split_) {
+    run_split(g_.c + rows.begin * g_.ldc + columns.begin, g_.ldc, rows, columns);
   } else {
     run_blocks(rows, columns);
   }
   finish(rows, columns);
+}
+
+template <class T>
+int64_t Product<T>::column_unit() const {
+  return dot_ ? 1 : split_ ? kSplitBlock : lanes<T>();
 }
 
 template <class T>
@@ -392,6 +430,8 @@ template class Product<float>;
 template class Product<double>;
 template bool dot_pays(const GemmArguments<float>&);
 template bool dot_pays(const GemmArguments<double>&);
+template bool split_pays(const GemmArguments<float>&);
+template bool split_pays(const GemmArguments<double>&);
 template bool bad_to_read<float>(int64_t, int64_t);
 template bool bad_to_read<double>(int64_t, int64_t);
 template void activate(Activation, float*, int64_t);

@@ -20,6 +20,11 @@ void activation_backward(Activation activation, T* dz, const T* dy, const T* y, 
 template <class T>
 bool dot_pays(const GemmArguments<T>& g);
 
+// Whether the product is made of tiles of bfloat16 parts, which needs a processor that multiplies those: by the shape
+// alone.
+template <class T>
+bool split_pays(const GemmArguments<T>& g);
+
 // Of the k that a block goes through before C is written.
 int64_t pass_depth(int64_t k);
 
@@ -47,17 +52,23 @@ struct GemmSource {
 template <class T>
 class Product {
  public:
+  // A range of rows or columns of C.
+  struct Range {
+    int64_t begin, size;
+  };
+
   Product() = default;  // without tasks
   Product(const GemmArguments<T>& g, const GemmSource<T>& source, int64_t threads);
 
   int64_t tasks() const { return row_parts_ * column_parts_; }
   void run(int64_t task) const;
 
+  // Whether it is made of tiles of bfloat16 parts. Such a product also gives a part of C, whose ranges begin at
+  // multiples of kSplitBlock, in place of all of it: c points to the first element.
+  bool is_split() const { return split_; }
+  void run_part(T* c, int64_t ldc, Range rows, Range columns) const { run_split(c, ldc, rows, columns); }
+
  private:
-  // A range of rows or columns of C.
-  struct Range {
-    int64_t begin, size;
-  };
   // Rows of op(A) for the block kernel; or, if in_tiles_, tiles of kernel.mr rows or fewer, transposed, one behind the
   // other.
   struct Rows {
@@ -71,6 +82,8 @@ class Product {
   void run_dot(Range rows, Range columns) const;
   void run_blocks(Range rows, Range columns) const;
   void run_sparse(Range rows, Range columns) const;
+  void run_split(T* c, int64_t ldc, Range rows, Range columns) const;
+  int64_t column_unit() const;
   bool prepares_rows() const;
   int64_t prepared_size(int64_t rows, int64_t depth) const;
   Rows prepare_rows(Range rows, Range depth, T* packed, bool prepared) const;  // prepared: they are there already
@@ -82,6 +95,7 @@ class Product {
   GemmSource<T> source_{};
   bool dot_ = false;     // dot products of rows, nothing packed
   bool sparse_ = false;  // blocks without the zeros of A
+  bool split_ = false;   // tiles of bfloat16 parts
   bool turned_ = false;  // A and B have changed places: blocks make C's transpose, which is turned at the end
   bool pack_a_ = false, pack_b_ = false;
   bool in_tiles_ = false;  // how A is packed

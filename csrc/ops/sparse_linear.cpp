@@ -19,9 +19,10 @@ constexpr int64_t kLeastRows = 16;
 constexpr int64_t kLeastVectors = 3;  // of a row of outputs: listing what is not 0 costs the same for each number
 constexpr int64_t kLeastDepth = 64;
 constexpr int64_t kSampledRows = 8;
-constexpr int64_t kZeroShare = 3;       // of so many sampled elements at most one is not 0
-constexpr int64_t kMostLive = 66;       // percent of a sample of gradients
-constexpr int64_t kMostLiveOfFew = 40;  // the same for a weight of few rows, beside which x is packed
+constexpr int64_t kZeroShare = 3;             // of so many sampled elements at most one is not 0
+constexpr int64_t kMostLive = 66;             // percent of a sample of gradients
+constexpr int64_t kMostLiveBesideTiles = 40;  // the same where a dense product is made of tiles
+constexpr int64_t kMostLiveOfFew = 40;        // the same for a weight of few rows, beside which x is packed
 constexpr int64_t kFewOutputs = 64;
 constexpr int64_t kLeastGradientVectors = 5;
 constexpr int64_t kMostDepth = 64;                    // bits of a word
@@ -225,7 +226,12 @@ bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t 
   const int64_t least_side = kLeastGradientVectors * lanes<T>();
   if (rows < kLeastRows || in < least_side || out < kLeastRows || rows * in * out < kLeastWork) return false;
   const bool relu = activation == Activation::relu;
-  const int64_t most = kSampledRows * out * (out < kFewOutputs ? kMostLiveOfFew : kMostLive) / 100;
+  GemmArguments<T> dweight{};
+  dweight.m = out;
+  dweight.n = in;
+  dweight.k = rows;
+  const int64_t percent = split_pays(dweight) ? kMostLiveBesideTiles : out < kFewOutputs ? kMostLiveOfFew : kMostLive;
+  const int64_t most = kSampledRows * out * percent / 100;
   int64_t live = 0;
   for (int64_t sample = 0; sample < kSampledRows; ++sample) {
     const int64_t at = rows * sample / kSampledRows * out;

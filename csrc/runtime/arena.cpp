@@ -170,7 +170,7 @@ class ThreadScratch {
     void* data = nullptr;
     size_t bytes = 0;
   };
-  std::array<Piece, 5> pieces_{};
+  std::array<Piece, kSlots> pieces_{};
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #endif
 #if defined(__x86_64__)
@@ -51,6 +52,20 @@ bool has_avx512() {
   const bool f = ebx & (1u << 16), dq = ebx & (1u << 17), bw = ebx & (1u << 30), vl = ebx & (1u << 31);
   return has_avx2() && f && dq && bw && vl && (xcr0() & zmm_state) == zmm_state;
 }
+
+// Linux hands out the tile registers on request, once for all threads of the process.
+bool has_amx() {
+#if defined(PYNN_AMX)
+  constexpr uint64_t tile_state = 0x60000;
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl
+  const unsigned edx = cpuid(7, 0).edx;
+  const bool bf16 = edx & (1u << 22), tile = edx & (1u << 24);
+  return has_avx512() && bf16 && tile && (xcr0() & tile_state) == tile_state &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 #endif
 
 // The processors that a control group lets us use, or a large number where there is no limit.
@@ -72,6 +87,7 @@ const char* isa_name(Isa isa) {
     case Isa::baseline: return "baseline";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::amx: return "amx";
     case Isa::neon: return "neon";
   }
   return "unknown";
@@ -83,6 +99,7 @@ const std::vector<Isa>& usable_isas() {
 #if defined(__x86_64__)
     if (has_avx2()) isas.push_back(Isa::avx2);
     if (has_avx512()) isas.push_back(Isa::avx512);
+    if (has_amx()) isas.push_back(Isa::amx);
 #elif defined(__aarch64__)
     isas.push_back(Isa::neon);
 #endif

@@ -7,7 +7,7 @@
 
 namespace pynn {
 
-enum class Isa { baseline, avx2, avx512, neon };
+enum class Isa { baseline, avx2, avx512, amx, neon };
 
 const char* isa_name(Isa isa);
 

@@ -15,6 +15,11 @@ PYNN_FOR_EACH_FAMILY(PYNN_DECLARE)
 namespace avx512 {
 PYNN_FOR_EACH_FAMILY(PYNN_DECLARE)
 }
+#if defined(PYNN_AMX)
+namespace amx {
+void register_split_gemm(KernelSet&);
+}
+#endif
 #elif defined(__aarch64__)
 namespace neon {
 PYNN_FOR_EACH_FAMILY(PYNN_DECLARE)
@@ -39,9 +44,13 @@ KernelSet make_set(Isa isa) {
       PYNN_FOR_EACH_FAMILY(PYNN_REGISTER)
       break;
     }
-    case Isa::avx512: {
+    case Isa::avx512:
+    case Isa::amx: {
       using namespace avx512;
       PYNN_FOR_EACH_FAMILY(PYNN_REGISTER)
+#if defined(PYNN_AMX)
+      if (isa == Isa::amx) amx::register_split_gemm(set);
+#endif
       break;
     }
 #elif defined(__aarch64__)
@@ -84,6 +93,7 @@ const KernelSet& kernel_set(Isa isa) {
   switch (isa) {
     case Isa::avx2: return made_set<Isa::avx2>();
     case Isa::avx512: return made_set<Isa::avx512>();
+    case Isa::amx: return made_set<Isa::amx>();
     case Isa::neon: return made_set<Isa::neon>();
     default: return made_set<Isa::baseline>();
   }

@@ -121,4 +121,15 @@ struct Threads {
   ~Threads() { set_num_threads(before); }
 };
 
+// Products by blocks of vectors until the end of the scope, for who compares bits with theirs: tiles add in another
+// order.
+struct VectorBlocks {
+  Isa before = active_isa();
+  VectorBlocks() {
+    if (before == Isa::amx) set_active_isa(Isa::avx512);
+  }
+  VectorBlocks(const VectorBlocks&) = delete;
+  ~VectorBlocks() { set_active_isa(before); }
+};
+
 }  // namespace pynn::test

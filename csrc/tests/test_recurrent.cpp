@@ -243,6 +243,7 @@ Guarded<T> sequences(const Guarded<T>& values, int64_t steps, int64_t batch, int
 
 // Of 24 sequences the inputs' part of the sums is made step by step, of 6 for all steps at once.
 TEST_CASE_TEMPLATE("a batch of sequences equals its quarters", T, float, double) {
+  const VectorBlocks blocks;  // the number of rows decides whether a product is made of tiles
   constexpr int64_t steps = 60, batch = 24, part = 6, input = 20, hidden = 40;
   for (const Cell cell : kCells) {
     for (const bool reverse : {false, true}) {

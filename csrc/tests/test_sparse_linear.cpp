@@ -59,6 +59,7 @@ void check_same(const Guarded<T>& got, const Guarded<T>& want, const std::string
 
 TEST_CASE_TEMPLATE("a layer whose input is mostly zeros has the bits of dense blocks, on any threads", T, float,
                    double) {
+  const VectorBlocks blocks;
   for (const Size s : kLayers) {
     const Guarded<T> x = mostly_zeros<T>(s.rows, s.in, 5), weight = random_array<T>(s.out * s.in),
                      bias = random_array<T>(s.out), columns = turned(weight, s.out, s.in);
@@ -84,6 +85,7 @@ TEST_CASE_TEMPLATE("a layer whose input is mostly zeros has the bits of dense bl
 }
 
 TEST_CASE_TEMPLATE("so have the gradients of its weight", T, float, double) {
+  const VectorBlocks blocks;
   std::vector<Size> layers = kLayers;
   layers.push_back(kDeepLayer);
   for (const Size s : layers) {
@@ -116,6 +118,7 @@ TEST_CASE_TEMPLATE("so have the gradients of its weight", T, float, double) {
 }
 
 TEST_CASE("NaN and infinity in a weight or gradient meet the zeros, and those of the input are no zeros") {
+  const VectorBlocks blocks;
   const int64_t in = 150, out = 70;
   const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
   const Threads scope(2);
@@ -163,6 +166,7 @@ TEST_CASE("NaN and infinity in a weight or gradient meet the zeros, and those of
 }
 
 TEST_CASE_TEMPLATE("zeros keep their signs", T, float, double) {
+  const VectorBlocks blocks;
   const int64_t rows = 160, in = 200, out = 150;
   Guarded<T> x = mostly_zeros<T>(rows, in, 5), weight = random_array<T>(out * in), bias(out, T(-0.0));
   for (int64_t j = 0; j < in; ++j) {
@@ -198,6 +202,7 @@ TEST_CASE_TEMPLATE("zeros keep their signs", T, float, double) {
 }
 
 TEST_CASE_TEMPLATE("groups of rows without zeros have the same bits", T, float, double) {
+  const VectorBlocks blocks;
   const int64_t rows = 185, in = 300, out = 137;
   Guarded<T> x = mostly_zeros<T>(rows, in, 5), weight = random_array<T>(out * in), dy = random_array<T>(rows * out);
   for (int64_t i = 0; i < x.size(); ++i) {
@@ -215,6 +220,7 @@ TEST_CASE_TEMPLATE("groups of rows without zeros have the same bits", T, float, 
 }
 
 TEST_CASE_TEMPLATE("the bits of a row do not depend on the zeros of other rows", T, float, double) {
+  const VectorBlocks blocks;
   for (const Size s : {Size{17, 4096, 48}, {200, 2100, 50}, {64, 784, 50}, {64, 300, 100}, {40, 70, 300}}) {
     Guarded<T> x = mostly_zeros<T>(s.rows, s.in, 5), weight = random_array<T>(s.out * s.in), y(s.rows * s.out);
     Guarded<T> dense = x, want(s.rows * s.out), last(s.out), want_last(s.out);
@@ -310,6 +316,7 @@ void check_backward(const Size& s, ops::Activation activation, const Guarded<T>&
 }  // namespace
 
 TEST_CASE_TEMPLATE("gradients behind a ReLU have the bits of dense blocks, on any threads", T, float, double) {
+  const VectorBlocks blocks;
   for (const Size s : kBehindRelu) {
     const Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
                      y = random_array<T>(s.rows * s.out);
@@ -340,6 +347,7 @@ TEST_CASE_TEMPLATE("gradients behind a ReLU are the naive ones", T, float, doubl
 }
 
 TEST_CASE_TEMPLATE("NaN, infinity and signs of zeros meet the zeros of a gradient", T, float, double) {
+  const VectorBlocks blocks;
   const Size s{64, 300, 130};
   for (const T value : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(),
                         -std::numeric_limits<T>::infinity(), T(-0.0), -std::numeric_limits<T>::denorm_min()}) {
@@ -361,6 +369,7 @@ TEST_CASE_TEMPLATE("NaN, infinity and signs of zeros meet the zeros of a gradien
 }
 
 TEST_CASE_TEMPLATE("a sample of a gradient may promise zeros that others lack", T, float, double) {
+  const VectorBlocks blocks;
   const Size s{160, 300, 130};
   const Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
                    dy = random_array<T>(s.rows * s.out);
@@ -371,6 +380,7 @@ TEST_CASE_TEMPLATE("a sample of a gradient may promise zeros that others lack", 
 }
 
 TEST_CASE("gradients' zeros are left out behind a ReLU if a large layer has many") {
+  const VectorBlocks blocks;
   const int64_t rows = 64, in = 400, out = 128;
   const Guarded<float> dy = random_array<float>(rows * out), y = random_array<float>(rows * out),
                        dz = gradient_of(ops::Activation::relu, dy, y), ones(rows * out, 1.0f);

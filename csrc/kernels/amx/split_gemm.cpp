@@ -1,0 +1,268 @@
+#include "kernels/split_gemm.h"
+
+#include "kernels/table.h"
+#include "simd/vec.h"
+
+namespace pynn::PYNN_ISA {
+namespace {
+
+using Part = uint16_t;  // a bfloat16: the upper half of a float
+
+constexpr int64_t kPlane = kSplitTile * kSplitDepth;  // one part of each number of a tile
+constexpr int64_t kHalf = kSplitDepth / 2;            // numbers k and k + kHalf of a tile lie side by side
+constexpr int64_t kRowBytes = 64;
+
+// x, whose last 16 bits are rounded away; half of the last place goes away from 0.
+PYNN_INLINE __m512i rounded(__m512 x) {
+  const __m512i half = _mm512_set1_epi32(0x8000), kept = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+  return _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), half), kept);
+}
+
+PYNN_INLINE __m512i side_by_side(__m512i first, __m512i second) {
+  return _mm512_or_si512(second, _mm512_srli_epi32(first, 16));
+}
+
+// 16 rows of a tile in each plane, row r from 16 numbers at x + r * stride and 16 at `second` behind them. What
+// rounding leaves of 24 bits is exact: 16 bits, then 8.
+PYNN_INLINE void split_rows(Part* to, const float* x, int64_t stride, int64_t second) {
+  for (int r = 0; r < kSplitTile; ++r, x += stride, to += kSplitDepth) {
+    __m512 u = _mm512_loadu_ps(x), v = _mm512_loadu_ps(x + second);
+#pragma GCC unroll 2
+    for (int part = 0; part < kSplitParts - 1; ++part) {
+      const __m512i of_u = rounded(u), of_v = rounded(v);
+      _mm512_storeu_si512(to + part * kPlane, side_by_side(of_u, of_v));
+      u = _mm512_sub_ps(u, _mm512_castsi512_ps(of_u));
+      v = _mm512_sub_ps(v, _mm512_castsi512_ps(of_v));
+    }
+    _mm512_storeu_si512(to + (kSplitParts - 1) * kPlane, side_by_side(_mm512_castps_si512(u), _mm512_castps_si512(v)));
+  }
+}
+
+// A tile of A has rows of k, one of B rows of pairs of k: an operand stored the other way is turned first.
+template <bool DepthOutside, bool DepthInRows>
+PYNN_INLINE void split_tile(Part* to, const float* x, int64_t ldx) {
+  if constexpr (DepthOutside != DepthInRows) {
+    split_rows(to, x, ldx, DepthOutside ? kHalf * ldx : kHalf);
+  } else {
+    alignas(kRowBytes) float turned[kPlane];
+    constexpr int64_t stride = DepthOutside ? kSplitDepth : kSplitTile;
+    constexpr int64_t second = DepthOutside ? kHalf : kHalf * stride;
+    transpose_block(turned, stride, x, ldx);
+    transpose_block(turned + second, stride, x + (DepthOutside ? kHalf * ldx : kHalf), ldx);
+    split_rows(to, turned, stride, second);
+  }
+}
+
+// DepthInRows: the tiles are A's.
+template <bool DepthOutside, bool DepthInRows>
+PYNN_INLINE void split(Part* parts, const float* x, int64_t ldx, int64_t outer, int64_t k) {
+  const int64_t steps = (k + kSplitDepth - 1) / kSplitDepth;
+  for (int64_t i = 0; i < outer; i += kSplitTile) {
+    for (int64_t step = 0; step < steps; ++step, parts += kSplitTileSize) {
+      const int64_t p = step * kSplitDepth;
+      const float* from = x + (DepthOutside ? p * ldx + i : i * ldx + p);
+      const int64_t outer_left = outer - i, k_left = k - p;
+      if (outer_left >= kSplitTile && k_left >= kSplitDepth) {
+        split_tile<DepthOutside, DepthInRows>(parts, from, ldx);
+        continue;
+      }
+      alignas(kRowBytes) float padded[kPlane];
+      constexpr int64_t width = DepthOutside ? kSplitTile : kSplitDepth;
+      const int64_t rows = DepthOutside ? k_left : outer_left, columns = DepthOutside ? outer_left : k_left;
+      for (int64_t q = 0; q < kPlane; q += 16) {
+        const int64_t row = q / width, left = row < rows ? columns - q % width : 0;
+        const __mmask16 mask = static_cast<__mmask16>(left >= 16 ? 0xffff : left > 0 ? (1 << left) - 1 : 0);
+        _mm512_store_ps(padded + q, _mm512_maskz_loadu_ps(mask, from + row * ldx + q % width));
+      }
+      split_tile<DepthOutside, DepthInRows>(parts, padded, width);
+    }
+  }
+}
+
+void split_a(Part* parts, const float* a, int64_t lda, bool depth_outside, int64_t outer, int64_t k) {
+  (depth_outside ? split<true, true> : split<false, true>)(parts, a, lda, outer, k);
+}
+
+void split_b(Part* parts, const float* b, int64_t ldb, bool depth_outside, int64_t outer, int64_t k) {
+  (depth_outside ? split<true, false> : split<false, false>)(parts, b, ldb, outer, k);
+}
+
+// A number that the compiler knows.
+template <int I>
+struct Index {
+  static constexpr int value = I;
+};
+
+struct TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+alignas(64) constexpr TileConfig kTileConfig;
+
+void begin() { _tile_loadconfig(&kTileConfig); }
+
+void end() { _tile_release(); }
+
+// C += A * B in tile registers; GCC's function wants numerals.
+template <int C, int A, int B>
+PYNN_INLINE void add_product() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "n"(C), "n"(A), "n"(B));
+}
+
+// M x N tiles of C; sums[2 * kSplitTile, 2 * kSplitTile]. Tile registers 0 to 3 hold sums, 4 and 5 parts of A, 6 and 7
+// parts of B. A product waits for the sum that it adds to as long as three others take: fewer than four tiles of C have
+// several sums each.
+template <int M, int N>
+PYNN_INLINE void sum_tiles(float* sums, const Part* a, const Part* b, int64_t steps) {
+  const Part *a1 = a + steps * kSplitTileSize, *b1 = b + steps * kSplitTileSize;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  const auto load_a = [&](int part) __attribute__((always_inline)) {
+    _tile_loadd(4, a + part * kPlane, kRowBytes);
+    if constexpr (M > 1) _tile_loadd(5, a1 + part * kPlane, kRowBytes);
+  };
+  const auto load_b = [&](int part) __attribute__((always_inline)) {
+    _tile_loadd(6, b + part * kPlane, kRowBytes);
+    if constexpr (N > 1) _tile_loadd(7, b1 + part * kPlane, kRowBytes);
+  };
+  const auto multiply = [](auto product) __attribute__((always_inline)) {
+    constexpr int set = decltype(product)::value % (4 / (M * N));
+    constexpr int c = M * N == 2 && N == 2 ? 2 * set : set;
+    add_product<c, 4, 6>();
+    if constexpr (N > 1) add_product<c + 1, 4, 7>();
+    if constexpr (M > 1) add_product<c + 2, 5, 6>();
+    if constexpr (M > 1 && N > 1) add_product<c + 3, 5, 7>();
+  };
+  // The parts of the next step: they come from the second cache.
+  const auto fetch = [](const Part* tile) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int row = 0; row < kSplitTile; ++row) __builtin_prefetch(tile + row * kSplitDepth);
+  };
+  const auto fetch_a = [&](int part) __attribute__((always_inline)) {
+    fetch(a + kSplitTileSize + part * kPlane);
+    if constexpr (M > 1) fetch(a1 + kSplitTileSize + part * kPlane);
+  };
+  const auto fetch_b = [&](int part) __attribute__((always_inline)) {
+    fetch(b + kSplitTileSize + part * kPlane);
+    if constexpr (N > 1) fetch(b1 + kSplitTileSize + part * kPlane);
+  };
+  for (int64_t step = 0; step < steps; ++step) {
+    load_a(0);
+    load_b(2);
+    multiply(Index<0>());
+    fetch_a(0);
+    load_b(1);
+    multiply(Index<1>());
+    fetch_b(2);
+    load_a(1);
+    multiply(Index<2>());
+    fetch_b(1);
+    load_b(0);
+    multiply(Index<3>());
+    fetch_a(1);
+    load_a(2);
+    multiply(Index<4>());
+    fetch_b(0);
+    load_a(0);
+    multiply(Index<5>());
+    fetch_a(2);
+    a += kSplitTileSize;
+    a1 += kSplitTileSize;
+    b += kSplitTileSize;
+    b1 += kSplitTileSize;
+  }
+  constexpr int64_t row_bytes = kSplitBlock * sizeof(float), below = kSplitTile * kSplitBlock;
+  _tile_stored(0, sums, row_bytes);
+  _tile_stored(1, sums + kSplitTile, row_bytes);
+  _tile_stored(2, sums + below, row_bytes);
+  _tile_stored(3, sums + below + kSplitTile, row_bytes);
+  if constexpr (M * N == 4) return;
+  for (int64_t i = 0; i < M * kSplitTile; ++i) {
+    float* row = sums + i * kSplitBlock;
+#pragma GCC unroll 2
+    for (int j = 0; j < N; ++j) {
+      float* to = row + j * kSplitTile;
+      Vec<float> sum = Vec<float>::load(to);
+      if constexpr (N == 1) sum = sum + Vec<float>::load(to + kSplitTile);
+      if constexpr (M == 1) sum = sum + Vec<float>::load(to + below);
+      if constexpr (M * N == 1) sum = sum + Vec<float>::load(to + below + kSplitTile);
+      sum.store(to);
+    }
+  }
+}
+
+// Whether m rows of sums, `Vectors` vectors each, are finite: 0 times another number is not 0.
+template <int Vectors>
+PYNN_INLINE bool all_finite(const float* sums, int64_t m) {
+  Vec<float> zeros[Vectors];
+#pragma GCC unroll 2
+  for (int j = 0; j < Vectors; ++j) zeros[j] = Vec<float>::zero();
+  for (int64_t i = 0; i < m; ++i, sums += kSplitBlock) {
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) {
+      zeros[j] = fma(Vec<float>::load(sums + j * Vec<float>::lanes), Vec<float>::zero(), zeros[j]);
+    }
+  }
+  Mask<float> finite = zeros[0] == zeros[0];
+  if constexpr (Vectors > 1) finite = finite & (zeros[1] == zeros[1]);
+  return bits_of(finite) == 0xffff;
+}
+
+template <int Vectors>
+PYNN_INLINE void write(float* c, int64_t ldc, const float* sums, const GemmEpilogue<float>& epilogue, int64_t m,
+                       int64_t n) {
+  constexpr int lanes = Vec<float>::lanes;
+  const int tail = static_cast<int>(n - (Vectors - 1) * lanes);
+  const Vec<float> least(epilogue.relu ? 0.0f : -__builtin_inff());
+  const bool accumulate = epilogue.accumulate;
+  Vec<float> start[Vectors];
+#pragma GCC unroll 2
+  for (int j = 0; j < Vectors; ++j) {
+    start[j] = epilogue.bias == nullptr ? Vec<float>::zero()
+               : j < Vectors - 1        ? Vec<float>::load(epilogue.bias + j * lanes)
+                                        : Vec<float>::load(epilogue.bias + j * lanes, tail);
+  }
+  for (int64_t i = 0; i < m; ++i, c += ldc, sums += kSplitBlock) {
+#pragma GCC unroll 2
+    for (int j = 0; j < Vectors; ++j) {
+      const int count = j < Vectors - 1 ? lanes : tail;
+      if (accumulate) start[j] = Vec<float>::load(c + j * lanes, count);
+      max(least, start[j] + Vec<float>::load(sums + j * lanes)).store(c + j * lanes, count);
+    }
+  }
+}
+
+// M and N: the tiles that m and n fill.
+template <int M, int N>
+bool block_of(float* c, int64_t ldc, const Part* a, const Part* b, const GemmEpilogue<float>& epilogue, int64_t m,
+              int64_t n, int64_t steps) {
+  alignas(kRowBytes) float sums[kSplitBlock * kSplitBlock];
+  for (int64_t i = 0; i < m; ++i) {
+#pragma GCC unroll 2
+    for (int j = 0; j < N; ++j) __builtin_prefetch(c + i * ldc + j * kSplitTile, 1);
+  }
+  sum_tiles<M, N>(sums, a, b, steps);
+  if (!all_finite<N>(sums, m)) return false;
+  write<N>(c, ldc, sums, epilogue, m, n);
+  return true;
+}
+
+bool block(float* c, int64_t ldc, const Part* a, const Part* b, const GemmEpilogue<float>& epilogue, int64_t m,
+           int64_t n, int64_t k) {
+  const int64_t steps = (k + kSplitDepth - 1) / kSplitDepth;
+  const bool two_rows = m > kSplitTile, two_columns = n > kSplitTile;
+  return (two_rows      ? two_columns ? block_of<2, 2> : block_of<2, 1>
+          : two_columns ? block_of<1, 2>
+                        : block_of<1, 1>)(c, ldc, a, b, epilogue, m, n, steps);
+}
+
+}  // namespace
+
+void register_split_gemm(KernelSet& set) { set.f32.split_gemm = {split_a, split_b, begin, end, block}; }
+
+}  // namespace pynn::PYNN_ISA
