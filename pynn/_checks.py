@@ -1,4 +1,4 @@
-"""Single numbers among the arguments: one wording of what is refused."""
+"""Single numbers and flags among the arguments: one wording of what is refused."""
 
 from __future__ import annotations
 
@@ -44,3 +44,12 @@ def real(what: str, value: Any, least: float = -math.inf, below: float = math.in
         needs = "a finite number" + (f" of at least {least}" if least > -math.inf else "")
         raise ValueError(f"{what} is {value}, needs {needs}" + (f" and less than {below}" if below < math.inf else ""))
     return number
+
+
+def flag(name: str, argument: str, value: bool) -> bool:
+    """Return `value` as a bool; TypeError for what is neither that nor 0 or 1."""
+    if type(value) is bool:
+        return value
+    if isinstance(value, (np.bool_, int, np.integer)) and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"{name}: {argument} must be True or False, got {value!r}")

@@ -237,6 +237,12 @@ class Recorder:
         self._writes_outside([counter])
         self.done(lambda: count(1))
 
+    def averages(self, name: str) -> None:
+        """A module is about to weigh a batch by how many there were."""
+        raise CaptureError(
+            f"capture: {name} with momentum=None averages over all batches, {where()}, which a replay does not count"
+        )
+
     def numpy(self, array: Array) -> None:
         """A tensor is asked for its array."""
         if self.made(array):

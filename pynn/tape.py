@@ -236,12 +236,20 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
     grads: dict[Node | Tensor, Array] = {start: dy}
     recorder = mode.recorder if observers else None
     given: set[int] = set()  # what memory it gave to leaves
-    for node in _history(start):
+    history = _history(start)
+    for node in history:
         dy = grads.pop(node, None)  # type: ignore[arg-type]
         if dy is not None:
             if node.retained is not None or node in keep:
                 grads[node] = dy.copy()
-            dxs = node.backward(dy)  # type: ignore[misc]
+            try:
+                dxs = node.backward(dy)  # type: ignore[misc]
+            except BaseException:
+                for other in history:  # the marks of hooks, which have gathered gradients of this walk
+                    forget = getattr(other.backward, "forget", None)
+                    if forget is not None:
+                        forget()
+                raise
             if len(dxs) != len(node.parents):
                 raise ValueError(f"backward: {node.name} has {len(node.parents)} parents, got {len(dxs)} gradients")
             for parent, dx in zip(node.parents, dxs):  # noqa: B905 - strict costs as much as the rest of the line

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pynn import dlpack
 from pynn._array import as_array
+from pynn._checks import flag
 from pynn.grad_mode import is_grad_enabled, mode, no_grad
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ class Tensor:
         self.grad = None
         self._node = None
         self.requires_grad = False
-        if requires_grad:
-            self.requires_grad_()
+        if requires_grad is not False:  # as a rule it is
+            self.requires_grad_(requires_grad)
 
     # -- properties ----------------------------------------------------------------------------------------------------
     @property
@@ -128,13 +129,14 @@ class Tensor:
         ValueError
             If `grad` is missing for a tensor of several elements, or has another shape.
         """
-        tape.backward(self, grad, retain_graph)
+        tape.backward(self, grad, flag("backward", "retain_graph", retain_graph))
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Set `requires_grad` of a leaf, and return it.
 
         Raises TypeError for integers, RuntimeError for a computed tensor.
         """
+        requires_grad = flag("requires_grad", "requires_grad", requires_grad)
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(f"requires_grad: needs float32 or float64, got {self.data.dtype}; use astype or write 1.0")
         if self._node is not None and not requires_grad:

@@ -165,3 +165,29 @@ def test_a_backward_after_a_hook_that_raised_has_gradients_of_its_own():
         (a + b).sum().backward(retain_graph=True)
     a.sum().backward()
     assert seen == [[[1.0], [1.0]], [[1.0], None]]
+
+
+def test_a_backward_after_one_that_failed_inside_the_module_has_gradients_of_its_own():
+    seen, fails = [], [True]
+
+    def times(x, factor):
+        def backward(dy):
+            if fails.pop() if fails else False:
+                raise ValueError("the body's own")
+            return (factor * dy,)
+
+        return pynn.tape.record("times", factor * x.data, (x,), backward)
+
+    class Pair(nn.Module):
+        def forward(self, x):
+            return times(x, 2), times(x, 3)
+
+    module = Pair()
+    module.register_full_backward_hook(
+        lambda module, grad_input, grad_output: seen.append([g if g is None else g.tolist() for g in grad_output])
+    )
+    a, b = module(pynn.tensor([1.0], requires_grad=True))
+    with pytest.raises(ValueError, match="the body's own"):
+        (a + b).sum().backward(retain_graph=True)
+    a.sum().backward()
+    assert seen == [[[1.0], None]]

@@ -52,6 +52,7 @@ LAYERS = {
     "dropout 0": (lambda n: n.Dropout(0.0), (3, 4)),
     "batch_norm1d": (lambda n: n.BatchNorm1d(3), (5, 3)),
     "batch_norm1d [N, C, L]": (lambda n: n.BatchNorm1d(3, eps=1e-3, momentum=0.3), (5, 3, 4)),
+    "batch_norm1d average": (lambda n: n.BatchNorm1d(3, momentum=None), (5, 3)),
     "batch_norm2d": (lambda n: n.BatchNorm2d(3), (2, 3, 4, 5)),
     "batch_norm2d plain": (lambda n: n.BatchNorm2d(3, affine=False), (2, 3, 4, 5)),
     "batch_norm2d batch only": (lambda n: n.BatchNorm2d(3, track_running_stats=False), (2, 3, 4, 5)),
@@ -175,6 +176,56 @@ def test_batch_norm_counts_training_batches_only():
     np.testing.assert_allclose(norm.running_var, 0.9 + 0.1 * 2, rtol=1e-6)  # the unbiased variance is 2
 
 
+def test_without_momentum_batch_norm_averages_over_all_batches(rng):
+    norm = nn.BatchNorm1d(2, momentum=None)
+    batches = rng.normal(size=(3, 4, 2)).astype(np.float32)
+    for x in batches:
+        norm(x)
+    norm.eval()(batches[0])
+    np.testing.assert_allclose(norm.running_mean, batches.mean(axis=(0, 1)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(norm.running_var, batches.var(axis=1, ddof=1).mean(0), rtol=1e-4)
+    with pytest.raises(pynn.CaptureError, match="BatchNorm1d with momentum=None averages over all batches"):
+        pynn.capture(norm.train())(batches[0])
+
+
+FLAG = np.array([True, False])
+FLAGS = {
+    "Linear: bias": lambda: nn.Linear(2, 2, bias=FLAG),
+    "Conv1d: bias": lambda: nn.Conv1d(1, 1, 1, bias=FLAG),
+    "Conv2d: bias": lambda: nn.Conv2d(1, 1, 1, bias=FLAG),
+    "ConvTranspose2d: bias": lambda: nn.ConvTranspose2d(1, 1, 1, bias=FLAG),
+    "BatchNorm1d: affine": lambda: nn.BatchNorm1d(2, affine=FLAG),
+    "BatchNorm2d: track_running_stats": lambda: nn.BatchNorm2d(2, track_running_stats=FLAG),
+    "LayerNorm: elementwise_affine": lambda: nn.LayerNorm(2, elementwise_affine=FLAG),
+    "LayerNorm: bias": lambda: nn.LayerNorm(2, bias=FLAG),
+    "GroupNorm: affine": lambda: nn.GroupNorm(1, 2, affine=FLAG),
+    "LSTM: bias": lambda: nn.LSTM(2, 2, bias=FLAG),
+    "GRU: batch_first": lambda: nn.GRU(2, 2, batch_first=FLAG),
+    "RNN: bidirectional": lambda: nn.RNN(2, 2, bidirectional=FLAG),
+    "MultiheadAttention: bias": lambda: nn.MultiheadAttention(2, 1, bias=FLAG),
+    "MultiheadAttention: batch_first": lambda: nn.MultiheadAttention(2, 1, batch_first=FLAG),
+    "TransformerEncoderLayer: norm_first": lambda: nn.TransformerEncoderLayer(2, 1, 2, norm_first=FLAG),
+    "Upsample: align_corners": lambda: nn.Upsample(2, mode="bilinear", align_corners=FLAG),
+    "Parameter: requires_grad": lambda: nn.Parameter([1.0], requires_grad=FLAG),
+    "requires_grad: requires_grad": lambda: pynn.tensor([1.0], requires_grad=FLAG),
+    "train: mode": lambda: nn.Linear(1, 1).train(FLAG),
+    "zero_grad: set_to_none": lambda: nn.Linear(1, 1).zero_grad(FLAG),
+    "load_state_dict: strict": lambda: nn.Linear(1, 1).load_state_dict({}, strict=FLAG),
+    "backward: retain_graph": lambda: pynn.tensor([1.0], requires_grad=True).sum().backward(retain_graph=FLAG),
+    "SGD: nesterov": lambda: pynn.optim.SGD([nn.Parameter([1.0])], lr=0.1, momentum=0.9, nesterov=FLAG),
+    "RMSprop: centered": lambda: pynn.optim.RMSprop([nn.Parameter([1.0])], centered=FLAG),
+    "Muon: nesterov": lambda: pynn.optim.Muon([nn.Parameter([[1.0]])], nesterov=FLAG),
+    "DataLoader: shuffle": lambda: pynn.data.DataLoader(np.zeros((4, 1), np.float32), shuffle=FLAG),
+    "DataLoader: drop_last": lambda: pynn.data.DataLoader(np.zeros((4, 1), np.float32), drop_last=FLAG),
+}
+
+
+@pytest.mark.parametrize(("named", "call"), FLAGS.items(), ids=FLAGS)
+def test_an_array_as_a_flag_is_named(named, call):
+    with pytest.raises(TypeError, match=rf"^{named} must be True or False, got array"):
+        call()
+
+
 def test_dropout_only_in_training():
     pynn.seed(3)
     x = np.ones(10_000, np.float32)
@@ -190,7 +241,7 @@ BAD = {
     "linear int64": (lambda: nn.Linear(2**70, 3), ValueError, r"^Linear: in_features \[\d+\] has more elements than"),
     "linear memory": (lambda: nn.Linear(2**40, 2**40), ValueError, r"^Linear: weight \[\d+, \d+\] has more elements"),
     "batch_norm eps": (lambda: nn.BatchNorm2d(3, eps=-1), ValueError, "^BatchNorm2d: eps is -1, needs a finite number"),
-    "batch_norm momentum": (lambda: nn.BatchNorm1d(3, momentum=None), TypeError, "^BatchNorm1d: momentum is None, nee"),
+    "batch_norm momentum": (lambda: nn.BatchNorm1d(3, momentum="x"), TypeError, "^BatchNorm1d: momentum is 'x', needs"),
     "layer_norm eps": (lambda: nn.LayerNorm(3, eps="1"), TypeError, "^LayerNorm: eps is '1', needs a number"),
     "group_norm eps": (lambda: nn.GroupNorm(1, 3, eps=math.nan), ValueError, "^GroupNorm: eps is nan, needs a finite"),
     "lstm state": (
@@ -205,7 +256,11 @@ BAD = {
     "conv1d padding": (lambda: nn.Conv1d(3, 4, 3, padding="full"), ValueError, "Conv1d: padding is 'full'"),
     "conv2d groups": (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError, "3 -> 4 channels do not divide into 2 groups"),
     "conv2d kernel": (lambda: nn.Conv2d(3, 4, (3, 0)), ValueError, "Conv2d: kernel_size is .3, 0., needs at least 1"),
-    "conv2d stride": (lambda: nn.Conv2d(3, 4, 3, stride=1.5), TypeError, "Conv2d: stride must be an integer or a pair"),
+    "conv2d stride": (
+        lambda: nn.Conv2d(3, 4, 3, stride=1.5),
+        TypeError,
+        "Conv2d: stride is .*, needs an integer or a pair",
+    ),
     "conv2d stride 0": (lambda: nn.Conv2d(3, 4, 3, stride=0), ValueError, r"Conv2d: stride is \[0, 0\]"),
     "conv2d padding": (lambda: nn.Conv2d(3, 4, 3, padding="full"), ValueError, "Conv2d: padding is 'full'"),
     "conv1d padding -1": (lambda: nn.Conv1d(1, 6, 5, padding=-1), ValueError, "^Conv1d: padding is -1, needs"),
@@ -234,14 +289,14 @@ BAD = {
         ValueError,
         r"^AvgPool2d: padding is \[-1, -1\], needs",
     ),
-    "max_pool2d": (lambda: nn.MaxPool2d("2"), TypeError, "MaxPool2d: kernel_size must be an integer or a pair"),
+    "max_pool2d": (lambda: nn.MaxPool2d("2"), TypeError, "MaxPool2d: kernel_size is .*, needs an integer or a pair"),
     "avg_pool2d": (lambda: nn.AvgPool2d((2, 0)), ValueError, r"AvgPool2d: kernel_size is \[2, 0\], needs at least 1"),
     "embedding": (lambda: nn.Embedding(3, -1), ValueError, "Embedding: embedding_dim is -1"),
     "dropout": (lambda: nn.Dropout(1.5), ValueError, "Dropout: p is 1.5"),
-    "dropout type": (lambda: nn.Dropout("0.5"), TypeError, "Dropout: p must be a number"),
-    "leaky_relu": (lambda: nn.LeakyReLU(None), TypeError, "LeakyReLU: negative_slope must be a number"),
+    "dropout type": (lambda: nn.Dropout("0.5"), TypeError, "Dropout: p is .*, needs a number"),
+    "leaky_relu": (lambda: nn.LeakyReLU(None), TypeError, "LeakyReLU: negative_slope is .*, needs a number"),
     "gelu": (lambda: nn.GELU("erf"), ValueError, "GELU: approximate is 'erf'"),
-    "elu": (lambda: nn.ELU("1"), TypeError, "ELU: alpha must be a number"),
+    "elu": (lambda: nn.ELU("1"), TypeError, "ELU: alpha is .*, needs a number"),
     "softplus": (lambda: nn.Softplus(0), ValueError, "Softplus: beta is 0"),
     "conv_transpose2d groups": (
         lambda: nn.ConvTranspose2d(3, 4, 3, groups=2),
@@ -267,8 +322,16 @@ BAD = {
         r"^MultiheadAttention: query \[5, 2, 6\], key \[5, 3, 6\] and value",
     ),
     "unflatten": (lambda: nn.Unflatten(1, ()), ValueError, r"Unflatten: unflattened_size is \[\]"),
-    "unflatten type": (lambda: nn.Unflatten(1, (2.5,)), TypeError, "Unflatten: unflattened_size must be an integer"),
-    "unflatten number": (lambda: nn.Unflatten(1, 6), TypeError, "Unflatten: unflattened_size must be several integers"),
+    "unflatten type": (
+        lambda: nn.Unflatten(1, (2.5,)),
+        TypeError,
+        "unflattened_size is 2.5, needs an integer",
+    ),
+    "unflatten number": (
+        lambda: nn.Unflatten(1, 6),
+        TypeError,
+        "unflattened_size is 6, needs several integers",
+    ),
     "unflatten size": (lambda: nn.Unflatten(1, (2, 2))(np.zeros((2, 5), np.float32)), ValueError, "reshape"),
     "unflatten axis": (lambda: nn.Unflatten(3, (2, 2))(np.zeros((2, 4), np.float32)), ValueError, "Unflatten: axis 3"),
     "smooth_l1": (lambda: nn.SmoothL1Loss(beta=-1), ValueError, "SmoothL1Loss: beta is -1"),

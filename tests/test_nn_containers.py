@@ -61,6 +61,19 @@ def test_module_list():
     assert [type(layer).__name__ for layer in layers] == ["Linear", "ReLU", "ReLU", "Tanh"]
     assert list(layers.state_dict()) == ["0.weight", "0.bias"]
     assert len(layers[1:3]) == 2
+    with pytest.raises(TypeError, match=r"^ModuleList: modules is 3, needs several modules"):
+        nn.ModuleList(3)
+
+
+@pytest.mark.parametrize("recurrent", [nn.LSTM(4, 5), nn.GRU(4, 5)])
+@pytest.mark.parametrize("layer", [nn.Linear(5, 2), nn.ReLU(), nn.LayerNorm(5)])
+def test_several_outputs_before_a_layer_that_takes_one(recurrent, layer):
+    model = nn.Sequential(nn.Identity(), recurrent, layer)
+    name = f"layer 1, {type(recurrent).__name__}, returns a tuple of 2, and layer 2, {type(layer).__name__}, takes"
+    with pytest.raises(TypeError, match=f"^Sequential: {name}"):
+        model(np.zeros((3, 1, 4), np.float32))
+    first = nn.Sequential(recurrent, nn.Identity())(np.zeros((3, 1, 4), np.float32))
+    assert isinstance(first, tuple)
 
 
 ACTIVATIONS = [nn.ReLU(), nn.LeakyReLU(), nn.LeakyReLU(0.2), nn.Sigmoid(), nn.Tanh(), nn.GELU()]

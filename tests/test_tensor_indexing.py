@@ -179,7 +179,7 @@ def test_bad_axes():
         x.sum(2)
     with pytest.raises(ValueError, match=r"^mean: axes \[0, -2\] name an axis twice"):
         x.mean((0, -2))
-    with pytest.raises(TypeError, match=r"^max: axis must be an integer, got 1.0"):
+    with pytest.raises(TypeError, match=r"^max: axis is .*, needs an integer"):
         x.max(1.0)
 
 

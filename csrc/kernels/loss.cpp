@@ -1,5 +1,6 @@
 #include "kernels/loss.h"
 
+#include "kernels/narrow.h"
 #include "kernels/table.h"
 #include "simd/math.h"
 #include "simd/sum.h"

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "kernels/narrow.h"
 #include "kernels/table.h"
 #include "simd/transpose.h"
 

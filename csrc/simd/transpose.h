@@ -37,14 +37,5 @@ __attribute__((noinline)) void turn(T* dst, int64_t dst_stride, const T* src, in
   transpose(dst, dst_stride, src, src_stride, rows, cols);
 }
 
-constexpr int64_t kNarrow = 32;
-
-// Whether rows of n elements are better worked on turned, so that a lane has a row, than by themselves: where blocks
-// are transposed in registers.
-template <class T>
-constexpr bool is_narrow(int64_t n) {
-  return sizeof(T) == sizeof(float) && Vec<T>::lanes >= 8 && n <= kNarrow;
-}
-
 }  // namespace
 }  // namespace pynn::PYNN_ISA

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
-from pynn._checks import whole
+from pynn._checks import flag, whole
 from pynn.random import generator
 from pynn.tape import constant
 from pynn.tensor import Tensor
@@ -182,6 +182,7 @@ class DataLoader:
         if self.num_samples == 0:
             raise ValueError("DataLoader: the arrays have no samples")
         self.batch_size = whole("DataLoader: batch_size", batch_size, 1)
+        drop_last, shuffle = flag("DataLoader", "drop_last", drop_last), flag("DataLoader", "shuffle", shuffle)
         if drop_last and self.num_samples < self.batch_size:
             raise ValueError(
                 f"DataLoader: drop_last leaves no batch, {self.num_samples} samples are fewer than "

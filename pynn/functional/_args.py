@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
+from pynn._checks import flag as flag
 from pynn.grad_mode import mode
 from pynn.tape import constant
 from pynn.tensor import Tensor
@@ -90,7 +91,7 @@ def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int
         else:
             first = second = operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise TypeError(f"{name}: {argument} must be an integer or a pair of them, got {value!r}") from None
+        raise TypeError(f"{name}: {argument} is {value!r}, needs an integer or a pair of them") from None
     if not (-INT64_MAX <= first <= INT64_MAX and -INT64_MAX <= second <= INT64_MAX):
         raise _beyond_int64(name, argument, value)
     return first, second
@@ -103,7 +104,7 @@ def number(name: str, argument: str, value: float) -> float:
     try:
         return float(operator.pos(value))  # + refuses the text that float would read
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name}: {argument} must be a number, got {value!r}") from None
+        raise TypeError(f"{name}: {argument} is {value!r}, needs a number") from None
 
 
 def integer(name: str, argument: str, value: int) -> int:
@@ -111,7 +112,7 @@ def integer(name: str, argument: str, value: int) -> int:
     try:
         index = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name}: {argument} must be an integer, got {value!r}") from None
+        raise TypeError(f"{name}: {argument} is {value!r}, needs an integer") from None
     if not -INT64_MAX <= index <= INT64_MAX:
         raise _beyond_int64(name, argument, value)
     return index
@@ -127,21 +128,12 @@ def iterable(name: str, argument: str, values: Iterable[T], needs: str) -> Itera
     try:
         iter(values)
     except TypeError:
-        raise TypeError(f"{name}: {argument} must be several {needs}, got {values!r}") from None
+        raise TypeError(f"{name}: {argument} is {values!r}, needs several {needs}") from None
     return values
 
 
 def _beyond_int64(name: str, argument: str, value: object) -> ValueError:
-    return ValueError(f"{name}: {argument} must fit into 64 bits, got {value}")
-
-
-def flag(name: str, argument: str, value: bool) -> bool:
-    """Return `value` as a bool; TypeError for what is neither that nor 0 or 1."""
-    if type(value) is bool:
-        return value
-    if isinstance(value, (np.bool_, int, np.integer)) and value in (0, 1):
-        return bool(value)
-    raise TypeError(f"{name}: {argument} must be True or False, got {value!r}")
+    return ValueError(f"{name}: {argument} is {value}, needs to fit into 64 bits")
 
 
 def renamed(error: E, inner: str, name: str) -> E:

@@ -210,7 +210,7 @@ def _pad_pairs(widths: Sequence[int] | Sequence[tuple[int, int]], shape: tuple[i
     except ValueError:  # pairs that are none
         raise ValueError(f"pad: widths {widths} do not fit shape {list(shape)}") from None
     if table.size and table.dtype.kind not in "iu":
-        raise TypeError(f"pad: widths must be integers or pairs of them, got {widths!r}")
+        raise TypeError(f"pad: widths is {widths!r}, needs integers or pairs of them")
     if table.ndim == 1 and len(table) % 2 == 0:  # the flat list
         last = table.astype(np.int64).reshape(-1, 2)[::-1]
         table = np.concatenate([np.zeros((max(0, len(shape) - len(last)), 2), np.int64), last])

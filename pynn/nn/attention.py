@@ -9,7 +9,7 @@ import numpy as np
 
 from pynn import functional as F
 from pynn._array import empty
-from pynn.functional._args import Array, as_tensor, number, one_of
+from pynn.functional._args import Array, as_tensor, flag, number, one_of
 from pynn.functional.shape import by_numpy
 from pynn.grad_mode import is_grad_enabled
 from pynn.nn import init
@@ -116,7 +116,8 @@ class MultiheadAttention(Module):
     def __init__(
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = False
     ) -> None:
-        check_sizes("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
+        name = "MultiheadAttention"
+        check_sizes(name, embed_dim=embed_dim, num_heads=num_heads)
         if embed_dim % num_heads:
             raise ValueError(f"MultiheadAttention: embed_dim {embed_dim} does not divide into {num_heads} heads")
         if not 0 <= number("MultiheadAttention", "dropout", dropout) <= 1:
@@ -124,9 +125,9 @@ class MultiheadAttention(Module):
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.dropout = dropout
-        self.batch_first = batch_first
+        self.batch_first = flag("MultiheadAttention", "batch_first", batch_first)
         self.in_proj_weight = Parameter(empty("MultiheadAttention", 3 * embed_dim, embed_dim))
-        self.in_proj_bias = Parameter(np.zeros(3 * embed_dim, np.float32)) if bias else None
+        self.in_proj_bias = Parameter(np.zeros(3 * embed_dim, np.float32)) if flag(name, "bias", bias) else None
         self.out_proj = Linear(embed_dim, embed_dim, bias)
         self.reset_parameters()
 
@@ -350,7 +351,7 @@ class TransformerEncoderLayer(Module):
         self.norm2 = LayerNorm(d_model, layer_norm_eps, bias=bias)
         self.dropout = Dropout(dropout)
         self.activation = activation
-        self.norm_first = norm_first
+        self.norm_first = flag("TransformerEncoderLayer", "norm_first", norm_first)
 
     def forward(
         self,

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple, Self, overload
 from pynn import functional as F
 from pynn._snapshot import Snapshot
 from pynn.functional import _unrecorded
+from pynn.functional._args import iterable
 from pynn.grad_mode import mode
 from pynn.nn.activations import LeakyReLU, ReLU, Sigmoid, Tanh
-from pynn.nn.layers import Conv2d, Dropout, Flatten, Linear, MaxPool2d
+from pynn.nn.layers import Conv2d, Dropout, Flatten, Identity, Linear, MaxPool2d
 from pynn.nn.module import Module
 from pynn.tape import constant
 from pynn.tensor import Tensor
@@ -114,11 +115,24 @@ class Sequential(_List):
                 else:
                     for step in steps:
                         x = step(x)
+                if behind and type(x) is tuple:
+                    self._check_takes(behind, x)
                 if behind and not plan.snapshot.holds():  # the layer has changed what follows
                     plan = _Plan(self, behind)
                     break
             else:
                 return x
+
+    def _check_takes(self, position: int, outputs: tuple[Any, ...]) -> None:
+        """Raise TypeError if several outputs go to one of the layers that take one tensor."""
+        before, layer = list(self.children())[position - 1 : position + 1]
+        kind = type(layer)
+        if kind.__module__.startswith("pynn.nn.") and not isinstance(layer, (_List, Identity)):
+            raise TypeError(
+                f"Sequential: layer {position - 1}, {type(before).__name__}, returns a tuple of {len(outputs)}, and "
+                f"layer {position}, {kind.__name__}, takes a tensor; put a module between them that returns the one "
+                "that is needed"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self)  # a copy has other layers, and makes a plan of its own
@@ -250,6 +264,6 @@ class ModuleList(_List):
 
     def extend(self, modules: Iterable[Module]) -> Self:
         """Add modules at the end; returns the list."""
-        for module in modules:
+        for module in iterable(type(self).__name__, "modules", modules, "modules"):
             self.append(module)
         return self

@@ -64,6 +64,7 @@ class _Watch:
                 self.call()
             return (dx,)
 
+        backward.forget = self.forget  # type: ignore[attr-defined]  # for a walk that ends before the hooks are called
         return self._marked("module input", x, backward, position)
 
     def outputs(self, y: Any) -> Any:
@@ -85,6 +86,7 @@ class _Watch:
                 self.call()
             return (dy,)
 
+        backward.forget = self.forget  # type: ignore[attr-defined]
         return self._marked("module output", y, backward)
 
     def _marked(self, name: str, x: Tensor, backward: Callable[[Array], Any], position: int | None = None) -> Tensor:
@@ -109,7 +111,12 @@ class _Watch:
     def call(self) -> None:
         """Forget the gradients, also if a hook raises, and call the hooks with them."""
         grad_input, grad_output = tuple(self.grad_input), tuple(self.grad_output)
-        self.grad_input = [None] * len(grad_input)
-        self.grad_output = [None] * len(grad_output)
+        self.forget()
         for hook in self.module._backward_hooks:
             hook(self.module, grad_input, grad_output)
+
+    def forget(self) -> None:
+        """Drop the gradients that were gathered so far."""
+        self.grad_input = [None] * len(self.grad_input)
+        self.grad_output = [None] * len(self.grad_output)
+        self.waiting.clear()

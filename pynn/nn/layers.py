@@ -7,7 +7,7 @@ from typing import Any
 
 from pynn import functional as F
 from pynn._array import check_elements, empty
-from pynn._checks import whole
+from pynn._checks import flag, whole
 from pynn.functional._args import integer, number, pair
 from pynn.nn import init
 from pynn.nn.module import Module, Parameter
@@ -56,7 +56,7 @@ class Linear(Module):
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Parameter(empty("Linear", out_features, in_features))
-        self.bias = Parameter(empty("Linear", out_features)) if bias else None
+        self.bias = Parameter(empty("Linear", out_features)) if flag("Linear", "bias", bias) else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -93,7 +93,7 @@ class _Convolution(Module):
         self.out_channels = out_channels
         self.groups = groups
         self.weight = Parameter(empty(name, out_channels, in_channels // groups, *kernel))
-        self.bias = Parameter(empty(name, out_channels)) if bias else None
+        self.bias = Parameter(empty(name, out_channels)) if flag(name, "bias", bias) else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn._array import FLOATS, as_dtype
+from pynn._checks import flag
 from pynn.grad_mode import mode, observers
 from pynn.nn.hooks import BackwardHook, Hook, HookHandle, call_with_backward_hooks
 from pynn.tensor import Tensor
@@ -36,7 +37,7 @@ class Parameter(Tensor):
     """
 
     def __init__(self, data: Tensor | npt.ArrayLike, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
+        super().__init__(data, flag("Parameter", "requires_grad", requires_grad))
 
 
 class LoadResult(NamedTuple):
@@ -246,6 +247,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode (dropout drops, batch norm uses the batch) for the whole tree; returns the module."""
+        mode = flag("train", "mode", mode)
         for module in self.modules():
             module.training = mode
         return self
@@ -263,7 +265,7 @@ class Module:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
         for parameter in self.parameters():
-            if set_to_none or parameter.grad is None:
+            if flag("zero_grad", "set_to_none", set_to_none) or parameter.grad is None:
                 if mode.recorder is not None:
                     mode.recorder.drops_gradient(parameter)
                 parameter.grad = None
@@ -345,6 +347,7 @@ class Module:
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: got {type(state).__name__}, needs a mapping of names to arrays")
+        strict = flag("load_state_dict", "strict", strict)
         own = dict(self._named_state())
         result = LoadResult([name for name in own if name not in state], [name for name in state if name not in own])
         problems = [f"missing {name}" for name in result.missing_keys if strict]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import functional as F
-from pynn._checks import real
+from pynn._checks import flag, real
 from pynn.functional._args import as_tensor
 from pynn.grad_mode import mode
 from pynn.nn.layers import check_sizes
@@ -34,7 +34,7 @@ class _BatchNorm(Module):
         self,
         num_features: int,
         eps: float = 1e-5,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
@@ -42,11 +42,12 @@ class _BatchNorm(Module):
         check_sizes(name, num_features=num_features)
         self.num_features = num_features
         self.eps = real(f"{name}: eps", eps, 0)
-        self.momentum = real(f"{name}: momentum", momentum)
-        self.track_running_stats = track_running_stats
+        self.momentum = None if momentum is None else real(f"{name}: momentum", momentum)
+        self.track_running_stats = flag(name, "track_running_stats", track_running_stats)
+        affine = flag(name, "affine", affine)
         self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
-        if track_running_stats:
+        if self.track_running_stats:
             self.register_buffer("running_mean", np.zeros(num_features, np.float32))
             self.register_buffer("running_var", np.ones(num_features, np.float32))
             self.register_buffer("num_batches_tracked", np.array(0, np.int64))
@@ -68,9 +69,14 @@ class _BatchNorm(Module):
         training = self.training or self.running_mean is None
         if training and x.size < 2 * self.num_features:
             raise ValueError(f"{name}: input {list(x.shape)}, training needs two values per channel or more")
-        y = F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum, self.eps
-        )
+        momentum = self.momentum
+        if momentum is None:  # the mean of all batches so far
+            momentum = 0.0
+            if self.training and self.track_running_stats:
+                if mode.recorder is not None:
+                    mode.recorder.averages(name)
+                momentum = 1 / (int(self.num_batches_tracked) + 1)
+        y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps)
         if self.training and self.track_running_stats:
             self.num_batches_tracked += 1
             if mode.recorder is not None:
@@ -94,8 +100,9 @@ class BatchNorm1d(_BatchNorm):
         C.
     eps : float
         Added to the variance.
-    momentum : float
-        Weight of the new batch in the running statistics.
+    momentum : float, optional
+        Weight of the new batch in the running statistics; None: they are the means of all batches so far, whose number
+        a captured step would have to know, so that capture refuses it in training.
     affine : bool
         Whether there are `weight` [C] (ones) and `bias` [C] (zeros).
     track_running_stats : bool
@@ -160,6 +167,8 @@ class LayerNorm(Module):
             check_sizes("LayerNorm", normalized_shape=size)
         self.normalized_shape = shape
         self.eps = real("LayerNorm: eps", eps, 0)
+        elementwise_affine = flag("LayerNorm", "elementwise_affine", elementwise_affine)
+        bias = flag("LayerNorm", "bias", bias)
         self.weight = Parameter(np.ones(shape, np.float32)) if elementwise_affine else None
         self.bias = Parameter(np.zeros(shape, np.float32)) if elementwise_affine and bias else None
 
@@ -199,6 +208,7 @@ class GroupNorm(Module):
         self.num_groups = num_groups
         self.num_channels = num_channels
         self.eps = real("GroupNorm: eps", eps, 0)
+        affine = flag("GroupNorm", "affine", affine)
         self.weight = Parameter(np.ones(num_channels, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(num_channels, np.float32)) if affine else None
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pynn import functional as F
 from pynn._array import empty
-from pynn.functional._args import Input, as_tensor, number, one_of
+from pynn.functional._args import Input, as_tensor, flag, number, one_of
 from pynn.functional.recurrent import NONLINEARITIES, pair_of_states
 from pynn.nn import init
 from pynn.nn.layers import check_sizes
@@ -44,18 +44,18 @@ class _Recurrent(Module):
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
-        self.bias = bias
-        self.batch_first = batch_first
+        self.bias = flag(name, "bias", bias)
+        self.batch_first = flag(name, "batch_first", batch_first)
         self.dropout = dropout
-        self.bidirectional = bidirectional
+        self.bidirectional = flag(name, "bidirectional", bidirectional)
         self._suffixes = [
             f"_l{layer}{direction}"
             for layer in range(num_layers)
-            for direction in ("", "_reverse")[: 1 + bidirectional]
+            for direction in ("", "_reverse")[: 1 + self.bidirectional]
         ]
         for i, suffix in enumerate(self._suffixes):
-            columns = input_size if i <= bidirectional else hidden_size * (1 + bidirectional)
-            _add_weights(self, self._gates * hidden_size, columns, hidden_size, bias, suffix)
+            columns = input_size if i <= self.bidirectional else hidden_size * (1 + self.bidirectional)
+            _add_weights(self, self._gates * hidden_size, columns, hidden_size, self.bias, suffix)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

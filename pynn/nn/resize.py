@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pynn import functional as F
 from pynn._array import empty
-from pynn.functional._args import as_tensor, axis_index, integer, integers
+from pynn.functional._args import as_tensor, axis_index, flag, integer, integers
 from pynn.nn.layers import IntPair, check_sizes, reset, sizes_pair
 from pynn.nn.module import Module, Parameter
 from pynn.tensor import Tensor
@@ -64,7 +64,8 @@ class ConvTranspose2d(Module):
         self.groups = groups
         self.dilation = sizes_pair("ConvTranspose2d", "dilation", dilation)
         self.weight = Parameter(empty("ConvTranspose2d", in_channels, out_channels // groups, *self.kernel_size))
-        self.bias = Parameter(empty("ConvTranspose2d", out_channels)) if bias else None
+        has_bias = flag("ConvTranspose2d", "bias", bias)
+        self.bias = Parameter(empty("ConvTranspose2d", out_channels)) if has_bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -108,7 +109,7 @@ class Upsample(Module):
         self.size = size
         self.scale_factor = scale_factor
         self.mode = mode
-        self.align_corners = align_corners
+        self.align_corners = flag("Upsample", "align_corners", align_corners)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the resized images."""

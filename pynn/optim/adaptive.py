@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pynn import _core
+from pynn._checks import flag
 from pynn.optim.optimizer import Array, Group, Optimizer, State, buffers, check_range
 from pynn.tensor import Tensor
 
@@ -67,6 +68,7 @@ class RMSprop(Optimizer):
     def _check(self, options: Group) -> None:
         check_range("RMSprop", 0, **{name: options[name] for name in ("lr", "eps", "weight_decay", "momentum")})
         check_range("RMSprop", 0, 1, alpha=options["alpha"])
+        flag("RMSprop", "centered", options["centered"])
 
     def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         self._call(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pynn import _core
+from pynn._checks import flag
 from pynn.optim.optimizer import Array, Group, Optimizer, State, buffers, check_range
 from pynn.tensor import Tensor
 
@@ -59,7 +60,7 @@ class SGD(Optimizer):
 
     def _check(self, options: Group) -> None:
         check_range("SGD", 0, **{name: options[name] for name in ("lr", "momentum", "dampening", "weight_decay")})
-        if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
+        if flag("SGD", "nesterov", options["nesterov"]) and (options["momentum"] == 0 or options["dampening"] != 0):
             raise ValueError("SGD: nesterov needs momentum > 0 and dampening 0")
 
     def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:

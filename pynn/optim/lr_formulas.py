@@ -6,7 +6,7 @@ import bisect
 import math
 from collections.abc import Callable, Iterable
 
-from pynn._checks import real, whole
+from pynn._checks import flag, real, whole
 from pynn.optim.lr_base import LRScheduler
 from pynn.optim.optimizer import Optimizer, check_range
 
@@ -256,7 +256,7 @@ class OneCycleLR(LRScheduler):
         self.pct_start = pct_start
         self.div_factor = div_factor
         self.final_div_factor = final_div_factor
-        self.cycle_momentum = cycle_momentum
+        self.cycle_momentum = cycle_momentum = flag("OneCycleLR", "cycle_momentum", cycle_momentum)
         self.base_momentum = base_momentum
         self.max_momentum = max_momentum
         if (

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
-from pynn._checks import real
+from pynn._checks import flag, real
 from pynn.grad_mode import mode, observers
 from pynn.plan import Call, memory
 from pynn.tensor import Tensor, bump_versions
@@ -113,6 +113,7 @@ class Optimizer:
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
         recorder = mode.recorder if observers else None
+        set_to_none = flag("zero_grad", "set_to_none", set_to_none)
         for group in self.param_groups:
             for p in group["params"]:
                 if set_to_none or p.grad is None:
