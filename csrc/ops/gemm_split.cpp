@@ -21,6 +21,15 @@ int64_t parts_size(int64_t outer, int64_t depth) {
   return round_up(outer, kSplitTile) * round_up(depth, kSplitDepth) * kSplitParts;
 }
 
+// The tile registers of this thread, until the end of the scope: memory for what is not finite may be missing.
+template <class T>
+struct TileRegisters {
+  const SplitGemmKernels<T>& split;
+  explicit TileRegisters(const SplitGemmKernels<T>& kernels) : split(kernels) { split.begin(); }
+  TileRegisters(const TileRegisters&) = delete;
+  ~TileRegisters() { split.end(); }
+};
+
 }  // namespace
 
 template <class T>
@@ -38,7 +47,7 @@ void Product<T>::run_split(T* c, int64_t ldc, Range rows, Range columns) const {
   T* const prepared =
       prepares_rows() ? arena::scratch<T>(arena::Slot::pack_a, prepared_size(std::min(group_rows, rows.size), depth_))
                       : nullptr;
-  split.begin();
+  const TileRegisters<T> registers(split);
   int64_t p = 0;
   do {  // once for k = 0 as well, where C becomes its start
     const Range depth{p, std::min(depth_, g_.k - p)};
@@ -79,7 +88,6 @@ void Product<T>::run_split(T* c, int64_t ldc, Range rows, Range columns) const {
     }
     p += depth_;
   } while (p < g_.k);
-  split.end();
 }
 
 template void Product<float>::run_split(float*, int64_t, Range, Range) const;
