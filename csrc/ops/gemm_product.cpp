@@ -35,7 +35,7 @@ constexpr int64_t kBroadcastWork = 2;            // to begin a term of a row wit
 constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot product
 constexpr int64_t kReadWork = 1;                 // to read an element of an operand once more
 constexpr int64_t kSharedWork = 20;              // to take an element of a weight from another core when it is updated
-constexpr int64_t kSplitWork = 20;               // to split an element, which may be turned
+constexpr int64_t kSplitWork = 40;               // to split an element, which may be far away
 constexpr int64_t kSharedLineWork = 4096;        // to write a line that another core writes as well, in all
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
