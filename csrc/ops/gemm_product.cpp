@@ -240,7 +240,7 @@ void Product<T>::run(int64_t task) const {
   } else if (sparse_) {
     run_sparse(rows, columns);
   } else if (split_) {
-    run_split(g_.c + rows.begin * g_.ldc + columns.begin, g_.ldc, rows, columns);
+    run_split(rows, columns);
   } else {
     run_blocks(rows, columns);
   }

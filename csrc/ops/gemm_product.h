@@ -52,23 +52,17 @@ struct GemmSource {
 template <class T>
 class Product {
  public:
-  // A range of rows or columns of C.
-  struct Range {
-    int64_t begin, size;
-  };
-
   Product() = default;  // without tasks
   Product(const GemmArguments<T>& g, const GemmSource<T>& source, int64_t threads);
 
   int64_t tasks() const { return row_parts_ * column_parts_; }
   void run(int64_t task) const;
 
-  // Whether it is made of tiles of bfloat16 parts. Such a product also gives a part of C, whose ranges begin at
-  // multiples of kSplitBlock, in place of all of it: c points to the first element.
-  bool is_split() const { return split_; }
-  void run_part(T* c, int64_t ldc, Range rows, Range columns) const { run_split(c, ldc, rows, columns); }
-
  private:
+  // A range of rows or columns of C.
+  struct Range {
+    int64_t begin, size;
+  };
   // Rows of op(A) for the block kernel; or, if in_tiles_, tiles of kernel.mr rows or fewer, transposed, one behind the
   // other.
   struct Rows {
@@ -82,7 +76,7 @@ class Product {
   void run_dot(Range rows, Range columns) const;
   void run_blocks(Range rows, Range columns) const;
   void run_sparse(Range rows, Range columns) const;
-  void run_split(T* c, int64_t ldc, Range rows, Range columns) const;
+  void run_split(Range rows, Range columns) const;
   int64_t column_unit() const;
   bool prepares_rows() const;
   int64_t prepared_size(int64_t rows, int64_t depth) const;

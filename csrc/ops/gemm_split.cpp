@@ -33,7 +33,7 @@ struct TileRegisters {
 }  // namespace
 
 template <class T>
-void Product<T>::run_split(T* c, int64_t ldc, Range rows, Range columns) const {
+void Product<T>::run_split(Range rows, Range columns) const {
   const SplitGemmKernels<T>& split = kernels<T>().split_gemm;
   const GemmKernels<T>& gemm = kernels<T>().gemm;
   const int64_t slab_columns = block_range(second_cache_bytes() / 3, depth_);
@@ -72,16 +72,17 @@ void Product<T>::run_split(T* c, int64_t ldc, Range rows, Range columns) const {
             epilogue.accumulate = g_.accumulate || p > 0;
             epilogue.relu = g_.activation == Activation::relu && p + depth.size == g_.k;
             if (g_.bias != nullptr && !epilogue.accumulate) epilogue.bias = g_.bias + part.begin + j;
-            T* to = c + (group + i) * ldc + slab + j;
-            if (split.block(to, ldc, of_group + i * step_parts, b_parts + j * step_parts, epilogue, m, n, depth.size)) {
+            T* c = g_.c + (group_range.begin + i) * g_.ldc + part.begin + j;
+            if (split.block(c, g_.ldc, of_group + i * step_parts, b_parts + j * step_parts, epilogue, m, n,
+                            depth.size)) {
               continue;
             }
             // The parts are of no use where numbers are not finite, or nearly so.
             const Rows a = prepare_rows({group_range.begin + i, m}, depth, prepared, false);
             T* panel = arena::scratch<T>(arena::Slot::pack_b, round_up(n, gemm.nr) * depth.size);
             gemm.pack_panel(panel, b + (g_.b_transposed ? j * g_.ldb : j), g_.ldb, g_.b_transposed, depth.size, n);
-            gemm.block(to, ldc, a.data, a.stride, a.transposed, {panel, gemm.nr, gemm.nr * depth.size}, epilogue, m, n,
-                       depth.size);
+            gemm.block(c, g_.ldc, a.data, a.stride, a.transposed, {panel, gemm.nr, gemm.nr * depth.size}, epilogue, m,
+                       n, depth.size);
           }
         }
       }
@@ -90,7 +91,7 @@ void Product<T>::run_split(T* c, int64_t ldc, Range rows, Range columns) const {
   } while (p < g_.k);
 }
 
-template void Product<float>::run_split(float*, int64_t, Range, Range) const;
-template void Product<double>::run_split(double*, int64_t, Range, Range) const;
+template void Product<float>::run_split(Range, Range) const;
+template void Product<double>::run_split(Range, Range) const;
 
 }  // namespace pynn::ops

@@ -17,7 +17,6 @@ constexpr int64_t kTileColumns = 4096;           // at most
 constexpr int64_t kTileElements = 24000;         // of dweight that are made before they are used
 constexpr int64_t kSparseElements = 65536;       // the same without zeros
 constexpr int64_t kSparseHeight = 64;            // of their rows, which share a part of x in the first cache
-constexpr int64_t kSplitElements = 65536;        // the same in tiles of bfloat16 parts
 constexpr int64_t kChunk = 16384;                // elements of a task that uses a gradient which is there
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
@@ -119,28 +118,14 @@ void for_sparse_tiles(const LinearGradient<T>& g, const UseGradient<T>& use, Ran
   }
 }
 
-// The same of a product in tiles of parts.
-template <class T>
-void for_split_tiles(const LinearGradient<T>& g, const UseGradient<T>& use, const Product<T>& product, Range rows) {
-  const int64_t width = std::max(kSplitBlock, kSplitElements / rows.size() / kSplitBlock * kSplitBlock);
-  for (int64_t first = 0; first < g.in; first += width) {
-    const int64_t columns = std::min(width, g.in - first), at = rows.begin * g.in + first;
-    T* c = g.dweight != nullptr ? g.dweight + at : arena::scratch<T>(arena::Slot::tile, rows.size() * columns);
-    const int64_t ldc = g.dweight != nullptr ? g.in : columns;
-    product.run_part(c, ldc, {rows.begin, rows.size()}, {first, columns});
-    if (ldc == columns && columns == g.in) {
-      use(at, c, rows.size() * columns);
-      continue;
-    }
-    for (int64_t i = 0; i < rows.size(); ++i) use(at + i * g.in, c + i * ldc, columns);
-  }
-}
-
 }  // namespace
 
 template <class T>
 void for_gradient(const LinearGradient<T>& g, const UseGradient<T>& use) {
-  if (g.rows == 0 || g.rows != pass_depth(g.rows) || g.in == 0 || zeros_pay(g.x, g.rows, g.in, g.out)) {
+  const bool zeros = gradient_zeros_pay(g.activation, g.dy, g.y, g.rows, g.in, g.out);
+  // Tiles of bfloat16 parts would split both operands anew for each of the tiles here.
+  const bool split = !zeros && split_pays<T>({nullptr, g.in, g.dy, g.out, true, g.x, g.in, false, g.out, g.in, g.rows});
+  if (g.rows == 0 || g.rows != pass_depth(g.rows) || g.in == 0 || split || zeros_pay(g.x, g.rows, g.in, g.out)) {
     const arena::Buffer<T> buffer(g.dweight != nullptr ? 0 : g.in * g.out);
     T* dweight = g.dweight != nullptr ? g.dweight : buffer.get();
     linear_backward<T>(nullptr, dweight, g.dbias, g.dy, g.y, g.x, nullptr, g.activation, g.rows, g.in, g.out);
@@ -151,17 +136,6 @@ void for_gradient(const LinearGradient<T>& g, const UseGradient<T>& use) {
   static Counter taken("gemm.update");
   taken.add();
   const GemmKernels<T>& kernel = kernels<T>().gemm;
-  const bool zeros = gradient_zeros_pay(g.activation, g.dy, g.y, g.rows, g.in, g.out);
-  const Product<T> product({g.dweight, g.in, g.dy, g.out, true, g.x, g.in, false, g.out, g.in, g.rows},
-                           {g.activation, g.activation == Activation::none ? g.dy : g.y, g.dbias}, 1);
-  if (product.is_split() && !zeros) {
-    const int64_t blocks = ceil_div(g.out, kSplitBlock), parts = std::min<int64_t>(num_threads(), blocks);
-    parallel_for(parts, [&](int64_t part) {
-      const Range range = part_of(blocks, part, parts);
-      for_split_tiles(g, use, product, {range.begin * kSplitBlock, std::min(g.out, range.end * kSplitBlock)});
-    });
-    return;
-  }
   const bool pack = g.out > kernel.mr && bad_to_read<T>(g.in, g.rows * g.in);
   // Threads that cut the rows of dweight each pack all of x; those of narrow layers cut its columns.
   const bool by_columns = pack && g.in > 2 * g.out;
