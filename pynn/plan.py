@@ -58,10 +58,17 @@ class Call:
         self, name: str | None = None, args: tuple[Any, ...] | None = None, outputs: list[Array] | None = None
     ) -> Call:
         """Return the call with these in place of its own (`dataclasses.replace` takes four times as long)."""
-        name, args = self.name if name is None else name, self.args if args is None else args
         return Call(
-            *(name, args, self.outputs if outputs is None else outputs, self.written, self.repeat, self.done),
-            *(self.checks, self.python, self.links, self.scratch),
+            self.name if name is None else name,
+            self.args if args is None else args,
+            self.outputs if outputs is None else outputs,
+            self.written,
+            self.repeat,
+            self.done,
+            self.checks,
+            self.python,
+            self.links,
+            self.scratch,
         )
 
     @property

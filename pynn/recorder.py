@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pynn import _core, intercept
+from pynn._array import FLOATS
 from pynn._snapshot import pairs
 from pynn._surroundings import SIMPLE, Around
 from pynn.grad_mode import mode, observers
@@ -26,7 +27,6 @@ __all__ = ["Recorder"]
 
 
 LARGE = 1 << 14  # bytes of an array that the core copies
-_FLOATS = {np.dtype(np.float32), np.dtype(np.float64)}
 _LEAVES = {Parameter, type(None), tuple, *SIMPLE}  # attributes of these types hold neither modules nor containers
 
 
@@ -122,7 +122,7 @@ class Recorder:
 
     def _copied(self, array: Array) -> Array:
         """Return a copy, by the threads that have a large array in their caches and will write to it."""
-        if array.nbytes < LARGE or array.dtype not in _FLOATS or not array.flags.c_contiguous:
+        if array.nbytes < LARGE or array.dtype not in FLOATS or not array.flags.c_contiguous:
             return array.copy()
         copy: Array = self.originals["broadcast_to"](array, array.shape)
         return copy

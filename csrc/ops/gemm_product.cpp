@@ -17,8 +17,8 @@ namespace {
 
 constexpr int64_t kDepth = 512;                       // k of one pass over a packed B
 constexpr int64_t kDepthUnsplit = 1024;               // a k up to this is done in one pass, C is then written once
+constexpr int64_t kSplitPass = 768;                   // k of one pass of bfloat16 parts, about
 constexpr int64_t kGroupSize = int64_t(1) << 17;      // elements of A that stay in the second cache beside a panel of B
-constexpr int64_t kSplitPass = 768;                   // k of one pass of tiles, about
 constexpr int64_t kSlabGroupSize = int64_t(1) << 16;  // the same beside a slab of a packed B
 constexpr int64_t kSparseGroupSize = int64_t(1) << 18;  // the same of an A without its zeros
 constexpr int64_t kPageFloats = 1024;                   // row strides of 4 KiB fall on one set of the first cache
@@ -86,9 +86,9 @@ bool dot_pays(const GemmArguments<T>& g) {
 }
 
 template <class T>
-bool split_pays(const GemmArguments<T>& g) {
+bool split_pays(int64_t m, int64_t n, int64_t k, bool b_transposed) {
   if (kernels<T>().split_gemm.block == nullptr) return false;
-  return round_up(g.k, kSplitDepth) * split_work(g.m, g.n) < blocks_work<T>(g.m, g.n, g.k, g.b_transposed);
+  return round_up(k, kSplitDepth) * split_work(m, n) < blocks_work<T>(m, n, k, b_transposed);
 }
 
 int64_t pass_depth(int64_t k) { return k <= kDepthUnsplit ? k : ceil_div(k, ceil_div(k, kDepth)); }
@@ -162,7 +162,7 @@ void Product<T>::choose_form() {
     pack_a_ = pack_b_ = true;
     return;
   }
-  split_ = split_pays(g_);
+  split_ = split_pays<T>(g_.m, g_.n, g_.k, g_.b_transposed);
   if (split_) {
     const int64_t steps = ceil_div(g_.k, kSplitDepth);
     depth_ = ceil_div(steps, std::max<int64_t>(1, ceil_div(g_.k, kSplitPass))) * kSplitDepth;
@@ -205,7 +205,7 @@ void Product<T>::choose_cut(int64_t threads) {
       int64_t work = std::max<int64_t>(m, 3) * n + kReadWork * (m + n);
       if (split_) {
         work = split_work(m, n);
-        if (column_parts > 1 && g_.ldc % lanes<T>() != 0) work += kSharedLineWork * m / std::max<int64_t>(g_.k, 1);
+        if (column_parts > 1 && g_.ldc % lanes<T>() != 0) work += kSharedLineWork * m / g_.k;
       }
       if (sparse_) {
         work += kBroadcastWork * m * unit * ceil_div(n, kernels<T>().gemm.sparse_columns);
@@ -430,8 +430,8 @@ template class Product<float>;
 template class Product<double>;
 template bool dot_pays(const GemmArguments<float>&);
 template bool dot_pays(const GemmArguments<double>&);
-template bool split_pays(const GemmArguments<float>&);
-template bool split_pays(const GemmArguments<double>&);
+template bool split_pays<float>(int64_t, int64_t, int64_t, bool);
+template bool split_pays<double>(int64_t, int64_t, int64_t, bool);
 template bool bad_to_read<float>(int64_t, int64_t);
 template bool bad_to_read<double>(int64_t, int64_t);
 template void activate(Activation, float*, int64_t);

@@ -23,7 +23,7 @@ bool dot_pays(const GemmArguments<T>& g);
 // Whether the product is made of tiles of bfloat16 parts, which needs a processor that multiplies those: by the shape
 // alone.
 template <class T>
-bool split_pays(const GemmArguments<T>& g);
+bool split_pays(int64_t m, int64_t n, int64_t k, bool b_transposed);
 
 // Of the k that a block goes through before C is written.
 int64_t pass_depth(int64_t k);

@@ -48,8 +48,7 @@ void Product<T>::run_split(Range rows, Range columns) const {
       prepares_rows() ? arena::scratch<T>(arena::Slot::pack_a, prepared_size(std::min(group_rows, rows.size), depth_))
                       : nullptr;
   const TileRegisters<T> registers(split);
-  int64_t p = 0;
-  do {  // once for k = 0 as well, where C becomes its start
+  for (int64_t p = 0; p < g_.k; p += depth_) {
     const Range depth{p, std::min(depth_, g_.k - p)};
     const int64_t step_parts = round_up(depth.size, kSplitDepth) * kSplitParts;
     for (int64_t slab = 0; slab < columns.size; slab += slab_columns) {
@@ -87,8 +86,7 @@ void Product<T>::run_split(Range rows, Range columns) const {
         }
       }
     }
-    p += depth_;
-  } while (p < g_.k);
+  }
 }
 
 template void Product<float>::run_split(Range, Range) const;

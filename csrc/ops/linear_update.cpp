@@ -122,10 +122,10 @@ void for_sparse_tiles(const LinearGradient<T>& g, const UseGradient<T>& use, Ran
 
 template <class T>
 void for_gradient(const LinearGradient<T>& g, const UseGradient<T>& use) {
-  const bool zeros = gradient_zeros_pay(g.activation, g.dy, g.y, g.rows, g.in, g.out);
-  // Tiles of bfloat16 parts would split both operands anew for each of the tiles here.
-  const bool split = !zeros && split_pays<T>({nullptr, g.in, g.dy, g.out, true, g.x, g.in, false, g.out, g.in, g.rows});
-  if (g.rows == 0 || g.rows != pass_depth(g.rows) || g.in == 0 || split || zeros_pay(g.x, g.rows, g.in, g.out)) {
+  const auto zeros_of_dz_pay = [&] { return gradient_zeros_pay(g.activation, g.dy, g.y, g.rows, g.in, g.out); };
+  // Products by bfloat16 parts are left whole: each tile of dweight would split both operands anew.
+  if (g.rows == 0 || g.rows != pass_depth(g.rows) || g.in == 0 || zeros_pay(g.x, g.rows, g.in, g.out) ||
+      (split_pays<T>(g.out, g.in, g.rows, false) && !zeros_of_dz_pay())) {
     const arena::Buffer<T> buffer(g.dweight != nullptr ? 0 : g.in * g.out);
     T* dweight = g.dweight != nullptr ? g.dweight : buffer.get();
     linear_backward<T>(nullptr, dweight, g.dbias, g.dy, g.y, g.x, nullptr, g.activation, g.rows, g.in, g.out);
@@ -136,6 +136,7 @@ void for_gradient(const LinearGradient<T>& g, const UseGradient<T>& use) {
   static Counter taken("gemm.update");
   taken.add();
   const GemmKernels<T>& kernel = kernels<T>().gemm;
+  const bool zeros = zeros_of_dz_pay();
   const bool pack = g.out > kernel.mr && bad_to_read<T>(g.in, g.rows * g.in);
   // Threads that cut the rows of dweight each pack all of x; those of narrow layers cut its columns.
   const bool by_columns = pack && g.in > 2 * g.out;

@@ -226,11 +226,9 @@ bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t 
   const int64_t least_side = kLeastGradientVectors * lanes<T>();
   if (rows < kLeastRows || in < least_side || out < kLeastRows || rows * in * out < kLeastWork) return false;
   const bool relu = activation == Activation::relu;
-  GemmArguments<T> dweight{};
-  dweight.m = out;
-  dweight.n = in;
-  dweight.k = rows;
-  const int64_t percent = split_pays(dweight) ? kMostLiveBesideTiles : out < kFewOutputs ? kMostLiveOfFew : kMostLive;
+  const int64_t percent = split_pays<T>(out, in, rows, false) ? kMostLiveBesideTiles
+                          : out < kFewOutputs                 ? kMostLiveOfFew
+                                                              : kMostLive;
   const int64_t most = kSampledRows * out * percent / 100;
   int64_t live = 0;
   for (int64_t sample = 0; sample < kSampledRows; ++sample) {

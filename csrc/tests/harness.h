@@ -86,6 +86,14 @@ Guarded<T> random_array(int64_t count, double low = -1, double high = 1) {
   return array;
 }
 
+// [cols, rows] of a[rows, cols]
+template <class T>
+Guarded<T> transposed(const Guarded<T>& a, int64_t rows, int64_t cols) {
+  Guarded<T> b(a.size());
+  for (int64_t i = 0; i < a.size(); ++i) b[i % cols * rows + i / cols] = a[i];
+  return b;
+}
+
 // The difference that `terms` rounded additions of products around `magnitude` can make, with a margin of 4.
 template <class T>
 double rounding(double terms, double magnitude = 1) {

@@ -37,14 +37,6 @@ Guarded<T> mostly_zeros(int64_t rows, int64_t cols, uint64_t every) {
   return x;
 }
 
-// [cols, rows]: of a B that is stored so, gemm multiplies blocks, in the order that the sparse ones keep.
-template <class T>
-Guarded<T> turned(const Guarded<T>& a, int64_t rows, int64_t cols) {
-  Guarded<T> b(rows * cols);
-  for (int64_t i = 0; i < a.size(); ++i) b[i % cols * rows + i / cols] = a[i];
-  return b;
-}
-
 template <class T>
 void check_same(const Guarded<T>& got, const Guarded<T>& want, const std::string& what) {
   for (int64_t i = 0; i < got.size(); ++i) {
@@ -60,9 +52,10 @@ void check_same(const Guarded<T>& got, const Guarded<T>& want, const std::string
 TEST_CASE_TEMPLATE("a layer whose input is mostly zeros has the bits of dense blocks, on any threads", T, float,
                    double) {
   const VectorBlocks blocks;
+  // Of a weight stored [in, out] gemm multiplies blocks, in the order that the sparse ones keep.
   for (const Size s : kLayers) {
     const Guarded<T> x = mostly_zeros<T>(s.rows, s.in, 5), weight = random_array<T>(s.out * s.in),
-                     bias = random_array<T>(s.out), columns = turned(weight, s.out, s.in);
+                     bias = random_array<T>(s.out), columns = transposed(weight, s.out, s.in);
     for (const auto activation : {ops::Activation::none, ops::Activation::relu, ops::Activation::tanh}) {
       for (const T* b : {bias.data(), static_cast<const T*>(nullptr)}) {
         Guarded<T> want(s.rows * s.out);
@@ -128,7 +121,7 @@ TEST_CASE("NaN and infinity in a weight or gradient meet the zeros, and those of
     Guarded<float> dy = random_array<float>(rows * out), dweight(out * in), want(rows * out), want_dweight(out * in);
     Guarded<float> bias = random_array<float>(out), dbias(out), want_dbias(out), dz(rows * out);
     const auto compare = [&, rows = rows] {
-      const Guarded<float> columns = turned(weight, out, in);
+      const Guarded<float> columns = transposed(weight, out, in);
       for (const auto activation : kActivations) {
         for (const bool biased : {true, false}) {
           const float* start = biased ? bias.data() : nullptr;
@@ -176,7 +169,7 @@ TEST_CASE_TEMPLATE("zeros keep their signs", T, float, double) {
     weight[8 * in + j] = T(-0.25);
   }
   bias[8] = T(0);
-  const Guarded<T> columns = turned(weight, out, in);
+  const Guarded<T> columns = transposed(weight, out, in);
   for (const auto activation : kActivations) {
     Guarded<T> want(rows * out);
     ops::gemm<T>(
@@ -208,7 +201,7 @@ TEST_CASE_TEMPLATE("groups of rows without zeros have the same bits", T, float, 
   for (int64_t i = 0; i < x.size(); ++i) {
     if (i / in % 10 > 0) x[i] = i % in > 20 ? T(i % 7 + 1) : T(0);  // few of which are looked at
   }
-  const Guarded<T> columns = turned(weight, out, in);
+  const Guarded<T> columns = transposed(weight, out, in);
   Guarded<T> want(rows * out), want_dweight(out * in), y(rows * out), dweight(out * in);
   ops::gemm<T>({want.data(), out, x.data(), in, false, columns.data(), out, false, rows, out, in, nullptr,
                 ops::Activation::relu});

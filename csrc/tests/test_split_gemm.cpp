@@ -3,6 +3,7 @@
 
 #include "harness.h"
 #include "kernels/split_gemm.h"
+#include "ops/ceil_div.h"
 #include "ops/gemm.h"
 #include "ops/gemm_product.h"
 #include "reference/gemm.h"
@@ -30,15 +31,7 @@ float value_of(uint16_t part) {
 }
 
 int64_t parts_size(int64_t outer, int64_t k) {
-  const auto whole = [](int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; };
-  return whole(outer, kSplitTile) * whole(k, kSplitDepth) * kSplitParts;
-}
-
-// [k, outer] of [outer, k]
-Guarded<float> turned(const Guarded<float>& x, int64_t outer, int64_t k) {
-  Guarded<float> y(x.size());
-  for (int64_t i = 0; i < x.size(); ++i) y[i % k * outer + i / k] = x[i];
-  return y;
+  return ops::round_up(outer, kSplitTile) * ops::round_up(k, kSplitDepth) * kSplitParts;
 }
 
 struct Shape {
@@ -86,7 +79,8 @@ TEST_CASE("a block of tiles is the naive product, at every size, however its ope
         reference::gemm(product.data(), a.data(), false, b.data(), false, static_cast<const float*>(nullptr), m, n, k);
         for (int stored = 0; stored < 4; ++stored) {
           const bool a_outside = stored & 1, b_outside = stored & 2;
-          const BeforeNoAccess<float> of_a(a_outside ? turned(a, m, k) : a), of_b(b_outside ? b : turned(b, k, n));
+          const BeforeNoAccess<float> of_a(a_outside ? transposed(a, m, k) : a),
+              of_b(b_outside ? b : transposed(b, k, n));
           Guarded<uint16_t> a_parts(parts_size(m, k)), b_parts(parts_size(n, k));
           kernel->split_a(a_parts.data(), of_a.data(), a_outside ? m : k, a_outside, m, k);
           kernel->split_b(b_parts.data(), of_b.data(), b_outside ? n : k, b_outside, n, k);
@@ -159,7 +153,7 @@ TEST_CASE("products of tiles are right over slabs, groups and passes, and their 
         } else {
           g.bias = bias.data();
         }
-        REQUIRE(ops::split_pays(g));
+        REQUIRE(ops::split_pays<float>(s.m, s.n, s.k, b_transposed));
         Guarded<double> want(s.m * s.n);
         reference::gemm(want.data(), a.data(), a_transposed, b.data(), b_transposed, g.bias, s.m, s.n, s.k);
         Guarded<float> first(s.m * s.n);
@@ -191,7 +185,7 @@ TEST_CASE("products of tiles are at least as exact as those of vectors") {
     for (int64_t i = 0; i < c.size(); ++i) sum += (c[i] - want[i]) * (c[i] - want[i]);
     return sum;
   };
-  REQUIRE(ops::split_pays<float>({nullptr, n, nullptr, k, false, nullptr, n, false, m, n, k}));
+  REQUIRE(ops::split_pays<float>(m, n, k, false));
   const double of_tiles = squared_error();
   const VectorBlocks blocks;
   CHECK(of_tiles < squared_error());
@@ -201,7 +195,7 @@ TEST_CASE("NaN, infinities and the largest numbers pass through tiles as through
   if (tiles() == nullptr) return;
   const int64_t m = 260, n = 250, k = 1100;
   const float largest = std::numeric_limits<float>::max();
-  REQUIRE(ops::split_pays<float>({nullptr, n, nullptr, k, false, nullptr, n, false, m, n, k}));
+  REQUIRE(ops::split_pays<float>(m, n, k, false));
   for (const float value : {std::numeric_limits<float>::quiet_NaN(), kInfinity, -kInfinity, largest}) {
     Guarded<float> a = random_array<float>(m * k), b = random_array<float>(k * n), clean(m * n), vectors(m * n);
     const auto multiply = [&](Guarded<float>& c) {

@@ -116,8 +116,7 @@ class MultiheadAttention(Module):
     def __init__(
         self, embed_dim: int, num_heads: int, dropout: float = 0.0, bias: bool = True, batch_first: bool = False
     ) -> None:
-        name = "MultiheadAttention"
-        check_sizes(name, embed_dim=embed_dim, num_heads=num_heads)
+        check_sizes("MultiheadAttention", embed_dim=embed_dim, num_heads=num_heads)
         if embed_dim % num_heads:
             raise ValueError(f"MultiheadAttention: embed_dim {embed_dim} does not divide into {num_heads} heads")
         if not 0 <= number("MultiheadAttention", "dropout", dropout) <= 1:
@@ -127,7 +126,8 @@ class MultiheadAttention(Module):
         self.dropout = dropout
         self.batch_first = flag("MultiheadAttention", "batch_first", batch_first)
         self.in_proj_weight = Parameter(empty("MultiheadAttention", 3 * embed_dim, embed_dim))
-        self.in_proj_bias = Parameter(np.zeros(3 * embed_dim, np.float32)) if flag(name, "bias", bias) else None
+        has_bias = flag("MultiheadAttention", "bias", bias)
+        self.in_proj_bias = Parameter(np.zeros(3 * embed_dim, np.float32)) if has_bias else None
         self.out_proj = Linear(embed_dim, embed_dim, bias)
         self.reset_parameters()
 

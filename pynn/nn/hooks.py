@@ -64,7 +64,6 @@ class _Watch:
                 self.call()
             return (dx,)
 
-        backward.forget = self.forget  # type: ignore[attr-defined]  # for a walk that ends before the hooks are called
         return self._marked("module input", x, backward, position)
 
     def outputs(self, y: Any) -> Any:
@@ -86,10 +85,10 @@ class _Watch:
                 self.call()
             return (dy,)
 
-        backward.forget = self.forget  # type: ignore[attr-defined]
         return self._marked("module output", y, backward)
 
     def _marked(self, name: str, x: Tensor, backward: Callable[[Array], Any], position: int | None = None) -> Tensor:
+        backward.forget = self.forget  # type: ignore[attr-defined]  # for a walk that ends before the hooks are called
         marked = record(name, x.data, (x,), backward)
         marked._version = x._version  # the same memory
         if position is not None and marked._node is not None:

@@ -264,8 +264,9 @@ class Module:
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters, or fill them with zeros."""
+        set_to_none = flag("zero_grad", "set_to_none", set_to_none)
         for parameter in self.parameters():
-            if flag("zero_grad", "set_to_none", set_to_none) or parameter.grad is None:
+            if set_to_none or parameter.grad is None:
                 if mode.recorder is not None:
                     mode.recorder.drops_gradient(parameter)
                 parameter.grad = None
