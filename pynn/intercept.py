@@ -9,13 +9,14 @@ from typing import Any
 from pynn import _core
 from pynn.grad_mode import mode
 
-__all__ = ["CHECKS", "IN_PLACE", "OPERATIONS", "READS", "start", "stop"]
+__all__ = ["CHECKS", "IN_PLACE", "OPERATIONS", "READS", "UPDATES", "start", "stop"]
 
 # What the core offers that is no computation.
 _NOT_CALLS = {
     "info",
     "num_threads",
     "set_num_threads",
+    "keep_awake",
     "kernel_counts",
     "reset_kernel_counts",
     "arena_stats",
@@ -38,6 +39,7 @@ IN_PLACE = {
     "clip_norm_": (0,),
     "batch_norm": (3, 4),
 }  # which arguments these write
+UPDATES = {"sgd_", "adam_", "rmsprop_", "adagrad_", "adadelta_"}  # of lists: parameters, gradients, states; no result
 READS = {"l2_norm": "clip_grad_norm_"}
 CHECKS = {"require_finite"}  # raise, and have no result
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from pynn.chains import fuse_elementwise
+from pynn.intercept import UPDATES
 from pynn.plan import Array, Call, memory
 
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "fuse_update", "place"]
@@ -20,7 +21,6 @@ NEAR = 1 << 18  # bytes of all results that stay in the second cache: to look fo
 
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
 ACTIVATION = {"linear": 3, "linear_backward": 4, "conv2d": 7, "conv2d_backward": 8}  # position of the argument
-OPTIMIZERS = {"sgd_", "adam_", "rmsprop_", "adagrad_", "adadelta_"}  # lists of parameters, of gradients, of states
 # Elements of the weights for which fuse_update pays, and the most rows of their layer's input.
 UPDATED = ((range(1 << 16, 1 << 17), 64), (range(1 << 20, 1 << 62), 512))
 HALVING = ((2, 2), (2, 2), (0, 0), (1, 1))  # kernel, stride, padding, dilation
@@ -121,42 +121,36 @@ def fuse_pool(calls: list[Call], kept: Collection[int]) -> list[Call]:
 
 def fuse_update(calls: list[Call], kept: Collection[int]) -> list[Call]:
     """Let optimisers make the gradients of large linear layers' weights, and update each part while it is cached."""
-    worth = [
-        (i, call)
-        for i, call in enumerate(calls)
-        if call.name == "linear_backward" and call.args[6] and _is_worth_fusing(call)
-    ]
-    updates = [(i, call) for i, call in enumerate(calls) if call.name in OPTIMIZERS] if worth else []
-    if not updates:
+    updates = [(i, call) for i, call in enumerate(calls) if call.name in UPDATES]
+    makers: dict[int, tuple[int, Call]] = {}  # of the weights' gradients
+    for i, call in enumerate(calls if updates else ()):
+        if call.name == "linear_backward" and call.args[6] and _is_worth_fusing(call):
+            makers[call.made_memory[call.args[5]]] = i, call
+    if not makers:
         return calls
-    makers = {at: (i, call) for i, call in worth for at in call.made_memory}
-    reads: dict[int, int] = {}
-    for call in calls:
-        for at in call.read_memory:
-            reads[at] = reads.get(at, 0) + 1
+    reads = [at for call in calls for at in call.read_memory]
     changes: dict[int, Call | None] = {}
     for end, update in updates:
-        grads, made = list(update.args[1]), []
-        for position, grad in enumerate(grads):
-            begin, backward = makers.get(memory(grad), (end, update))
+        grads, made, n, is_changed = list(update.args[1]), [], len(update.args[0]), False
+        for position, at in enumerate(update.read_memory[n : 2 * n]):
+            begin, backward = makers.get(at, (end, update))
             if begin >= end:
                 continue
             dy, y, x, _, activation, needs_dx, _, needs_dbias = backward.args
             dx, (dweight, *dbias) = backward.outputs[:needs_dx], backward.outputs[needs_dx:]
-            sources = {memory(array) for array in (dy, y, x)}
-            between = (call.written for call in calls[begin + 1 : end + 1] if call.written)
-            if (
-                not _is(grad, dweight)
-                or any(reads[at] != 1 or at not in update.read_memory for at in map(memory, (dweight, *dbias)))
-                or any(not sources.isdisjoint(map(memory, written)) for written in between)
+            if grads[position].shape != dweight.shape or not all(
+                reads.count(result) == 1 and result in update.read_memory for result in backward.made_memory[needs_dx:]
             ):
                 continue
-            is_kept = memory(dweight) in kept
+            if any(_writes(call, backward.read_memory[:3]) for call in calls[begin + 1 : end + 1] if call.written):
+                continue
+            is_kept = at in kept
             grads[position] = dy, y, x, activation, dweight if is_kept else None, dbias[0] if needs_dbias else None
             made += [dweight] * is_kept + dbias
             left = backward.replaced(args=(*backward.args[:6], False, False), outputs=dx) if needs_dx else None
             changes[id(backward)] = left
-        if any(isinstance(grad, tuple) for grad in grads):
+            is_changed = True
+        if is_changed:
             changes[id(update)] = update.replaced(args=(update.args[0], grads, *update.args[2:]), outputs=made)
     return _replaced(calls, changes)
 
@@ -232,7 +226,14 @@ def _is_worth_fusing(call: Call) -> bool:
     Between the two it comes from the third cache, as quickly as it is computed.
     """
     dy, weight = call.args[0], call.args[3]
-    return any(weight.size in sizes and dy.size <= rows * weight.shape[0] for sizes, rows in UPDATED)
+    rows = next((rows for sizes, rows in UPDATED if weight.size in sizes), 0)
+    return bool(dy.size <= rows * weight.shape[0])
+
+
+def _writes(call: Call, memories: Collection[int]) -> bool:
+    """Whether the call changes arrays in one of these, which as a rule it does not even have."""
+    own = {*call.read_memory, *call.made_memory}
+    return not own.isdisjoint(memories) and not {*map(memory, call.written)}.isdisjoint(memories)
 
 
 def _with_activation(call: Call, activation: Call) -> Call:
@@ -246,7 +247,9 @@ def _without_indices(call: Call) -> Call:
 
 
 def _replaced(calls: list[Call], changes: dict[int, Call | None]) -> list[Call]:
-    changed = (changes.get(id(call), call) for call in calls)
+    if not changes:
+        return calls
+    changed = [changes.get(id(call), call) for call in calls]
     return [call for call in changed if call is not None]
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pynn import _core, intercept
-from pynn._array import FLOATS
+from pynn._changes import Changes
 from pynn._snapshot import pairs
 from pynn._surroundings import SIMPLE, Around
 from pynn.grad_mode import mode, observers
 from pynn.guarded import CaptureError, guarded, where
-from pynn.intercept import CHECKS, IN_PLACE, READS
+from pynn.intercept import CHECKS, IN_PLACE, READS, UPDATES
 from pynn.nn.module import Module, Parameter
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
 from pynn.random import next_offset
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 
-LARGE = 1 << 14  # bytes of an array that the core copies
 _LEAVES = {Parameter, type(None), tuple, *SIMPLE}  # attributes of these types hold neither modules nor containers
 
 
@@ -81,10 +80,10 @@ class Recorder:
         self.written: list[Array] = []  # that no replay makes
         self._copies: list[Call] = []  # that follow the latest call
         self._made: set[int] = set()  # the memory that replays will write
-        self._undo: list[Callable[[], None]] = []
 
     def __enter__(self) -> Recorder:
         self.originals = intercept.start()
+        self._changes = Changes(self.originals["broadcast_to"])
         mode.recorder = self
         observers.append(self)
         return self
@@ -93,9 +92,15 @@ class Recorder:
         mode.recorder = None
         observers.remove(self)
         intercept.stop()
-        if error is not None:
-            for undo in reversed(self._undo):
-                undo()
+        try:
+            if error is None:
+                self._changes.commit()
+        except BaseException as interrupt:
+            error = interrupt
+            raise
+        finally:
+            if error is not None:
+                self._changes.roll_back()
 
     def call(self, name: str, original: Any, args: tuple[Any, ...]) -> Any:
         """Call a function of the core, and note it."""
@@ -103,9 +108,13 @@ class Recorder:
             raise CaptureError(f"capture: {READS[name]} reads a value, {where()}, which a replay could not act on")
         written = [array for i in IN_PLACE[name] for array in arrays_in(args[i])] if name in IN_PLACE else ()
         outside = [array for array in written if not self.made(array)] if written else []
-        for array in outside:
-            self.undo(functools.partial(np.copyto, array, self._copied(array)))
-        result = original(*args)
+        result = None
+        if outside and name in UPDATES:
+            self._changes.update(original, args, outside)
+        else:
+            self._changes.catch_up()
+            self._changes.keep(outside)
+            result = original(*args)
         if self._copies:
             self._note_copies()
         outputs = [result] if isinstance(result, np.ndarray) else arrays_in(result)
@@ -119,13 +128,6 @@ class Recorder:
             if drawn:
                 call.repeat = Repeat(drawn[0], functools.partial(_drawn_now, args[drawn[0] :]))
         return guarded(result)
-
-    def _copied(self, array: Array) -> Array:
-        """Return a copy, by the threads that have a large array in their caches and will write to it."""
-        if array.nbytes < LARGE or array.dtype not in FLOATS or not array.flags.c_contiguous:
-            return array.copy()
-        copy: Array = self.originals["broadcast_to"](array, array.shape)
-        return copy
 
     def input(self, array: Array) -> Array:
         """Return the memory that a replay copies this argument to."""
@@ -145,6 +147,7 @@ class Recorder:
                     f"capture: an argument {list(array.shape)} shares memory with what is updated, {where()}, which "
                     "takes contiguous arrays of floats; pass a copy, or let the function refer to the array"
                 )
+            self._changes.catch_up()
             np.copyto(copy, array)
             self.shared[i] = place(array)
             self._copies.append(Call("broadcast_to", (array, array.shape), [copy], [copy]))
@@ -175,6 +178,7 @@ class Recorder:
 
     def by_numpy(self, name: str, function: Callable[..., Array], args: tuple[Any, ...]) -> Array:
         """Return what NumPy computes, if it computes it from what no replay changes."""
+        self._changes.catch_up()
         y = function(*args)
         if any(map(self.made, arrays_in(args))):
             raise CaptureError(f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}")
@@ -245,6 +249,7 @@ class Recorder:
 
     def numpy(self, array: Array) -> None:
         """A tensor is asked for its array."""
+        self._changes.catch_up()
         if self.made(array):
             guarded(array)._refuse()
 
@@ -254,6 +259,7 @@ class Recorder:
 
     def copy(self, array: Array) -> Array:
         """Return a copy that replays make anew, if they change the array."""
+        self._changes.catch_up()
         return _core.broadcast_to(array, array.shape) if self.made(array) and array.dtype.kind == "f" else array.copy()
 
     def writes(self, name: str) -> None:
@@ -265,6 +271,7 @@ class Recorder:
 
     def converts(self, what: str, array: Array, dtype: np.dtype[Any]) -> None:
         """NumPy converts an array."""
+        self._changes.catch_up()
         if self.made(array):
             raise CaptureError(
                 f"capture: {what} {list(array.shape)} is converted from {array.dtype} to {dtype}, {where()}, which a "
@@ -284,7 +291,7 @@ class Recorder:
 
     def undo(self, action: Callable[[], None]) -> None:
         """Do this if the function fails."""
-        self._undo.append(action)
+        self._changes.undo(action)
 
     def holds(self, condition: Callable[[], Any], value: Any = True) -> None:
         """Something a replay relies on: where it returns another value, the function is captured anew."""

@@ -131,6 +131,7 @@ class Captured:
         return self._latest.plan
 
     def _capture(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
+        _core.keep_awake()  # here and below: as long as Python works, no call comes
         earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _ in replay.gradients]
         with Recorder(earlier) as recorder:
             for function in (self.function, *args, *kwargs.values()):
@@ -141,7 +142,9 @@ class Captured:
             result = self.function(*new_args, **new_kwargs)
             outputs = [output.view(np.ndarray) for output in arrays_of(result)]
             recorder.finish()
+        _core.keep_awake()
         self._latest = _Replay(recorder, inputs, result, outputs)
+        _core.keep_awake()
         self._latest.expect(args, kwargs)
         self._plans.setdefault(key, []).append(self._latest)
         self._plans.move_to_end(key)
@@ -263,6 +266,7 @@ class _Replay:
         numbers = _core.Recording.arrays_in(kept)[1]
         self._kept = {*numbers}
         self.plan = Plan(recorder.calls, self._kept)
+        _core.keep_awake()
         self.plan.move_to(_core.empty((self.plan.bytes_planned // 4 + 1,), np.float32))
         self._recording = _core.Recording()
         steps: list[_Step] = []  # that may be recorded anew

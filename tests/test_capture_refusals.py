@@ -1,6 +1,8 @@
 """What cannot be captured is refused, with the line at fault, and leaves everything as it was."""
 
+import contextlib
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from captured_steps import OPTIMIZERS, X, Y, cnn, make, mlp
 import pynn
 from pynn import CaptureError, _core, intercept, nn, optim
 from pynn import functional as F
-from pynn.intercept import IN_PLACE, OPERATIONS
+from pynn._changes import Changes
+from pynn.intercept import IN_PLACE, OPERATIONS, UPDATES
 
 
 def read_item(x, model):
@@ -222,6 +225,96 @@ def test_a_failed_capture_leaves_large_weights_as_they_were(dtype):
     assert weight.grad is None
 
 
+def two_optimizers(function=lambda first, second: None):
+    """Return two weights, their optimisers, and a step that ends with both and `function`."""
+    pynn.seed(0)
+    weights = [nn.Parameter(pynn.randn(128, 64).data) for _ in range(2)]
+    opts = [optim.Adam([weight]) for weight in weights]
+
+    def step():
+        for opt in opts:
+            opt.zero_grad()
+        (weights[0] * weights[1]).sum().backward()
+        for opt in opts:
+            opt.step()
+        return function(*weights)
+
+    return weights, opts, step
+
+
+def test_updates_at_the_end_of_a_function_need_no_copies(monkeypatch):
+    copied = []
+    keep = Changes.keep
+    monkeypatch.setattr(Changes, "keep", lambda self, arrays: keep(self, [a for a in arrays if not copied.append(a)]))
+    (weights, opts, step), (expected, _, eager) = two_optimizers(), two_optimizers()
+    pynn.capture(step)()
+    eager()
+    assert not copied
+    for weight, other in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(weight.data, other.data)
+    assert all(opt.state[weight]["step"] == 1 for opt, weight in zip(opts, weights, strict=True))
+    pynn.capture(two_optimizers(lambda a, b: a.sum())[2])()
+    assert len(copied) == 6
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda a, b: (a * b).sum(),
+        lambda a, b: float((a.numpy() * np.asarray(b)).sum()),
+        lambda a, b: a.reshape(64, 128) @ b,
+        lambda a, b: pynn.tensor(a),
+        lambda a, b: a.astype(np.float64).sum(),
+        lambda a, b: a,
+    ],
+)
+def test_what_follows_an_update_reads_what_it_wrote(read):
+    (_, _, step), (_, _, eager) = two_optimizers(read), two_optimizers(read)
+    result, expected = pynn.capture(step)(), eager()
+    np.testing.assert_array_equal(getattr(result, "data", result), getattr(expected, "data", expected))
+
+
+@pytest.mark.parametrize("read", [lambda a, b: {}["key"], lambda a, b: {}[(a * b).sum()]])
+def test_a_failed_capture_leaves_what_updates_would_change(read):
+    weights, opts, step = two_optimizers(read)
+    before = [weight.data.copy() for weight in weights]
+    with pytest.raises(KeyError):
+        pynn.capture(step)()
+    for weight, data, opt in zip(weights, before, opts, strict=True):
+        np.testing.assert_array_equal(weight.data, data)
+        assert not opt.state
+
+
+def test_an_update_that_is_refused_leaves_those_before_it_undone():
+    weights, opts, step = two_optimizers()
+    step()
+    opts[1].state[weights[1]]["exp_avg"] = np.ones((64, 128), np.float32)
+    before, average = [weight.data.copy() for weight in weights], opts[0].state[weights[0]]["exp_avg"].copy()
+    with pytest.raises(ValueError, match=r"^adam_: exp_avgs\[0\] is \[64, 128\]"):
+        pynn.capture(step)()
+    for weight, data in zip(weights, before, strict=True):
+        np.testing.assert_array_equal(weight.data, data)
+    np.testing.assert_array_equal(opts[0].state[weights[0]]["exp_avg"], average)
+    assert [opt.state[weight]["step"] for opt, weight in zip(opts, weights, strict=True)] == [1, 1]
+
+
+def test_an_interrupt_before_updates_undoes_the_rest_and_one_behind_them_nothing():
+    def interrupt():
+        raise KeyboardInterrupt
+
+    undone = []
+    for run, expected in ((interrupt, ["first", "second"]), (lambda: None, [])):
+        changes = Changes(None)
+        changes.undo(lambda: undone.append("second"))
+        changes.undo(lambda: undone.append("first"))
+        changes._updates = SimpleNamespace(run=run)
+        with contextlib.suppress(KeyboardInterrupt):
+            changes.commit()
+        changes.roll_back()
+        assert undone == expected
+        undone.clear()
+
+
 @pytest.mark.parametrize("state", [np.ones((64, 128), np.float32).T, np.ones((128, 64), np.float16)])
 def test_large_states_that_the_core_does_not_take_are_refused_as_without_capture(state):
     weight = nn.Parameter(np.ones((128, 64), np.float32))
@@ -294,3 +387,4 @@ def test_require_finite_looks_in_every_replay():
 def test_the_recorder_knows_which_functions_write_to_their_arguments():
     writing = {name for name in OPERATIONS if name.endswith("_")} | {"batch_norm"}
     assert set(IN_PLACE) == writing
+    assert {name for name in writing if "params" in getattr(_core, name).__doc__} == UPDATES

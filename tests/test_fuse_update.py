@@ -56,7 +56,7 @@ def batches(count, features=WIDTHS[0], zeros=0.0):
 
 
 def update_of(plan):
-    (update,) = [call for call in plan.calls if call.name in passes.OPTIMIZERS]
+    (update,) = [call for call in plan.calls if call.name in passes.UPDATES]
     return update
 
 

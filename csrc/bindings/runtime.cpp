@@ -82,6 +82,7 @@ void bind_runtime(py::module_& m) {
         "Return how many threads compute: at first PYNN_NUM_THREADS, or one for each core.");
   m.def("set_num_threads", set_threads, py::arg("n"),
         "Compute with `n` threads, the caller included: ValueError unless 1 <= n <= 256.");
+  m.def("keep_awake", keep_awake, "Let threads that wait for a call, and do not sleep yet, wait for as long again.");
   m.def("kernel_counts", kernel_counts, "Return how often each kernel ran since the start or `reset_kernel_counts`.");
   m.def("reset_kernel_counts", reset_kernel_counts, "Count again from 0.");
   m.def("arena_stats", arena_stats);

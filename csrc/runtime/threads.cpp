@@ -159,6 +159,9 @@ class Pool {
     }
   }
 
+  // Who waits awake finds no job, and waits from now on.
+  void keep_awake() { ticket_.fetch_add(1, std::memory_order_seq_cst); }
+
   bool any_asleep() const { return sleeping_.load(std::memory_order_relaxed) > 0; }
 
  private:
@@ -268,6 +271,8 @@ int awake_threads() {
   const int threads = num_threads();
   return threads > 1 && the_pool().any_asleep() ? 1 : threads;
 }
+
+void keep_awake() { the_pool().keep_awake(); }
 
 int64_t parallel_calls() { return calls_with_others; }
 

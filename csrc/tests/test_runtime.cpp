@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <stdexcept>
 #include <thread>
 
@@ -136,6 +137,29 @@ TEST_CASE("awake_threads is all threads or the caller alone") {
     const int awake = awake_threads();
     CHECK((awake == 1 || awake == threads));
   }
+  set_num_threads(before);
+}
+
+TEST_CASE("keep_awake lets workers wait for longer than they would, and wakes nobody") {
+  using Clock = std::chrono::steady_clock;
+  const int before = num_threads();
+  set_num_threads(2);
+  // In one of many attempts: another process may have a core for longer than workers wait.
+  const auto ends_with = [](int awake, bool kept) {
+    for (int attempt = 0; attempt < 100; ++attempt) {
+      parallel_for(2, [](int64_t) {});
+      const auto start = Clock::now();
+      while (Clock::now() - start < std::chrono::milliseconds(1)) {
+        if (kept) keep_awake();
+      }
+      if (awake_threads() == awake) return true;
+    }
+    return false;
+  };
+  CHECK(ends_with(2, true));
+  CHECK(ends_with(1, false));
+  keep_awake();
+  CHECK(awake_threads() == 1);
   set_num_threads(before);
 }
 

@@ -127,10 +127,8 @@ class Tracer(Recorder):
         self._calling: list[Module] = []
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._changes.roll_back()  # with or without an error
         super().__exit__(kind, error, trace)
-        if error is None:
-            for undo in reversed(self._undo):
-                undo()
         for module, training in self._modes.items():
             module.training = training
 

@@ -27,6 +27,6 @@ __all__ = [
 RUNTIME = {
     *("packed_linear", "packed_linear_backward"),
     *("take_rows", "as_int64", "equal", "count", "share"),
-    *("info", "num_threads", "set_num_threads", "kernel_counts", "reset_kernel_counts", "arena_stats"),
+    *("info", "num_threads", "set_num_threads", "keep_awake", "kernel_counts", "reset_kernel_counts", "arena_stats"),
     *("peak_flops", "copy_rate", "empty"),
 }
