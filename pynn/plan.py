@@ -113,6 +113,7 @@ class Plan:
         self.barriers: int | None = None
         for rewrite in passes.REWRITES:
             self.calls = rewrite(self.calls, kept)
+            _core.keep_awake()
             self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
         unplaced = kept.union(memory(array) for call in self.calls for array in call.scratch)
         self._offsets, self.bytes_planned = passes.place(self.calls, unplaced)

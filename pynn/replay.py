@@ -266,7 +266,6 @@ class _Replay:
         numbers = _core.Recording.arrays_in(kept)[1]
         self._kept = {*numbers}
         self.plan = Plan(recorder.calls, self._kept)
-        _core.keep_awake()
         self.plan.move_to(_core.empty((self.plan.bytes_planned // 4 + 1,), np.float32))
         self._recording = _core.Recording()
         steps: list[_Step] = []  # that may be recorded anew
