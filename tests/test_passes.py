@@ -222,7 +222,7 @@ def test_a_plan_says_what_it_does():
     captured(array(2, 3))
     lines = str(captured.plan()).splitlines()
     assert lines == [
-        "  0 linear([2, 3], [4, 3], [4], 'relu') -> [2, 4]",
+        "  0 linear([2, 3], [4, 3], [4], 'relu', True) -> [2, 4]",
         "1 calls of 2 recorded; saved by passes: drop_unread 0, fuse_activation 1, fuse_pool 0, "
         "fuse_elementwise 0, fuse_update 0",
         "0 bytes between calls, 64 before they shared memory",

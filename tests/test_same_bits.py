@@ -38,6 +38,7 @@ def cases():
             (normal(1001, 785), normal(129, 785), normal(129), "relu"),
             (normal(3, 4001), normal(1000, 4001), None),
             (normal(33, 784), normal(500, 784), normal(500), "relu"),  # turned
+            (normal(255, 784), normal(100, 784), normal(100), "relu", False),
             (normal(1001, 2100), normal(11, 2100), normal(11), "relu"),  # dot products
             (sparse, normal(129, 785), normal(129), "tanh"),
         ],

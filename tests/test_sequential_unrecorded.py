@@ -10,7 +10,8 @@ import pytest
 from unrecorded_models import MODELS, check, images
 
 import pynn
-from pynn import nn
+from pynn import _core, nn
+from pynn import functional as F
 
 
 @MODELS
@@ -292,3 +293,22 @@ def test_threads_of_the_core_do_not_change_bits(rng):
         pynn.set_num_threads(threads)
     for y in results[1:]:
         np.testing.assert_array_equal(y, results[0])
+
+
+def test_the_core_knows_which_weights_are_trained(monkeypatch):
+    said = []
+    linear = _core.linear
+
+    def spy(x, weight, bias, activation, trained):
+        said.append(trained)
+        return linear(x, weight, bias, activation, trained)
+
+    monkeypatch.setattr(_core, "linear", spy)
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2, bias=False)), np.ones((5, 4), np.float32)
+    model(x)
+    model[0].weight.requires_grad = False
+    model(x)
+    with pynn.no_grad():
+        model(x)
+        F.linear(x, model[0].weight)
+    assert said == [True, True, False, True, False, False, False]

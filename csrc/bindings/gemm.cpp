@@ -109,7 +109,7 @@ py::array matmul(const py::array& a_array, const py::array& b_array, bool transp
 }
 
 py::array linear(const py::array& x_array, const py::array& weight_array, const std::optional<py::array>& bias_array,
-                 const std::string& activation_name) {
+                 const std::string& activation_name, bool trained) {
   return by_dtype("linear", "x", x_array, [&](auto zero) -> py::array {
     using T = decltype(zero);
     const View<T> x = view<T>("linear", "x", x_array), weight = view<T>("linear", "weight", weight_array);
@@ -121,7 +121,7 @@ py::array linear(const py::array& x_array, const py::array& weight_array, const 
     py::array_t<T> y = empty<T>("linear", shape);
     T* y_data = data_of(y);
     launch([=, x = x.data, weight = weight.data] {
-      ops::linear(y_data, x, weight, bias, activation, size.rows, size.in, size.out);
+      ops::linear(y_data, x, weight, bias, activation, size.rows, size.in, size.out, trained);
     });
     return y;
   });
@@ -158,7 +158,8 @@ py::tuple linear_backward(const py::array& dy_array, const py::array& y_array, c
 
 void bind_gemm(py::module_& m) {
   m.def("matmul", matmul, py::arg("a"), py::arg("b"), py::arg("transpose_a") = false, py::arg("transpose_b") = false);
-  m.def("linear", linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("activation") = "none");
+  m.def("linear", linear, py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("activation") = "none",
+        py::arg("trained") = true);
   m.def("linear_backward", linear_backward, py::arg("dy"), py::arg("y"), py::arg("x"), py::arg("weight"),
         py::arg("activation"), py::arg("need_dx"), py::arg("need_dweight"), py::arg("need_dbias"));
 }

@@ -63,14 +63,14 @@ void batched_gemm(const GemmArguments<T>& first, int64_t batch, const int64_t* a
 
 template <class T>
 void linear(T* y, const T* x, const T* weight, const T* bias, Activation activation, int64_t rows, int64_t in,
-            int64_t out) {
+            int64_t out, bool trained) {
   GemmArguments<T> g{y, out, x, in, false, weight, in, true, rows, out, in, bias, activation};
   // Dot products add in another order: a row's bits would depend on the rows of its batch that are looked at.
   if (!dot_pays(g) && zeros_pay(x, rows, in, out)) {
     sparse_linear(y, x, weight, bias, activation, rows, in, out);
     return;
   }
-  g.b_is_weight = true;
+  g.b_is_weight = trained;
   gemm(g);
 }
 
@@ -132,7 +132,7 @@ void linear_dbias(T* dbias, const T* dz, int64_t ldz, int64_t rows, int64_t out,
 #define PYNN_INSTANTIATE(T)                                                                                       \
   template void gemm(const GemmArguments<T>&);                                                                    \
   template void batched_gemm(const GemmArguments<T>&, int64_t, const int64_t*, const int64_t*, int64_t);          \
-  template void linear(T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t);                  \
+  template void linear(T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t, bool);            \
   template void linear_backward(T*, T*, T*, const T*, const T*, const T*, const T*, Activation, int64_t, int64_t, \
                                 int64_t);                                                                         \
   template void linear_dweight(T*, T*, const T*, int64_t, const T*, int64_t, int64_t, int64_t, bool);             \

@@ -36,10 +36,10 @@ template <class T>
 void batched_gemm(const GemmArguments<T>& first, int64_t batch, const int64_t* a_offsets, const int64_t* b_offsets,
                   int64_t c_step);
 
-// y[rows, out] = activation(x[rows, in] * weight[out, in]^T + bias[out])
+// y[rows, out] = activation(x[rows, in] * weight[out, in]^T + bias[out]). trained: an optimiser will write to weight.
 template <class T>
 void linear(T* y, const T* x, const T* weight, const T* bias, Activation activation, int64_t rows, int64_t in,
-            int64_t out);
+            int64_t out, bool trained = true);
 
 // dz = dy * activation'(y); dx[rows, in] = dz * weight; dweight[out, in] = dz^T * x; dbias[out] = sum of dz over rows.
 // Each of dx, dweight, dbias may be null.

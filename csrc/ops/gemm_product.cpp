@@ -17,7 +17,6 @@ namespace {
 
 constexpr int64_t kDepth = 512;                       // k of one pass over a packed B
 constexpr int64_t kDepthUnsplit = 1024;               // a k up to this is done in one pass, C is then written once
-constexpr int64_t kSplitPass = 768;                   // k of one pass of bfloat16 parts, about
 constexpr int64_t kGroupSize = int64_t(1) << 17;      // elements of A that stay in the second cache beside a panel of B
 constexpr int64_t kSlabGroupSize = int64_t(1) << 16;  // the same beside a slab of a packed B
 constexpr int64_t kSparseGroupSize = int64_t(1) << 18;  // the same of an A without its zeros
@@ -35,7 +34,7 @@ constexpr int64_t kBroadcastWork = 2;            // to begin a term of a row wit
 constexpr int64_t kReduceWork = 128;             // to add the lanes of a dot product
 constexpr int64_t kReadWork = 1;                 // to read an element of an operand once more
 constexpr int64_t kSharedWork = 20;              // to take an element of a weight from another core when it is updated
-constexpr int64_t kSplitWork = 40;               // to split an element, which may be far away
+constexpr int64_t kSplitWork = 35;               // to split an element, which may be far away
 constexpr int64_t kSharedLineWork = 4096;        // to write a line that another core writes as well, in all
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
@@ -165,7 +164,7 @@ void Product<T>::choose_form() {
   split_ = split_pays<T>(g_.m, g_.n, g_.k, g_.b_transposed);
   if (split_) {
     const int64_t steps = ceil_div(g_.k, kSplitDepth);
-    depth_ = ceil_div(steps, std::max<int64_t>(1, ceil_div(g_.k, kSplitPass))) * kSplitDepth;
+    depth_ = ceil_div(steps, std::max<int64_t>(1, ceil_div(g_.k, kDepthUnsplit))) * kSplitDepth;
     return;
   }
   const bool plain_source = source_.activation == Activation::none && source_.row_sums == nullptr;
@@ -194,8 +193,8 @@ void Product<T>::choose_cut(int64_t threads) {
   if (threads == 1) return;
   const int64_t unit = column_unit(), row_unit = split_ ? kSplitBlock : 1;
   const int64_t columns = ceil_div(g_.n, unit);
-  // More than one part per thread lets others help a thread that has lost its core.
-  const int64_t terms = g_.m * g_.n * g_.k / (sparse_ || split_ ? 2 : 1);
+  // More than one part per thread lets others help a thread that has lost its core; each splits its operands anew.
+  const int64_t terms = g_.m * g_.n * g_.k / (split_ ? 8 : sparse_ ? 2 : 1);
   const int64_t least_turns = terms > threads * kLongTask ? 2 : 1;
   int64_t best = INT64_MAX;
   for (int64_t turns = least_turns; turns < least_turns + 3; ++turns) {

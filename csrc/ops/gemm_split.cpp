@@ -36,9 +36,11 @@ template <class T>
 void Product<T>::run_split(Range rows, Range columns) const {
   const SplitGemmKernels<T>& split = kernels<T>().split_gemm;
   const GemmKernels<T>& gemm = kernels<T>().gemm;
-  const int64_t slab_columns = block_range(second_cache_bytes() / 3, depth_);
-  const int64_t group_rows = block_range(second_cache_bytes() / 4, depth_);
-  const bool one_slab = columns.size <= slab_columns;
+  // What is gone through again and again has half of the second cache: all columns, or all rows, or a slab of columns.
+  const int64_t half = block_range(second_cache_bytes() / 2, depth_);
+  const int64_t group_rows = block_range(second_cache_bytes() / 8, depth_);
+  const bool one_slab = columns.size <= half;
+  const int64_t slab_columns = !one_slab && rows.size <= half ? group_rows : half;
   const int64_t group_parts = parts_size(std::min(group_rows, rows.size), depth_);
   uint16_t* const a_parts =
       arena::scratch<uint16_t>(arena::Slot::split_a, one_slab ? group_parts : parts_size(rows.size, depth_));

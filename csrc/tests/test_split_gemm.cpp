@@ -131,7 +131,8 @@ TEST_CASE("a block of tiles that is not finite leaves C") {
 
 TEST_CASE("products of tiles are right over slabs, groups and passes, and their bits the same on any threads") {
   if (tiles() == nullptr) return;
-  for (const Shape s : {Shape{130, 700, 90}, Shape{700, 130, 300}, Shape{200, 230, 1700}, Shape{400, 500, 900}}) {
+  for (const Shape s :
+       {Shape{130, 700, 90}, Shape{700, 130, 300}, Shape{200, 230, 1700}, Shape{400, 500, 900}, Shape{96, 700, 900}}) {
     for (int stored = 0; stored < 4; ++stored) {
       for (const bool accumulate : {false, true}) {
         const bool a_transposed = stored & 1, b_transposed = stored & 2;
@@ -169,6 +170,15 @@ TEST_CASE("products of tiles are right over slabs, groups and passes, and their 
         check_close(first, want, rounding<float>(16, std::sqrt(double(s.k))), "gemm of tiles");
       }
     }
+  }
+}
+
+TEST_CASE("a product of tiles is cut in one task for each thread, for each splits its operands anew") {
+  if (tiles() == nullptr) return;
+  ops::GemmArguments<float> g{nullptr, 128, nullptr, 784, false, nullptr, 784, true, 256, 128, 784};
+  for (const bool is_weight : {false, true}) {
+    g.b_is_weight = is_weight;
+    CHECK(ops::Product<float>(g, {}, 2).tasks() == 2);
   }
 }
 

@@ -23,8 +23,8 @@ Operation = Callable[[Array], Array]
 def linear(weight: Tensor, bias: Tensor | None, activation: str) -> Operation:
     """Prepare `functional.linear`."""
     if bias is None:
-        return lambda x: _core.linear(x, weight.data, None, activation)
-    return lambda x: _core.linear(x, weight.data, bias.data, activation)
+        return lambda x: _core.linear(x, weight.data, None, activation, False)
+    return lambda x: _core.linear(x, weight.data, bias.data, activation, False)
 
 
 def conv2d(weight: Tensor, bias: Tensor | None, *options: Any) -> Operation:

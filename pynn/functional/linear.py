@@ -6,6 +6,7 @@ from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, one_of
 from pynn.functional.elementwise import _fit
 from pynn.functional.shape import reshape
+from pynn.grad_mode import mode
 from pynn.tape import record
 from pynn.tensor import Tensor
 
@@ -107,8 +108,9 @@ def linear(x: Input, weight: Input, bias: Input | None = None, activation: str =
             bias = Tensor(bias)
         parents = (x, weight, bias)
         b, need_bias = bias.data, bias.requires_grad
-    y = _core.linear(value, w, b, activation)
-    rest = (y, value, w, activation, x.requires_grad, weight.requires_grad, need_bias)  # of the arguments
+    need_weight = weight.requires_grad
+    y = _core.linear(value, w, b, activation, need_weight and mode.enabled)
+    rest = (y, value, w, activation, x.requires_grad, need_weight, need_bias)  # of the arguments
     n = len(parents)
 
     def backward(dy: Array) -> Gradients:

@@ -133,7 +133,7 @@ def turned(g: Graph, x: Ref) -> str:
 
 
 @rule
-def linear(g: Graph, x: Ref, weight: Ref, bias: Ref | None, activation: str) -> str:
+def linear(g: Graph, x: Ref, weight: Ref, bias: Ref | None, activation: str, trained: bool) -> str:
     if x.ndim == 2:
         y = g.add("Gemm", g(x), g(weight), "" if bias is None else g(bias), transB=1)
     else:

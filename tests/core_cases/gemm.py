@@ -47,7 +47,7 @@ def gemm() -> None:
         case("matmul", normal(*a), normal(*b), False, False, ulps=sum_ulps(a[-1]), scale=absolute("matmul"))
     case("matmul", normal(6, 4, 3), normal(6, 5, 4), True, True, ulps=sum_ulps(4), scale=absolute("matmul"))
 
-    def linear_scale(x: Any, weight: Any, bias: Any, activation: str) -> Any:
+    def linear_scale(x: Any, weight: Any, bias: Any, activation: str, trained: bool = True) -> Any:
         # No activation stretches an error; its own is of the size of y, below 1 where it is not below the terms.
         y = absolute("linear")(x, weight, bias, "none")
         return y if activation in ("none", "relu", "leaky_relu") else y + 1
@@ -85,6 +85,7 @@ def gemm() -> None:
                 ulps=4 + sum_ulps(max(rows, outputs)),
                 scale=backward_scale,
             )
+        case("linear", x, weight, bias, "relu", False, ulps=4 + sum_ulps(inputs), scale=linear_scale)
     for need in ((False, True, True), (True, False, False), (False, False, True)):
         case(
             "linear_backward",

@@ -38,7 +38,7 @@ _activate_backward = {
 }
 
 
-def linear(x, weight, bias, activation="none"):
+def linear(x, weight, bias, activation="none", trained=True):
     y = x @ weight.T if bias is None else x @ weight.T + bias
     return like(_activate[activation](like(y, x)), x)
 
