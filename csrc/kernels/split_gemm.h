@@ -21,14 +21,15 @@ struct SplitGemmKernels {
   void (*split_a)(uint16_t* parts, const T* a, int64_t lda, bool depth_outside, int64_t outer, int64_t k);
   void (*split_b)(uint16_t* parts, const T* b, int64_t ldb, bool depth_outside, int64_t outer, int64_t k);
 
-  // Takes the tile registers of this thread, and gives them back.
-  void (*begin)();
+  // Takes the tile registers of this thread for blocks of up to `rows` rows, and gives them back.
+  void (*begin)(int64_t rows);
   void (*end)();
 
-  // C[m, n] = epilogue(A[m, k] * B[k, n]) for m and n up to kSplitBlock. False, and C as it was, where the product is
-  // not finite: parts of an infinity are not numbers, and a number near the largest rounds to infinity. No row_bias.
-  bool (*block)(T* c, int64_t ldc, const uint16_t* a, const uint16_t* b, const GemmEpilogue<T>& epilogue, int64_t m,
-                int64_t n, int64_t k);
+  // C[m, n] = epilogue(A[m, k] * B[k, n]) for m and n up to kSplitBlock, no row_bias. A row's bits do not depend on the
+  // other rows, nor on m. Returns a bit for each row that is left as it was because its product is not finite: parts of
+  // an infinity are not numbers, and a number near the largest rounds to infinity.
+  uint32_t (*block)(T* c, int64_t ldc, const uint16_t* a, const uint16_t* b, const GemmEpilogue<T>& epilogue, int64_t m,
+                    int64_t n, int64_t k);
 };
 
 }  // namespace pynn

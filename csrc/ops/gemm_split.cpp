@@ -4,6 +4,7 @@
 
 #include "ops/ceil_div.h"
 #include "ops/gemm_product.h"
+#include "ops/tiles.h"
 #include "runtime/arena.h"
 #include "runtime/cpu.h"
 #include "runtime/dispatch.h"
@@ -16,19 +17,6 @@ int64_t block_range(int64_t bytes, int64_t depth) {
   const int64_t row_bytes = depth * kSplitParts * static_cast<int64_t>(sizeof(uint16_t));
   return std::max(kSplitBlock, bytes / row_bytes / kSplitBlock * kSplitBlock);
 }
-
-int64_t parts_size(int64_t outer, int64_t depth) {
-  return round_up(outer, kSplitTile) * round_up(depth, kSplitDepth) * kSplitParts;
-}
-
-// The tile registers of this thread, until the end of the scope: memory for what is not finite may be missing.
-template <class T>
-struct TileRegisters {
-  const SplitGemmKernels<T>& split;
-  explicit TileRegisters(const SplitGemmKernels<T>& kernels) : split(kernels) { split.begin(); }
-  TileRegisters(const TileRegisters&) = delete;
-  ~TileRegisters() { split.end(); }
-};
 
 }  // namespace
 
@@ -49,7 +37,7 @@ void Product<T>::run_split(Range rows, Range columns) const {
   T* const prepared =
       prepares_rows() ? arena::scratch<T>(arena::Slot::pack_a, prepared_size(std::min(group_rows, rows.size), depth_))
                       : nullptr;
-  const TileRegisters<T> registers(split);
+  const TileRegisters registers(true, rows.size);
   for (int64_t p = 0; p < g_.k; p += depth_) {
     const Range depth{p, std::min(depth_, g_.k - p)};
     const int64_t step_parts = round_up(depth.size, kSplitDepth) * kSplitParts;
@@ -74,16 +62,16 @@ void Product<T>::run_split(Range rows, Range columns) const {
             epilogue.relu = g_.activation == Activation::relu && p + depth.size == g_.k;
             if (g_.bias != nullptr && !epilogue.accumulate) epilogue.bias = g_.bias + part.begin + j;
             T* c = g_.c + (group_range.begin + i) * g_.ldc + part.begin + j;
-            if (split.block(c, g_.ldc, of_group + i * step_parts, b_parts + j * step_parts, epilogue, m, n,
-                            depth.size)) {
-              continue;
-            }
-            // The parts are of no use where numbers are not finite, or nearly so.
-            const Rows a = prepare_rows({group_range.begin + i, m}, depth, prepared, false);
+            const uint32_t left =
+                split.block(c, g_.ldc, of_group + i * step_parts, b_parts + j * step_parts, epilogue, m, n, depth.size);
+            if (left == 0) continue;
             T* panel = arena::scratch<T>(arena::Slot::pack_b, round_up(n, gemm.nr) * depth.size);
             gemm.pack_panel(panel, b + (g_.b_transposed ? j * g_.ldb : j), g_.ldb, g_.b_transposed, depth.size, n);
-            gemm.block(c, g_.ldc, a.data, a.stride, a.transposed, {panel, gemm.nr, gemm.nr * depth.size}, epilogue, m,
-                       n, depth.size);
+            for_each_run(left, [&](int64_t first, int64_t count) {
+              const Rows a = prepare_rows({group_range.begin + i + first, count}, depth, prepared, false);
+              gemm.block(c + first * g_.ldc, g_.ldc, a.data, a.stride, a.transposed,
+                         {panel, gemm.nr, gemm.nr * depth.size}, epilogue, count, n, depth.size);
+            });
           }
         }
       }

@@ -15,6 +15,9 @@ constexpr int64_t kPageFloats = 1024;
 constexpr int64_t kCachedBytes = int64_t(768) << 10;
 constexpr int64_t kChunkRows = 512;  // of dz, whose sums the gradients of the weights are made of at a time
 constexpr int64_t kStepRows = 16;    // with which the product of x by steps is as quick as that of all steps
+constexpr int64_t kTileRows = 32;    // of a step, from which tiles are quicker than vectors on two threads
+constexpr int64_t kTileSteps = 8;    // that are worth to split the weights for
+constexpr int64_t kTilePartsBytes = int64_t(3) << 19;  // of the parts of a weight that stay in the second cache
 
 // Whether weight_ih stays in the second cache beside weight_hh. By the shape alone: products of few columns may add in
 // another order.
@@ -39,63 +42,126 @@ RecurrentCut recurrent_cut(RecurrentSizes s, int64_t gates) {
 }
 
 template <class T>
-RecurrentWeights<T>::RecurrentWeights(const T* weight, int64_t gates, int64_t hidden, int64_t depth,
-                                      int64_t rows_of_all_steps, bool backward)
-    : weight_(weight),
-      gates_(gates),
-      hidden_(hidden),
-      depth_(depth),
-      columns_(backward ? depth : hidden),
-      packs_(rows_of_all_steps >= kUnpackedRows || (backward && depth % kPageFloats == 0)),
-      packed_(packs_ ? blocks() * unit() * gates * (backward ? hidden : depth) : 0) {
-  if (!packs_) return;
-  const auto pack = [&](int64_t block) {
-    const int64_t j = block * unit(), n = std::min(unit(), columns_ - j);
-    if (backward) {
-      const int64_t outputs = gates_ * hidden_;
-      kernel_.pack_panel(packed_.get() + j * outputs, weight_ + j, depth_, false, outputs, n);
-      return;
-    }
-    for (int64_t gate = 0; gate < gates_; ++gate) {
-      T* to = packed_.get() + (block * gates_ + gate) * unit() * depth_;
-      kernel_.pack_panel(to, weight_ + (gate * hidden_ + j) * depth_, depth_, true, depth_, n);
-    }
-  };
-  parallel_for_if(gates * hidden * depth >= kSerialWork, blocks(), pack);
+bool recurrent_in_tiles(RecurrentSizes s, int64_t gates) {
+  return kernels<T>().split_gemm.block != nullptr && s.batch >= kTileRows && s.steps >= kTileSteps &&
+         s.hidden >= kSplitBlock &&
+         gates * parts_size(s.hidden, s.hidden) * int64_t(sizeof(uint16_t)) <= kTilePartsBytes;
 }
 
 template <class T>
-RecurrentRows<T> RecurrentWeights<T>::rows(const T* data, int64_t ld, int64_t rows, int64_t k) const {
-  if (ld % kPageFloats != 0 || !packs_ || rows == 1) return {data, ld, false};
-  T* packed = arena::scratch<T>(arena::Slot::pack_a, rows * k);
+RecurrentWeights<T>::RecurrentWeights(const T* weight, int64_t gates, int64_t depth, RecurrentSizes s, int64_t joint)
+    : weight_(weight),
+      gates_(gates),
+      hidden_(s.hidden),
+      depth_(depth),
+      joint_(joint),
+      columns_(joint > 0 ? depth : s.hidden),
+      in_tiles_(recurrent_in_tiles<T>(s, gates)),
+      packs_(!in_tiles_ && (s.steps * s.batch >= kUnpackedRows || (joint > 0 && depth % kPageFloats == 0))),
+      packed_(packs_ ? blocks() * unit() * gates * (joint > 0 ? hidden_ : depth) : 0),
+      parts_(in_tiles_ ? parts_offset(blocks(), 0) : 0) {
+  if (!packs_ && !in_tiles_) return;
+  parallel_for_if(gates * hidden_ * depth >= kSerialWork, blocks(),
+                  [&](int64_t block) { in_tiles_ ? split(block) : pack(block); });
+}
+
+template <class T>
+void RecurrentWeights<T>::pack(int64_t block) const {
+  const int64_t j = block * unit(), n = std::min(unit(), columns_ - j);
+  if (joint_ > 0) {
+    const int64_t outputs = gates_ * hidden_;
+    kernel_.pack_panel(packed_.get() + j * outputs, weight_ + j, depth_, false, outputs, n);
+    return;
+  }
+  for (int64_t gate = 0; gate < gates_; ++gate) {
+    T* to = packed_.get() + (block * gates_ + gate) * unit() * depth_;
+    kernel_.pack_panel(to, weight_ + (gate * hidden_ + j) * depth_, depth_, true, depth_, n);
+  }
+}
+template <class T>
+int64_t RecurrentWeights<T>::parts_offset(int64_t block, int64_t gate) const {
+  if (joint_ == 0) return (block * gates_ + gate) * parts_size(kSplitBlock, depth_);
+  const int64_t joint = parts_size(kSplitBlock, joint_ * hidden_);
+  return block * (joint + parts_size(kSplitBlock, (gates_ - joint_) * hidden_)) + (gate > 0 ? joint : 0);
+}
+
+template <class T>
+void RecurrentWeights<T>::split(int64_t block) const {
+  const int64_t j = block * unit(), n = std::min(unit(), columns_ - j), step = joint_ > 0 ? joint_ : 1;
+  for (int64_t gate = 0; gate < gates_; gate += step) {
+    uint16_t* to = parts_.get() + parts_offset(block, gate);
+    const T* from = weight_ + gate * hidden_ * depth_;
+    if (joint_ > 0) {
+      kernels<T>().split_gemm.split_b(to, from + j, depth_, true, n, std::min(step, gates_ - gate) * hidden_);
+    } else {
+      kernels<T>().split_gemm.split_b(to, from + j * depth_, depth_, false, n, depth_);
+    }
+  }
+}
+
+template <class T>
+RecurrentRows<T> RecurrentWeights<T>::rows(const T* data, int64_t ld, int64_t rows, int64_t k, arena::Slot slot) const {
+  if (in_tiles_) {
+    uint16_t* parts = arena::scratch<uint16_t>(slot, parts_size(rows, k));
+    kernels<T>().split_gemm.split_a(parts, data, ld, false, rows, k);
+    return {data, ld, false, parts};
+  }
+  if (ld % kPageFloats != 0 || !packs_ || rows == 1) return {data, ld, false, nullptr};
+  T* packed = arena::scratch<T>(slot, rows * k);
   kernel_.pack_rows(packed, data, ld, rows, k);
-  return {packed, rows, true};
+  return {packed, rows, true, nullptr};
+}
+
+template <class T>
+template <class Vectors>
+void RecurrentWeights<T>::multiply_tiles(T* c, int64_t ldc, const uint16_t* a, const uint16_t* b,
+                                         const GemmEpilogue<T>& epilogue, int64_t rows, int64_t n, int64_t k,
+                                         const Vectors& vectors) const {
+  for (int64_t i = 0; i < rows; i += kSplitBlock) {
+    const uint32_t left = kernels<T>().split_gemm.block(c + i * ldc, ldc, a + parts_size(i, k), b, epilogue,
+                                                        std::min(kSplitBlock, rows - i), n, k);
+    for_each_run(left, [&](int64_t first, int64_t count) { vectors(i + first, count); });
+  }
 }
 
 template <class T>
 void RecurrentWeights<T>::forward(T* c, int64_t ldc, RecurrentRows<T> h, int64_t gate, int64_t block, const T* bias,
                                   bool accumulate, int64_t rows) const {
   const int64_t j = block * unit(), n = std::min(unit(), hidden_ - j);
+  const T* weight = weight_ + (gate * hidden_ + j) * depth_;
   GemmEpilogue<T> epilogue;
   epilogue.bias = bias;
   epilogue.accumulate = accumulate;
-  if (packs_) {
+  const auto dot = [&](int64_t first, int64_t count) {
+    kernel_.dot(c + first * ldc, ldc, h.data + first * h.stride, h.stride, weight, depth_, epilogue, count, n, depth_);
+  };
+  if (in_tiles_) {
+    multiply_tiles(c, ldc, h.parts, parts_.get() + parts_offset(block, gate), epilogue, rows, n, depth_, dot);
+  } else if (packs_) {
     const T* panel = packed_.get() + (block * gates_ + gate) * unit() * depth_;
     kernel_.block(c, ldc, h.data, h.stride, h.transposed, {panel, unit(), 0}, epilogue, rows, n, depth_);
   } else {
-    kernel_.dot(c, ldc, h.data, h.stride, weight_ + (gate * hidden_ + j) * depth_, depth_, epilogue, rows, n, depth_);
+    dot(0, rows);
   }
 }
 
 template <class T>
 void RecurrentWeights<T>::backward(T* c, int64_t ldc, RecurrentRows<T> dz, int64_t gate, int64_t gates, int64_t block,
                                    bool accumulate, int64_t rows) const {
-  const int64_t j = block * unit(), n = std::min(unit(), columns_ - j), first = gate * hidden_;
+  const int64_t j = block * unit(), n = std::min(unit(), columns_ - j), first_k = gate * hidden_, k = gates * hidden_;
   GemmEpilogue<T> epilogue;
   epilogue.accumulate = accumulate;
-  GemmPanels<T> panel{weight_ + first * depth_ + j, depth_, 0};
-  if (packs_) panel = {packed_.get() + (block * gates_ * hidden_ + first) * unit(), unit(), 0};
-  kernel_.block(c, ldc, dz.data, dz.stride, dz.transposed, panel, epilogue, rows, n, gates * hidden_);
+  GemmPanels<T> panel{weight_ + first_k * depth_ + j, depth_, 0};
+  if (packs_) panel = {packed_.get() + (block * gates_ * hidden_ + first_k) * unit(), unit(), 0};
+  const auto vectors = [&](int64_t first, int64_t count) {
+    kernel_.block(c + first * ldc, ldc, dz.data + first * (dz.transposed ? 1 : dz.stride), dz.stride, dz.transposed,
+                  panel, epilogue, count, n, k);
+  };
+  if (in_tiles_) {
+    multiply_tiles(c, ldc, dz.parts, parts_.get() + parts_offset(block, gate), epilogue, rows, n, k, vectors);
+  } else {
+    vectors(0, rows);
+  }
 }
 
 template <class T>
@@ -120,7 +186,7 @@ RecurrentSums<T>::RecurrentSums(T* all, const RecurrentInputs<T>& in, int64_t ga
       kernels<T>().layout.accumulate(table_.get() + i * outputs, bias, outputs);
     }
   } else if (by_steps_) {
-    weights_.emplace(in.weight_ih, gates, s.hidden, s.input, rows, false);
+    weights_.emplace(in.weight_ih, gates, s.input, s, 0);
   } else {
     linear<T>(all, in.x, in.weight_ih, bias, Activation::none, rows, s.input, outputs);
   }
@@ -141,12 +207,17 @@ T* RecurrentSums<T>::at(int64_t now, RecurrentRange rows, RecurrentRange units) 
 }
 
 template <class T>
-void RecurrentSums<T>::add_input(T* z, int64_t now, RecurrentRange rows, int64_t gate, int64_t block) const {
+RecurrentRows<T> RecurrentSums<T>::input(int64_t now, RecurrentRange rows) const {
+  if (!weights_) return {};
+  const T* x = in_.x + (now * sizes_.batch + rows.begin) * sizes_.input;
+  return weights_->rows(x, sizes_.input, rows.size(), sizes_.input, arena::Slot::split_b);
+}
+
+template <class T>
+void RecurrentSums<T>::add_input(T* z, RecurrentRows<T> x, int64_t gate, int64_t block, int64_t rows) const {
   if (!weights_) return;
   const int64_t j = gate * sizes_.hidden + block * weights_->unit();
-  const T* x = in_.x + (now * sizes_.batch + rows.begin) * sizes_.input;
-  weights_->forward(z + j, ld_, {x, sizes_.input, false}, gate, block,
-                    in_.bias_ih != nullptr ? bias_.get() + j : nullptr, false, rows.size());
+  weights_->forward(z + j, ld_, x, gate, block, in_.bias_ih != nullptr ? bias_.get() + j : nullptr, false, rows);
 }
 
 // Chunks are of nearly equal length.
@@ -169,23 +240,33 @@ T* RecurrentDz<T>::at(int64_t back, int64_t row) const {
 // The same products whether steps or chunks make them: the cut depends on the number of threads, the sums do not.
 template <class T>
 RecurrentDx<T>::RecurrentDx(T* dx, const RecurrentInputs<T>& in, int64_t gates, RecurrentSizes s, RecurrentCut cut)
-    : dx_(dx), in_(in), gates_(gates), sizes_(s), by_steps_(cut.unit_parts == 1 && input_stays_cached<T>(gates, s)) {
+    : dx_(dx),
+      in_(in),
+      gates_(gates),
+      sizes_(s),
+      by_steps_(dx != nullptr && cut.unit_parts == 1 && input_stays_cached<T>(gates, s)) {
   if (dx != nullptr && input_stays_cached<T>(gates, s)) {
-    weights_.emplace(in.weight_ih, gates, s.hidden, s.input, s.steps * s.batch, true);
+    weights_.emplace(in.weight_ih, gates, s.input, s, gates);
   }
 }
 
 template <class T>
-void RecurrentDx<T>::multiply(const T* dz, int64_t ldz, int64_t first, int64_t rows) const {
+RecurrentRows<T> RecurrentDx<T>::rows(const T* dz, int64_t ldz, int64_t rows) const {
+  if (!weights_) return {};
+  return weights_->rows(dz, ldz, rows, gates_ * sizes_.hidden, arena::Slot::split_a);
+}
+
+template <class T>
+void RecurrentDx<T>::multiply(RecurrentRows<T> dz, int64_t first, int64_t rows) const {
   for (int64_t block = 0; block < weights_->blocks(); ++block) {
     T* to = dx_ + first * sizes_.input + block * weights_->unit();
-    weights_->backward(to, sizes_.input, {dz, ldz, false}, 0, gates_, block, false, rows);
+    weights_->backward(to, sizes_.input, dz, 0, gates_, block, false, rows);
   }
 }
 
 template <class T>
-void RecurrentDx<T>::step(const T* dz, int64_t ldz, int64_t now, RecurrentRange rows) const {
-  if (weights_ && by_steps_) multiply(dz, ldz, now * sizes_.batch + rows.begin, rows.size());
+void RecurrentDx<T>::step(RecurrentRows<T> dz, int64_t now, RecurrentRange of) const {
+  if (by_steps_) multiply(dz, now * sizes_.batch + of.begin, of.size());
 }
 
 template <class T>
@@ -199,7 +280,8 @@ void RecurrentDx<T>::finish(const RecurrentChunk<T>& chunk) const {
     return;
   }
   parallel_ranges(rows, rows * input * outputs < kSerialWork ? rows : kStepRows, [&](int64_t begin, int64_t end) {
-    multiply(chunk.dz + begin * chunk.ldz, chunk.ldz, first + begin, end - begin);
+    const TileRegisters registers(recurrent_in_tiles<T>(sizes_, gates_), end - begin);
+    multiply(this->rows(chunk.dz + begin * chunk.ldz, chunk.ldz, end - begin), first + begin, end - begin);
   });
 }
 
@@ -263,6 +345,7 @@ void recurrent_dweight_hh(T* dweight, const RecurrentChunk<T>& chunk, int64_t co
   template class RecurrentDx<T>;                                   \
   template class RecurrentDweightIh<T>;                            \
   template RecurrentCut recurrent_cut<T>(RecurrentSizes, int64_t); \
+  template bool recurrent_in_tiles<T>(RecurrentSizes, int64_t);    \
   template void recurrent_dweight_hh(T*, const RecurrentChunk<T>&, int64_t, const T*, const T*, RecurrentSizes);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)

@@ -10,6 +10,7 @@
 #include "ops/ceil_div.h"
 #include "ops/gemm.h"
 #include "ops/recurrent.h"
+#include "ops/tiles.h"
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
 #include "runtime/threads.h"
@@ -29,9 +30,14 @@ struct RecurrentCut {
 template <class T>
 RecurrentCut recurrent_cut(RecurrentSizes s, int64_t gates);
 
+// Whether the products of the steps are made of tiles of bfloat16 parts: by the shape alone, as they add in another
+// order than vectors.
+template <class T>
+bool recurrent_in_tiles(RecurrentSizes s, int64_t gates);
+
 // Calls step(i, rows, blocks of units) for i = 0..steps-1, in this order for each part.
 template <class Step>
-void run_recurrent(RecurrentCut cut, RecurrentSizes s, int64_t blocks, const Step& step) {
+void run_recurrent(RecurrentCut cut, RecurrentSizes s, int64_t blocks, bool in_tiles, const Step& step) {
   if (s.batch == 0 || s.hidden == 0) return;  // of nothing, there can be more steps than can be counted through
   const auto part_of = [](int64_t size, int64_t part, int64_t parts) {
     return RecurrentRange{size * part / parts, size * (part + 1) / parts};
@@ -39,22 +45,26 @@ void run_recurrent(RecurrentCut cut, RecurrentSizes s, int64_t blocks, const Ste
   if (cut.unit_parts == 1) {
     parallel_for(cut.row_parts, [&](int64_t part) {
       const RecurrentRange rows = part_of(s.batch, part, cut.row_parts);
+      const TileRegisters registers(in_tiles, rows.size());
       for (int64_t i = 0; i < s.steps; ++i) step(i, rows, RecurrentRange{0, blocks});
     });
     return;
   }
   for (int64_t i = 0; i < s.steps; ++i) {
-    parallel_for(cut.unit_parts,
-                 [&](int64_t part) { step(i, RecurrentRange{0, s.batch}, part_of(blocks, part, cut.unit_parts)); });
+    parallel_for(cut.unit_parts, [&](int64_t part) {
+      const TileRegisters registers(in_tiles, s.batch);
+      step(i, RecurrentRange{0, s.batch}, part_of(blocks, part, cut.unit_parts));
+    });
   }
 }
 
-// Rows that a product of a step reads.
+// Rows that a product of a step reads, and their parts if it is made of tiles.
 template <class T>
 struct RecurrentRows {
   const T* data;
   int64_t stride;
   bool transposed;
+  const uint16_t* parts;
 };
 
 // weight[gates * hidden, depth] as the right operand of every step's product, packed once if that pays: weight_hh with
@@ -63,17 +73,19 @@ struct RecurrentRows {
 template <class T>
 class RecurrentWeights {
  public:
-  RecurrentWeights(const T* weight, int64_t gates, int64_t hidden, int64_t depth, int64_t rows_of_all_steps,
-                   bool backward);
+  // joint: the gates whose gradients a product of backward takes, beginning with the first; another takes the others.
+  // None: forward.
+  RecurrentWeights(const T* weight, int64_t gates, int64_t depth, RecurrentSizes s, int64_t joint);
 
-  int64_t unit() const { return kernel_.nr; }
-  int64_t blocks() const { return ceil_div(columns_, kernel_.nr); }
+  int64_t unit() const { return in_tiles_ ? kSplitBlock : kernel_.nr; }
+  int64_t blocks() const { return ceil_div(columns_, unit()); }
   RecurrentRange columns(RecurrentRange blocks) const {
     return {blocks.begin * unit(), std::min(blocks.end * unit(), columns_)};
   }
 
-  // Rows [rows, k] with the stride ld, moved where that stride makes them fall on one set of the first cache.
-  RecurrentRows<T> rows(const T* data, int64_t ld, int64_t rows, int64_t k) const;
+  // Rows [rows, k] with the stride ld; moved where that stride makes them fall on one set of the first cache, or split,
+  // into scratch of this slot.
+  RecurrentRows<T> rows(const T* data, int64_t ld, int64_t rows, int64_t k, arena::Slot slot) const;
 
   // c[rows, units of the block] = bias, 0 or c, + h * weight^T of one gate
   void forward(T* c, int64_t ldc, RecurrentRows<T> h, int64_t gate, int64_t block, const T* bias, bool accumulate,
@@ -83,11 +95,20 @@ class RecurrentWeights {
                 int64_t rows) const;
 
  private:
+  void pack(int64_t block) const;
+  void split(int64_t block) const;
+  int64_t parts_offset(int64_t block, int64_t gate) const;
+  // The product in tiles; vectors(first, rows) makes that of rows that are not finite.
+  template <class Vectors>
+  void multiply_tiles(T* c, int64_t ldc, const uint16_t* a, const uint16_t* b, const GemmEpilogue<T>& epilogue,
+                      int64_t rows, int64_t n, int64_t k, const Vectors& vectors) const;
+
   const GemmKernels<T>& kernel_ = kernels<T>().gemm;
   const T* weight_;
-  int64_t gates_, hidden_, depth_, columns_;
-  bool packs_;
-  arena::Buffer<T> packed_;  // [block][gate][depth][unit], or [block][gates * hidden][unit]
+  int64_t gates_, hidden_, depth_, joint_, columns_;
+  bool in_tiles_, packs_;
+  arena::Buffer<T> packed_;        // [block][gate][depth][unit], or [block][gates * hidden][unit]
+  arena::Buffer<uint16_t> parts_;  // [block][gate], or [block][joint gates, other gates]
 };
 
 // The sums that the gates are made of. What does not depend on the steps before, x weight_ih^T + bias_ih + the first
@@ -100,9 +121,10 @@ class RecurrentSums {
   RecurrentSums(T* all, const RecurrentInputs<T>& in, int64_t gates, int64_t shared, RecurrentSizes s);
 
   int64_t ld() const { return ld_; }
-  // z[rows, gates * hidden] of the step `now`. It may lack x's part, which add_input then makes.
+  // z[rows, gates * hidden] of the step `now`. It may lack x's part, which add_input then makes of the step's input.
   T* at(int64_t now, RecurrentRange rows, RecurrentRange units) const;
-  void add_input(T* z, int64_t now, RecurrentRange rows, int64_t gate, int64_t block) const;
+  RecurrentRows<T> input(int64_t now, RecurrentRange rows) const;
+  void add_input(T* z, RecurrentRows<T> x, int64_t gate, int64_t block, int64_t rows) const;
 
  private:
   T* all_;
@@ -141,15 +163,16 @@ class RecurrentDz {
   // of the step that is `back` before the last
   T* at(int64_t back, int64_t row) const;
 
-  // Calls step(back, rows, blocks) as run_recurrent does, for one step more if `with_h0`, and finish(chunk) after the
+  // Calls step(back, rows, blocks) as run_recurrent does, for one step more if `one_more`, and finish(chunk) after the
   // steps of each chunk.
   template <class Step, class Finish>
-  void run(RecurrentCut cut, int64_t blocks, bool with_h0, const Step& step, const Finish& finish) const {
+  void run(RecurrentCut cut, int64_t blocks, bool in_tiles, bool one_more, const Step& step,
+           const Finish& finish) const {
     for (int64_t i = 0; i < chunks_; ++i) {
       const RecurrentRange chunk = chunk_of(i);
       RecurrentSizes some = sizes_;
-      some.steps = chunk.size() + (with_h0 && i + 1 == chunks_ ? 1 : 0);
-      run_recurrent(cut, some, blocks, [&](int64_t back, RecurrentRange rows, RecurrentRange of_blocks) {
+      some.steps = chunk.size() + (one_more && i + 1 == chunks_ ? 1 : 0);
+      run_recurrent(cut, some, blocks, in_tiles, [&](int64_t back, RecurrentRange rows, RecurrentRange of_blocks) {
         step(chunk.begin + back, rows, of_blocks);
       });
       finish(RecurrentChunk<T>{buffer(i), ld_, first_of(chunk), chunk.size(), i > 0});
@@ -174,14 +197,17 @@ class RecurrentDx {
  public:
   RecurrentDx(T* dx, const RecurrentInputs<T>& in, int64_t gates, RecurrentSizes s, RecurrentCut cut);
 
-  // from dz[rows, gates * hidden] of the step `now`
-  void step(const T* dz, int64_t ldz, int64_t now, RecurrentRange rows) const;
+  bool by_steps() const { return by_steps_; }
+  // dz[rows, gates * hidden] for `step`, or for the product of the same dz and weight_hh
+  RecurrentRows<T> rows(const T* dz, int64_t ldz, int64_t rows) const;
+  // from dz of the step `now`
+  void step(RecurrentRows<T> dz, int64_t now, RecurrentRange rows) const;
   // what is left to do behind the steps of a chunk
   void finish(const RecurrentChunk<T>& chunk) const;
 
  private:
   // rows of dx, from `first` on
-  void multiply(const T* dz, int64_t ldz, int64_t first, int64_t rows) const;
+  void multiply(RecurrentRows<T> dz, int64_t first, int64_t rows) const;
 
   T* dx_;
   const RecurrentInputs<T>& in_;

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "harness.h"
 #include "ops/recurrent.h"
@@ -283,6 +284,77 @@ TEST_CASE_TEMPLATE("a batch of sequences equals its quarters", T, float, double)
       check_close(b.dweight_hh, dweight_hh, sums, "dweight_hh");
       check_close(b.dbias_ih, dbias_ih, sums, "dbias_ih");
       if (cell == Cell::gru) check_close(b.dbias_hh, dbias_hh, sums, "dbias_hh");
+    }
+  }
+}
+
+TEST_CASE("steps in tiles equal those of vectors, with the same bits on any threads") {
+  if (kernels<float>().split_gemm.block == nullptr) {
+    MESSAGE("not run: ", isa_name(active_isa()), " multiplies no tiles");
+    return;
+  }
+  struct Size {
+    int64_t steps, batch, input, hidden;
+  };
+  for (const Size z : {Size{8, 34, 5, 40}, Size{9, 50, 33, 65}, Size{8, 130, 40, 32}}) {
+    for (const Cell cell : kCells) {
+      for (const bool reverse : {false, true}) {
+        Sample<float> a(cell, z.steps, z.batch, z.input, z.hidden);
+        a.sizes.reverse = reverse;
+        const int64_t state = z.batch * z.hidden;
+        const Guarded<float> dy = random_array<float>(a.states()), dh = random_array<float>(state),
+                             dc = random_array<float>(state);
+        const auto run = [&](const auto& compare) {
+          const Forward<float> f(a, a.inputs(), a.sizes);
+          const Backward<float> b(a, f, a.inputs(), dy, dh, dc, a.sizes);
+          compare(f, b);
+        };
+        run([&](const Forward<float>& f, const Backward<float>& b) {
+          const auto equal = [&](double tolerance_of_y, double tolerance_of_gradients) {
+            run([&](const Forward<float>& g, const Backward<float>& c) {
+              check_close(g.y, f.y, tolerance_of_y, "y");
+              check_close(c.dx, b.dx, tolerance_of_gradients, "dx");
+              check_close(c.dh0, b.dh0, tolerance_of_gradients, "dh0");
+              check_close(c.dweight_ih, b.dweight_ih, tolerance_of_gradients, "dweight_ih");
+              check_close(c.dweight_hh, b.dweight_hh, tolerance_of_gradients, "dweight_hh");
+            });
+          };
+          for (const int threads : {1, 2, 3, 5}) {
+            const Threads scope(threads);
+            equal(0, 0);
+          }
+          const VectorBlocks blocks;
+          equal(tolerance<float>(a.sizes), 20 * tolerance<float>(a.sizes));
+        });
+      }
+    }
+  }
+}
+
+TEST_CASE("a sequence that is not finite leaves the bits of the others") {
+  constexpr int64_t steps = 8, batch = 40, input = 33, hidden = 48, bad = 21;
+  for (const Cell cell : kCells) {
+    Sample<float> a(cell, steps, batch, input, hidden);
+    const Guarded<float> dy = random_array<float>(a.states()), dh = random_array<float>(batch * hidden),
+                         dc = random_array<float>(batch * hidden);
+    const Forward<float> f(a, a.inputs(), a.sizes);
+    const Backward<float> b(a, f, a.inputs(), dy, dh, dc, a.sizes);
+    a.x[(2 * batch + bad) * input + 7] = std::numeric_limits<float>::quiet_NaN();
+    const Forward<float> f_bad(a, a.inputs(), a.sizes);
+    const Backward<float> b_bad(a, f_bad, a.inputs(), dy, dh, dc, a.sizes);
+    const auto others = [&](const Guarded<float>& values, int64_t of) {
+      const Guarded<float> before = sequences(values, of, batch, 0, bad),
+                           behind = sequences(values, of, batch, bad + 1, batch - bad - 1);
+      Guarded<float> all(before.size() + behind.size());
+      std::copy(before.data(), before.data() + before.size(), all.data());
+      std::copy(behind.data(), behind.data() + behind.size(), all.data() + before.size());
+      return all;
+    };
+    check_close(others(f_bad.y, steps), others(f.y, steps), 0, "y");
+    check_close(others(b_bad.dx, steps), others(b.dx, steps), 0, "dx");
+    check_close(others(b_bad.dh0, 1), others(b.dh0, 1), 0, "dh0");
+    for (int64_t i = 0; i < hidden; ++i) {
+      CHECK((cell == Cell::rnn_relu || std::isnan(f_bad.y[((steps - 1) * batch + bad) * hidden + i])));
     }
   }
 }
