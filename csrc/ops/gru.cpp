@@ -74,7 +74,8 @@ void gru_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
     kernels<T>().recurrent.gru_backward(dz_now + units.begin, dz_now + width + units.begin, dh + here,
                                         dy != nullptr ? dy + at : nullptr, gates + row * width + units.begin, hn + at,
                                         h_prev + here, {hidden, dz.ld(), rows.size(), units.size()});
-    dx.step(dx.rows(dz_now, dz.ld(), rows.size()), t.now, rows);
+    // Where threads share these rows, the others still write their units of them.
+    if (dx.by_steps()) dx.step(dx.rows(dz_now, dz.ld(), rows.size()), t.now, rows);
   };
   dz.run(cut, weights.blocks(), recurrent_in_tiles<T>(s, 3), out.dh0 != nullptr, walk, [&](RecurrentChunk<T> chunk) {
     dx.finish(chunk);
