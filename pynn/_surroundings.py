@@ -67,6 +67,14 @@ class Around:
         self._same_options(optimizer)
         self._optimizers = [entry for entry in self._optimizers if entry[0] is not optimizer]
 
+    def restore(self) -> None:
+        """Give optimisers the options back that they had: the function failed."""
+        for optimizer, options in self._optimizers:
+            for group, before in zip(optimizer.param_groups, options, strict=False):
+                params = group["params"]
+                group.clear()
+                group.update(before, params=params)
+
     def _same(self, entry: tuple[Any, str, Any], now: Any) -> tuple[Any, str, Any]:
         """Return the entry; refuse that its value is another one now, or a list or dict to which a result was added."""
         thing, name, before = entry

@@ -101,6 +101,7 @@ class Recorder:
         finally:
             if error is not None:
                 self._changes.roll_back()
+                self.around.restore()
 
     def call(self, name: str, original: Any, args: tuple[Any, ...]) -> Any:
         """Call a function of the core, and note it."""

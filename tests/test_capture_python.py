@@ -265,6 +265,7 @@ def test_options_of_an_optimizer_changed_inside_are_refused():
     with pytest.raises(CaptureError, match=r"^capture: options of SGD are changed inside of the captured function"):
         step(X)
     assert w.data.tolist() == [1.0]
+    assert optimizer.param_groups[0]["lr"] == 1.0
 
 
 STATE = pynn.random.get_rng_state()
