@@ -296,7 +296,7 @@ TEST_CASE("steps in tiles equal those of vectors, with the same bits on any thre
   struct Size {
     int64_t steps, batch, input, hidden;
   };
-  for (const Size z : {Size{8, 34, 5, 40}, Size{9, 50, 33, 65}, Size{8, 130, 40, 32}, Size{8, 34, 5, 176}}) {
+  for (const Size z : {Size{8, 34, 5, 40}, Size{9, 50, 33, 65}, Size{8, 130, 40, 32}}) {
     for (const Cell cell : kCells) {
       for (const bool reverse : {false, true}) {
         Sample<float> a(cell, z.steps, z.batch, z.input, z.hidden);
@@ -316,7 +316,7 @@ TEST_CASE("steps in tiles equal those of vectors, with the same bits on any thre
           check_close(c.dweight_ih, b.dweight_ih, tolerance_of_gradients, "dweight_ih");
           check_close(c.dweight_hh, b.dweight_hh, tolerance_of_gradients, "dweight_hh");
         };
-        for (const int threads : {1, 2, 3, 5, 12}) {  // 12 share the 34 sequences of the last size
+        for (const int threads : {1, 2, 3, 5}) {
           const Threads scope(threads);
           equal(0, 0);
         }
