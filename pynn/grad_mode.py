@@ -26,6 +26,12 @@ mode = _Mode()
 observers: list[object] = []
 
 
+def catch_up() -> None:
+    """Let updates that a recorder keeps waiting be made: NumPy is about to read or write what they write."""
+    if observers and mode.recorder is not None:
+        mode.recorder.catch_up()
+
+
 def is_grad_enabled() -> bool:
     """Whether this thread records operations (False inside `no_grad`)."""
     return mode.enabled

@@ -248,6 +248,10 @@ class Recorder:
             f"capture: {name} with momentum=None averages over all batches, {where()}, which a replay does not count"
         )
 
+    def catch_up(self) -> None:
+        """NumPy is about to read or write parameters, or an optimiser's states."""
+        self._changes.catch_up()
+
     def numpy(self, array: Array) -> None:
         """A tensor is asked for its array."""
         self._changes.catch_up()

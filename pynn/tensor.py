@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pynn import dlpack
 from pynn._array import as_array
 from pynn._checks import flag
-from pynn.grad_mode import is_grad_enabled, mode, no_grad
+from pynn.grad_mode import catch_up, is_grad_enabled, mode, no_grad
 
 if TYPE_CHECKING:
     from pynn.tape import Node
@@ -168,6 +168,11 @@ class Tensor:
         view.flags.writeable = False
         return view
 
+    def _values(self) -> Array:
+        """Return the values for NumPy to read now."""
+        catch_up()
+        return self.data
+
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if dtype is not None and np.dtype(dtype) != self.data.dtype:
             if copy is False:
@@ -194,12 +199,12 @@ class Tensor:
         """Return the only element as a Python number; ValueError unless there is exactly one."""
         if self.data.size != 1:
             raise ValueError(f"item: needs a tensor of one element, got shape {list(self.shape)}")
-        value: float | int | bool = self.data.item()
+        value: float | int | bool = self._values().item()
         return value
 
     def tolist(self) -> Any:
         """Return the values as nested Python lists."""
-        return self.data.tolist()
+        return self._values().tolist()
 
     def __float__(self) -> float:
         return float(self.item())
@@ -210,14 +215,14 @@ class Tensor:
     def __index__(self) -> int:
         if self.data.dtype.kind not in "iu" or self.data.size != 1:
             raise TypeError(f"index: needs one integer, got {self.data.dtype} of shape {list(self.shape)}")
-        return int(self.data.item())
+        return int(self._values().item())
 
     def __bool__(self) -> bool:
         if self.data.size != 1:
             raise ValueError(
                 f"bool: the truth of a tensor of shape {list(self.shape)} is ambiguous; use any() or all()"
             )
-        return bool(self.data.item())
+        return bool(self._values().item())
 
     def __len__(self) -> int:
         if not self.data.ndim:
@@ -230,10 +235,10 @@ class Tensor:
         return (self[i] for i in range(len(self.data)))
 
     def __contains__(self, value: object) -> bool:
-        return bool(np.any(self.data == _raw(value)))
+        return bool(np.any(self._values() == _raw(value)))
 
     def __repr__(self) -> str:
-        text = np.array2string(self.data, separator=", ", prefix="Tensor(")
+        text = np.array2string(self._values(), separator=", ", prefix="Tensor(")
         details = [f"dtype={self.data.dtype}"]
         if self.data.size > np.get_printoptions()["threshold"] or not self.data.size:
             details.insert(0, f"shape={list(self.shape)}")
@@ -349,22 +354,22 @@ class Tensor:
 
     # Comparisons have no gradient: they give NumPy arrays of bool.
     def __eq__(self, other: object) -> Array:  # type: ignore[override]
-        return np.asanyarray(self.data == _raw(other))  # which is guarded while a step is captured
+        return np.asanyarray(self._values() == _raw(other))  # which is guarded while a step is captured
 
     def __ne__(self, other: object) -> Array:  # type: ignore[override]
-        return np.asarray(self.data != _raw(other))
+        return np.asarray(self._values() != _raw(other))
 
     def __lt__(self, other: Any) -> Array:
-        return np.asarray(self.data < _raw(other))
+        return np.asarray(self._values() < _raw(other))
 
     def __le__(self, other: Any) -> Array:
-        return np.asarray(self.data <= _raw(other))
+        return np.asarray(self._values() <= _raw(other))
 
     def __gt__(self, other: Any) -> Array:
-        return np.asarray(self.data > _raw(other))
+        return np.asarray(self._values() > _raw(other))
 
     def __ge__(self, other: Any) -> Array:
-        return np.asarray(self.data >= _raw(other))
+        return np.asarray(self._values() >= _raw(other))
 
     __hash__ = object.__hash__  # by identity: tensors are keys of dicts
 

@@ -266,12 +266,40 @@ def test_updates_at_the_end_of_a_function_need_no_copies(monkeypatch):
         lambda a, b: pynn.tensor(a),
         lambda a, b: a.astype(np.float64).sum(),
         lambda a, b: a,
+        lambda a, b: a.tolist(),
+        lambda a, b: repr(b),
+        lambda a, b: a > b.reshape(64, 128),
+        lambda a, b: pynn.nn.init.zeros_(a),
     ],
 )
 def test_what_follows_an_update_reads_what_it_wrote(read):
     (_, _, step), (_, _, eager) = two_optimizers(read), two_optimizers(read)
     result, expected = pynn.capture(step)(), eager()
     np.testing.assert_array_equal(getattr(result, "data", result), getattr(expected, "data", expected))
+
+
+@pytest.mark.parametrize("saved", ["state_dict", "load_state_dict"])
+def test_states_are_read_and_loaded_behind_an_update(saved):
+    def one_step(capture):
+        pynn.seed(0)
+        model = nn.Linear(3, 2)
+        opt = optim.Adam(model.parameters())
+        first, results = (model.state_dict(), opt.state_dict()), []
+
+        def step(x):
+            opt.zero_grad()
+            model(x).sum().backward()
+            opt.step()
+            if saved == "state_dict":
+                results.extend([model.state_dict(), opt.state_dict()])
+            else:
+                model.load_state_dict(first[0])
+                opt.load_state_dict(first[1])
+
+        capture(step)(np.ones((4, 3), np.float32))
+        return [*results, model.state_dict(), opt.state_dict()]
+
+    np.testing.assert_equal(one_step(pynn.capture), one_step(lambda step: step))
 
 
 @pytest.mark.parametrize("read", [lambda a, b: {}["key"], lambda a, b: {}[(a * b).sum()]])

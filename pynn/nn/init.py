@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pynn.grad_mode import catch_up
 from pynn.random import generator
 from pynn.tensor import Tensor
 
@@ -240,6 +241,7 @@ def calculate_gain(nonlinearity: str, a: float = 0.01) -> float:
 def _fill(tensor: Tensor, values: npt.NDArray[Any] | float) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"nn.init: got a {type(tensor).__name__}, needs a Tensor")
+    catch_up()
     tensor.data[...] = values
     tensor._bump_version()
     return tensor

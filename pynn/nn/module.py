@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pynn._array import FLOATS, as_dtype
 from pynn._checks import flag
-from pynn.grad_mode import mode, observers
+from pynn.grad_mode import catch_up, mode, observers
 from pynn.nn.hooks import BackwardHook, Hook, HookHandle, call_with_backward_hooks
 from pynn.tensor import Tensor
 
@@ -323,6 +323,7 @@ class Module:
         >>> {name: array.shape for name, array in nn.Linear(3, 2).state_dict().items()}
         {'weight': (2, 3), 'bias': (2,)}
         """
+        catch_up()
         return {name: np.array(_array(value)) for name, value in self._named_state()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
@@ -349,6 +350,7 @@ class Module:
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: got {type(state).__name__}, needs a mapping of names to arrays")
         strict = flag("load_state_dict", "strict", strict)
+        catch_up()
         own = dict(self._named_state())
         result = LoadResult([name for name in own if name not in state], [name for name in state if name not in own])
         problems = [f"missing {name}" for name in result.missing_keys if strict]

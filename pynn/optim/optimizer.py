@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pynn import _core
 from pynn._checks import flag, real
-from pynn.grad_mode import mode, observers
+from pynn.grad_mode import catch_up, mode, observers
 from pynn.plan import Call, memory
 from pynn.tensor import Tensor, bump_versions
 
@@ -245,6 +245,7 @@ class Optimizer:
         dict
             `state`: {number: {name: array or int}}; `param_groups`: the options, with numbers as `params`.
         """
+        catch_up()
         numbers = {id(p): i for i, p in enumerate(self._params())}
         return {
             "state": {numbers[id(p)]: copy.deepcopy(self.state[p]) for p in self._params() if p in self.state},
@@ -265,6 +266,7 @@ class Optimizer:
         ValueError
             If groups, options, names or shapes differ from this optimiser's; it is then unchanged.
         """
+        catch_up()
         what = f"{self._name}.load_state_dict"
         if not isinstance(state, Mapping) or not {"state", "param_groups"} <= state.keys():
             raise ValueError(f"{what}: needs a dict with the keys 'state' and 'param_groups'")
