@@ -11,7 +11,7 @@ void gru(T* y, T* h_n, T* gates, T* hn, const RecurrentInputs<T>& in, RecurrentS
   if (in.h0 == nullptr) copy_state<T>(zeros.get(), nullptr, state);
   const T* h_start = in.h0 != nullptr ? in.h0 : zeros.get();
   run_recurrent(
-      recurrent_cut<T>(s, 3), s, weights.blocks(), recurrent_in_tiles<T>(s, 3),
+      recurrent_cut<T>(s, 3), s, weights.blocks(), weights.in_tiles(),
       [&](int64_t step, RecurrentRange rows, RecurrentRange blocks) {
         const RecurrentTime t = recurrent_time(step, s);
         const RecurrentRange units = weights.columns(blocks);
@@ -77,7 +77,7 @@ void gru_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
     // Where threads share these rows, the others still write their units of them.
     if (dx.by_steps()) dx.step(dx.rows(dz_now, dz.ld(), rows.size()), t.now, rows);
   };
-  dz.run(cut, weights.blocks(), recurrent_in_tiles<T>(s, 3), out.dh0 != nullptr, walk, [&](RecurrentChunk<T> chunk) {
+  dz.run(cut, weights.blocks(), weights.in_tiles(), out.dh0 != nullptr, walk, [&](RecurrentChunk<T> chunk) {
     dx.finish(chunk);
     dweight_ih.add(chunk);
     if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, chunk, 2 * hidden, y, in.h0, s);

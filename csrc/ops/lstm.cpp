@@ -10,7 +10,7 @@ void lstm(T* y, T* h_n, T* c_n, T* gates, T* cells, const RecurrentInputs<T>& in
   const arena::Buffer<T> zeros(c0 != nullptr ? 0 : state);
   if (c0 == nullptr) copy_state<T>(zeros.get(), nullptr, state);
   const T* c_start = c0 != nullptr ? c0 : zeros.get();
-  run_recurrent(recurrent_cut<T>(s, 4), s, weights.blocks(), recurrent_in_tiles<T>(s, 4),
+  run_recurrent(recurrent_cut<T>(s, 4), s, weights.blocks(), weights.in_tiles(),
                 [&](int64_t step, RecurrentRange rows, RecurrentRange blocks) {
                   const RecurrentTime t = recurrent_time(step, s);
                   const RecurrentRange units = weights.columns(blocks);
@@ -79,7 +79,7 @@ void lstm_backward(const RecurrentGradients<T>& out, T* dc0, const T* dy, const 
                                          gates + row * width + units.begin, cells + at, c_prev + here,
                                          {hidden, dz.ld(), rows.size(), units.size()});
   };
-  dz.run(cut, weights.blocks(), recurrent_in_tiles<T>(s, 4), out.dh0 != nullptr || dx.by_steps(), walk,
+  dz.run(cut, weights.blocks(), weights.in_tiles(), out.dh0 != nullptr || dx.by_steps(), walk,
          [&](const RecurrentChunk<T>& chunk) {
            dx.finish(chunk);
            dweight_ih.add(chunk);

@@ -15,8 +15,10 @@ constexpr int64_t kPageFloats = 1024;
 constexpr int64_t kCachedBytes = int64_t(768) << 10;
 constexpr int64_t kChunkRows = 512;  // of dz, whose sums the gradients of the weights are made of at a time
 constexpr int64_t kStepRows = 16;    // with which the product of x by steps is as quick as that of all steps
-constexpr int64_t kTileRows = 32;    // of a step, from which tiles are quicker than vectors on two threads
-constexpr int64_t kTileSteps = 8;    // that are worth to split the weights for
+constexpr int64_t kTileRows = 32;    // of a step, from which tiles are quicker than vectors on two threads,
+constexpr int64_t kTileHidden = 64;  // hidden units,
+constexpr int64_t kTileWork = int64_t(1) << 21;        // and multiply-adds of a step with weight_hh
+constexpr int64_t kTileSteps = 8;                      // that are worth to split the weights for
 constexpr int64_t kTilePartsBytes = int64_t(3) << 19;  // of the parts of a weight that stay in the second cache
 
 // Whether weight_ih stays in the second cache beside weight_hh. By the shape alone: products of few columns may add in
@@ -44,7 +46,7 @@ RecurrentCut recurrent_cut(RecurrentSizes s, int64_t gates) {
 template <class T>
 bool recurrent_in_tiles(RecurrentSizes s, int64_t gates) {
   return kernels<T>().split_gemm.block != nullptr && s.batch >= kTileRows && s.steps >= kTileSteps &&
-         s.hidden >= kSplitBlock &&
+         s.hidden >= kTileHidden && gates * s.hidden * s.hidden >= ceil_div(kTileWork, s.batch) &&
          gates * parts_size(s.hidden, s.hidden) * int64_t(sizeof(uint16_t)) <= kTilePartsBytes;
 }
 
@@ -280,7 +282,7 @@ void RecurrentDx<T>::finish(const RecurrentChunk<T>& chunk) const {
     return;
   }
   parallel_ranges(rows, rows * input * outputs < kSerialWork ? rows : kStepRows, [&](int64_t begin, int64_t end) {
-    const TileRegisters registers(recurrent_in_tiles<T>(sizes_, gates_), end - begin);
+    const TileRegisters registers(weights_->in_tiles(), end - begin);
     multiply(this->rows(chunk.dz + begin * chunk.ldz, chunk.ldz, end - begin), first + begin, end - begin);
   });
 }

@@ -77,6 +77,7 @@ class RecurrentWeights {
   // None: forward.
   RecurrentWeights(const T* weight, int64_t gates, int64_t depth, RecurrentSizes s, int64_t joint);
 
+  bool in_tiles() const { return in_tiles_; }
   int64_t unit() const { return in_tiles_ ? kSplitBlock : kernel_.nr; }
   int64_t blocks() const { return ceil_div(columns_, unit()); }
   RecurrentRange columns(RecurrentRange blocks) const {

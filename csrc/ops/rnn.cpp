@@ -7,7 +7,7 @@ void rnn(T* y, T* h_n, const RecurrentInputs<T>& in, bool relu, RecurrentSizes s
   const int64_t hidden = s.hidden, state = s.batch * hidden;
   const RecurrentSums<T> sums(y, in, 1, hidden, s);
   const RecurrentWeights<T> weights(in.weight_hh, 1, hidden, s, 0);
-  run_recurrent(recurrent_cut<T>(s, 1), s, weights.blocks(), recurrent_in_tiles<T>(s, 1),
+  run_recurrent(recurrent_cut<T>(s, 1), s, weights.blocks(), weights.in_tiles(),
                 [&](int64_t step, RecurrentRange rows, RecurrentRange blocks) {
                   const RecurrentTime t = recurrent_time(step, s);
                   const RecurrentRange units = weights.columns(blocks);
@@ -60,7 +60,7 @@ void rnn_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
     kernels<T>().recurrent.rnn_backward(dz_now + units.begin, dh + here, dy != nullptr ? dy + at : nullptr, y + at,
                                         relu, {hidden, dz.ld(), rows.size(), units.size()});
   };
-  dz.run(cut, weights.blocks(), recurrent_in_tiles<T>(s, 1), out.dh0 != nullptr || dx.by_steps(), walk,
+  dz.run(cut, weights.blocks(), weights.in_tiles(), out.dh0 != nullptr || dx.by_steps(), walk,
          [&](const RecurrentChunk<T>& chunk) {
            dx.finish(chunk);
            dweight_ih.add(chunk);

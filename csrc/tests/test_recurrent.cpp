@@ -3,6 +3,7 @@
 
 #include "harness.h"
 #include "ops/recurrent.h"
+#include "ops/recurrent_steps.h"
 #include "reference/recurrent.h"
 
 using namespace pynn;
@@ -296,11 +297,12 @@ TEST_CASE("steps in tiles equal those of vectors, with the same bits on any thre
   struct Size {
     int64_t steps, batch, input, hidden;
   };
-  for (const Size z : {Size{8, 34, 5, 40}, Size{9, 50, 33, 65}, Size{8, 130, 40, 32}}) {
+  for (const Size z : {Size{8, 130, 5, 129}, Size{9, 34, 33, 250}, Size{8, 130, 40, 128}}) {
     for (const Cell cell : kCells) {
       for (const bool reverse : {false, true}) {
         Sample<float> a(cell, z.steps, z.batch, z.input, z.hidden);
         a.sizes.reverse = reverse;
+        REQUIRE(ops::recurrent_in_tiles<float>(a.sizes, reference::gates_of(cell)));
         const int64_t state = z.batch * z.hidden;
         const Guarded<float> dy = random_array<float>(a.states()), dh = random_array<float>(state),
                              dc = random_array<float>(state);
@@ -328,7 +330,7 @@ TEST_CASE("steps in tiles equal those of vectors, with the same bits on any thre
 }
 
 TEST_CASE("a sequence that is not finite leaves the bits of the others") {
-  constexpr int64_t steps = 8, batch = 40, input = 33, hidden = 48, bad = 21;
+  constexpr int64_t steps = 8, batch = 130, input = 33, hidden = 129, bad = 21;
   for (const Cell cell : kCells) {
     Sample<float> a(cell, steps, batch, input, hidden);
     const Guarded<float> dy = random_array<float>(a.states()), dh = random_array<float>(batch * hidden),
