@@ -1,4 +1,4 @@
-#include "ops/recurrent_steps.h"
+#include "ops/recurrent_dweight.h"
 
 namespace pynn::ops {
 
@@ -43,7 +43,7 @@ void gru_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
   const RecurrentWeights<T> weights(in.weight_hh, 3, hidden, s, 2);
   // The gradients of n's sums differ by a factor r between the input's part, in dz, and the hidden state's, which
   // stands behind it in each row.
-  const RecurrentDz<T> dz(width + hidden, s);
+  const RecurrentDz<T> dz(width + hidden, s, weights.in_tiles());
   const arena::Buffer<T> states(2 * state);
   T* dh = out.dh0 != nullptr ? out.dh0 : states.get();
   T* zeros = states.get() + state;
@@ -52,7 +52,7 @@ void gru_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
   const T* h_start = in.h0 != nullptr ? in.h0 : zeros;
   const RecurrentCut cut = recurrent_cut<T>(s, 3);
   const RecurrentDx<T> dx(out.dx, in, 3, s, cut);
-  const RecurrentDweightIh<T> dweight_ih(out, in, width, s);
+  const RecurrentDweights<T> dweights(out, in, y, 3, 1, s);
   const auto walk = [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
     const int64_t step = s.steps - 1 - back, first = rows.begin * hidden;
     if (back > 0) {
@@ -79,17 +79,13 @@ void gru_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
   };
   dz.run(cut, weights.blocks(), weights.in_tiles(), out.dh0 != nullptr, walk, [&](RecurrentChunk<T> chunk) {
     dx.finish(chunk);
-    dweight_ih.add(chunk);
-    if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, chunk, 2 * hidden, y, in.h0, s);
+    dweights.add(chunk);
     chunk.dz += width;
-    if (out.dweight_hh != nullptr) {
-      recurrent_dweight_hh(out.dweight_hh + 2 * hidden * hidden, chunk, hidden, y, in.h0, s);
-    }
     if (out.dbias_hh != nullptr) {
       linear_dbias(out.dbias_hh + 2 * hidden, chunk.dz, chunk.ldz, chunk.steps * s.batch, hidden, chunk.accumulate);
     }
   });
-  dweight_ih.finish();
+  dweights.finish();
   if (out.dbias_hh != nullptr) copy_state(out.dbias_hh, out.dbias_ih, 2 * hidden);
 }
 

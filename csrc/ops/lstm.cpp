@@ -1,4 +1,4 @@
-#include "ops/recurrent_steps.h"
+#include "ops/recurrent_dweight.h"
 
 namespace pynn::ops {
 
@@ -45,7 +45,7 @@ void lstm_backward(const RecurrentGradients<T>& out, T* dc0, const T* dy, const 
                    const T* cells, const T* y, const RecurrentInputs<T>& in, const T* c0, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden, width = 4 * hidden;
   const RecurrentWeights<T> weights(in.weight_hh, 4, hidden, s, 4);
-  const RecurrentDz<T> dz(width, s);
+  const RecurrentDz<T> dz(width, s, weights.in_tiles());
   const arena::Buffer<T> states(3 * state);
   T* dh = out.dh0 != nullptr ? out.dh0 : states.get();
   T* dc = dc0 != nullptr ? dc0 : states.get() + state;
@@ -56,7 +56,7 @@ void lstm_backward(const RecurrentGradients<T>& out, T* dc0, const T* dy, const 
   const T* c_start = c0 != nullptr ? c0 : zeros;
   const RecurrentCut cut = recurrent_cut<T>(s, 4);
   const RecurrentDx<T> dx(out.dx, in, 4, s, cut);
-  const RecurrentDweightIh<T> dweight_ih(out, in, width, s);
+  const RecurrentDweights<T> dweights(out, in, y, 4, 0, s);
   const auto walk = [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
     const int64_t step = s.steps - 1 - back, first = rows.begin * hidden;
     if (back > 0) {
@@ -82,10 +82,9 @@ void lstm_backward(const RecurrentGradients<T>& out, T* dc0, const T* dy, const 
   dz.run(cut, weights.blocks(), weights.in_tiles(), out.dh0 != nullptr || dx.by_steps(), walk,
          [&](const RecurrentChunk<T>& chunk) {
            dx.finish(chunk);
-           dweight_ih.add(chunk);
-           if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, chunk, width, y, in.h0, s);
+           dweights.add(chunk);
          });
-  dweight_ih.finish();
+  dweights.finish();
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                       \

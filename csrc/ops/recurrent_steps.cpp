@@ -13,10 +13,11 @@ constexpr int64_t kMostRows = 64;     // what a task keeps in cache
 constexpr int64_t kUnpackedRows = 6;  // of all steps, below which packing takes longer than it saves
 constexpr int64_t kPageFloats = 1024;
 constexpr int64_t kCachedBytes = int64_t(768) << 10;
-constexpr int64_t kChunkRows = 512;  // of dz, whose sums the gradients of the weights are made of at a time
-constexpr int64_t kStepRows = 16;    // with which the product of x by steps is as quick as that of all steps
-constexpr int64_t kTileRows = 32;    // of a step, from which tiles are quicker than vectors on two threads,
-constexpr int64_t kTileHidden = 64;  // hidden units,
+constexpr int64_t kChunkRows = 512;       // of dz, whose sums the gradients of the weights are made of at a time;
+constexpr int64_t kTileChunkRows = 1024;  // in tiles, which take no longer where they do not stay in cache
+constexpr int64_t kStepRows = 16;         // with which the product of x by steps is as quick as that of all steps
+constexpr int64_t kTileRows = 32;         // of a step, from which tiles are quicker than vectors on two threads,
+constexpr int64_t kTileHidden = 64;       // hidden units,
 constexpr int64_t kTileWork = int64_t(1) << 21;        // and multiply-adds of a step with weight_hh
 constexpr int64_t kTileSteps = 8;                      // that are worth to split the weights for
 constexpr int64_t kTilePartsBytes = int64_t(3) << 19;  // of the parts of a weight that stay in the second cache
@@ -224,11 +225,12 @@ void RecurrentSums<T>::add_input(T* z, RecurrentRows<T> x, int64_t gate, int64_t
 
 // Chunks are of nearly equal length.
 template <class T>
-RecurrentDz<T>::RecurrentDz(int64_t outputs, RecurrentSizes s)
+RecurrentDz<T>::RecurrentDz(int64_t outputs, RecurrentSizes s, bool in_tiles)
     : sizes_(s),
       ld_(recurrent_ldz<T>(outputs)),
-      chunks_(s.batch == 0 || outputs == 0 ? 1
-                                           : std::max<int64_t>(1, ceil_div(s.steps, ceil_div(kChunkRows, s.batch)))),
+      chunks_(s.batch == 0 || outputs == 0
+                  ? 1
+                  : std::max<int64_t>(1, ceil_div(s.steps, ceil_div(in_tiles ? kTileChunkRows : kChunkRows, s.batch)))),
       length_(ceil_div(s.steps, chunks_)),
       buffer_(std::min<int64_t>(chunks_, 2) * length_ * s.batch * ld_) {}
 
@@ -287,68 +289,13 @@ void RecurrentDx<T>::finish(const RecurrentChunk<T>& chunk) const {
   });
 }
 
-template <class T>
-RecurrentDweightIh<T>::RecurrentDweightIh(const RecurrentGradients<T>& out, const RecurrentInputs<T>& in,
-                                          int64_t outputs, RecurrentSizes s)
-    : out_(out),
-      in_(in),
-      outputs_(outputs),
-      sizes_(s),
-      table_(in.indices != nullptr && out.dweight_ih != nullptr ? s.input * outputs : 0) {
-  if (in.indices != nullptr && out.dweight_ih != nullptr) fill(table_.get(), T(0), s.input * outputs);
-}
-
-template <class T>
-void RecurrentDweightIh<T>::add(const RecurrentChunk<T>& chunk) const {
-  const int64_t first = chunk.first * sizes_.batch, rows = chunk.steps * sizes_.batch;
-  if (out_.dweight_ih == nullptr) {
-    if (out_.dbias_ih != nullptr) linear_dbias(out_.dbias_ih, chunk.dz, chunk.ldz, rows, outputs_, chunk.accumulate);
-  } else if (in_.indices == nullptr) {
-    linear_dweight(out_.dweight_ih, out_.dbias_ih, chunk.dz, chunk.ldz, in_.x + first * sizes_.input, rows,
-                   sizes_.input, outputs_, chunk.accumulate);
-  } else {
-    embedding_backward(table_.get(), chunk.dz, chunk.ldz, in_.indices + first, rows, outputs_);
-  }
-}
-
-template <class T>
-void RecurrentDweightIh<T>::finish() const {
-  if (in_.indices == nullptr || out_.dweight_ih == nullptr) return;
-  strided_copy<T>(out_.dweight_ih, table_.get(), {{outputs_, sizes_.input, 1}, {sizes_.input, 1, outputs_}});
-  // Every row of dz is part of one sum in the table.
-  if (out_.dbias_ih != nullptr) linear_dbias(out_.dbias_ih, table_.get(), outputs_, sizes_.input, outputs_, false);
-}
-
-template <class T>
-void recurrent_dweight_hh(T* dweight, const RecurrentChunk<T>& chunk, int64_t columns, const T* y, const T* h0,
-                          RecurrentSizes s) {
-  const int64_t state = s.batch * s.hidden, step = s.batch * chunk.ldz, end = chunk.first + chunk.steps;
-  // The first step taken, whose state before is not in y, is the first or the last of the last chunk.
-  const bool whole = s.reverse ? end < s.steps : chunk.first > 0;
-  const int64_t pairs = whole ? chunk.steps : std::max<int64_t>(0, chunk.steps - 1);
-  const T* later = whole || s.reverse ? chunk.dz : chunk.dz + step;
-  const T* before = s.reverse ? y + (chunk.first + 1) * state : y + (whole ? chunk.first - 1 : 0) * state;
-  GemmArguments<T> g{dweight,  s.hidden, later,   chunk.ldz, true,           before,
-                     s.hidden, false,    columns, s.hidden,  pairs * s.batch};
-  g.accumulate = chunk.accumulate;
-  gemm<T>(g);
-  if (h0 == nullptr || whole || chunk.steps == 0) return;
-  g.a = s.reverse ? chunk.dz + (chunk.steps - 1) * step : chunk.dz;
-  g.b = h0;
-  g.k = s.batch;
-  g.accumulate = true;
-  gemm<T>(g);
-}
-
 #define PYNN_INSTANTIATE(T)                                        \
   template class RecurrentWeights<T>;                              \
   template class RecurrentSums<T>;                                 \
   template class RecurrentDz<T>;                                   \
   template class RecurrentDx<T>;                                   \
-  template class RecurrentDweightIh<T>;                            \
   template RecurrentCut recurrent_cut<T>(RecurrentSizes, int64_t); \
-  template bool recurrent_in_tiles<T>(RecurrentSizes, int64_t);    \
-  template void recurrent_dweight_hh(T*, const RecurrentChunk<T>&, int64_t, const T*, const T*, RecurrentSizes);
+  template bool recurrent_in_tiles<T>(RecurrentSizes, int64_t);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)
 

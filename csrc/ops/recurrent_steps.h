@@ -158,7 +158,7 @@ struct RecurrentChunk {
 template <class T>
 class RecurrentDz {
  public:
-  RecurrentDz(int64_t outputs, RecurrentSizes s);
+  RecurrentDz(int64_t outputs, RecurrentSizes s, bool in_tiles);
 
   int64_t ld() const { return ld_; }
   // of the step that is `back` before the last
@@ -217,29 +217,6 @@ class RecurrentDx {
   bool by_steps_;
   std::optional<RecurrentWeights<T>> weights_;
 };
-
-// The gradients of weight_ih and bias_ih.
-template <class T>
-class RecurrentDweightIh {
- public:
-  RecurrentDweightIh(const RecurrentGradients<T>& out, const RecurrentInputs<T>& in, int64_t outputs, RecurrentSizes s);
-
-  void add(const RecurrentChunk<T>& chunk) const;
-  void finish() const;
-
- private:
-  const RecurrentGradients<T>& out_;
-  const RecurrentInputs<T>& in_;
-  int64_t outputs_;
-  RecurrentSizes sizes_;
-  arena::Buffer<T> table_;  // [input, outputs]: the sums of dz for each index
-};
-
-// A chunk's part of dweight_hh, as the product of dz and the state before each step. The result has as many rows as dz
-// here has columns.
-template <class T>
-void recurrent_dweight_hh(T* dweight, const RecurrentChunk<T>& chunk, int64_t columns, const T* y, const T* h0,
-                          RecurrentSizes s);
 
 // to[size] = state, or zeros if that is null
 template <class T>

@@ -1,4 +1,4 @@
-#include "ops/recurrent_steps.h"
+#include "ops/recurrent_dweight.h"
 
 namespace pynn::ops {
 
@@ -34,13 +34,13 @@ void rnn_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
                   const RecurrentInputs<T>& in, bool relu, RecurrentSizes s) {
   const int64_t hidden = s.hidden, state = s.batch * hidden;
   const RecurrentWeights<T> weights(in.weight_hh, 1, hidden, s, 1);
-  const RecurrentDz<T> dz(hidden, s);
+  const RecurrentDz<T> dz(hidden, s, weights.in_tiles());
   const arena::Buffer<T> dh_buffer(state);
   T* dh = out.dh0 != nullptr ? out.dh0 : dh_buffer.get();
   copy_state(dh, dh_n, state);
   const RecurrentCut cut = recurrent_cut<T>(s, 1);
   const RecurrentDx<T> dx(out.dx, in, 1, s, cut);
-  const RecurrentDweightIh<T> dweight_ih(out, in, hidden, s);
+  const RecurrentDweights<T> dweights(out, in, y, 1, 0, s);
   const auto walk = [&](int64_t back, RecurrentRange rows, RecurrentRange blocks) {
     const int64_t step = s.steps - 1 - back, first = rows.begin * hidden;
     if (back > 0) {
@@ -63,10 +63,9 @@ void rnn_backward(const RecurrentGradients<T>& out, const T* dy, const T* dh_n, 
   dz.run(cut, weights.blocks(), weights.in_tiles(), out.dh0 != nullptr || dx.by_steps(), walk,
          [&](const RecurrentChunk<T>& chunk) {
            dx.finish(chunk);
-           dweight_ih.add(chunk);
-           if (out.dweight_hh != nullptr) recurrent_dweight_hh(out.dweight_hh, chunk, hidden, y, in.h0, s);
+           dweights.add(chunk);
          });
-  dweight_ih.finish();
+  dweights.finish();
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                         \

@@ -297,7 +297,7 @@ TEST_CASE("steps in tiles equal those of vectors, with the same bits on any thre
   struct Size {
     int64_t steps, batch, input, hidden;
   };
-  for (const Size z : {Size{8, 130, 5, 129}, Size{9, 34, 33, 250}, Size{8, 130, 40, 128}}) {
+  for (const Size z : {Size{8, 700, 5, 65}, Size{9, 34, 33, 250}, Size{10, 130, 40, 128}}) {
     for (const Cell cell : kCells) {
       for (const bool reverse : {false, true}) {
         Sample<float> a(cell, z.steps, z.batch, z.input, z.hidden);
@@ -317,6 +317,7 @@ TEST_CASE("steps in tiles equal those of vectors, with the same bits on any thre
           check_close(c.dh0, b.dh0, tolerance_of_gradients, "dh0");
           check_close(c.dweight_ih, b.dweight_ih, tolerance_of_gradients, "dweight_ih");
           check_close(c.dweight_hh, b.dweight_hh, tolerance_of_gradients, "dweight_hh");
+          check_close(c.dbias_ih, b.dbias_ih, tolerance_of_gradients, "dbias_ih");
         };
         for (const int threads : {1, 2, 3, 5}) {
           const Threads scope(threads);
@@ -353,6 +354,31 @@ TEST_CASE("a sequence that is not finite leaves the bits of the others") {
     check_close(others(b_bad.dh0, 1), others(b.dh0, 1), 0, "dh0");
     for (int64_t i = 0; i < hidden; ++i) {
       CHECK((cell == Cell::rnn_relu || std::isnan(f_bad.y[((steps - 1) * batch + bad) * hidden + i])));
+    }
+  }
+}
+
+TEST_CASE("gradients of weights by inputs near the largest number are those of vectors") {
+  constexpr int64_t steps = 10, batch = 130, input = 33, hidden = 129, large = 7;
+  for (const Cell cell : kCells) {
+    Sample<float> a(cell, steps, batch, input, hidden);
+    a.x[(2 * batch + 20) * input + large] = 3.4e38f;  // of its parts, the first rounds to infinity
+    for (int64_t i = 0; i < a.weight_ih.size() / input; ++i) a.weight_ih[i * input + large] = 0;
+    Guarded<float> dy = random_array<float>(a.states());
+    for (int64_t i = 0; i < dy.size(); ++i) dy[i] *= 1e-3f;
+    const Guarded<float> none(batch * hidden);
+    const Forward<float> f(a, a.inputs(), a.sizes);
+    const Backward<float> b(a, f, a.inputs(), dy, none, none, a.sizes);
+    const VectorBlocks blocks;
+    const Backward<float> c(a, f, a.inputs(), dy, none, none, a.sizes);
+    check_close(b.dweight_hh, c.dweight_hh, tolerance<float>(a.sizes), "dweight_hh");
+    double scale = 0;
+    for (int64_t i = large; i < c.dweight_ih.size(); i += input)
+      scale = std::max<double>(scale, std::abs(c.dweight_ih[i]));
+    for (int64_t i = 0; i < c.dweight_ih.size(); ++i) {
+      const double unit = i % input == large ? scale : 1;
+      REQUIRE(std::isfinite(c.dweight_ih[i]));
+      CHECK(std::abs(double(b.dweight_ih[i]) - double(c.dweight_ih[i])) <= tolerance<float>(a.sizes) * unit);
     }
   }
 }
