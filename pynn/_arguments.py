@@ -21,7 +21,7 @@ def wrapped(array: Array) -> Tensor:
     tensor = _new(Tensor)  # without __init__, which would convert it
     tensor.data = array
     tensor._version = [0]
-    tensor.grad = tensor._node = None
+    tensor._grad = tensor._node = None
     tensor.requires_grad = False
     return tensor
 

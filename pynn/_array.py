@@ -53,6 +53,17 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
     return array if array.flags.aligned else array.copy()
 
 
+def as_gradient(grad: object, data: Array) -> Array:
+    """Return what is assigned as the gradient of `data`, copied unless C-contiguous; raise if it cannot be one."""
+    if not isinstance(grad, np.ndarray):
+        raise TypeError(f"grad: got a {type(grad).__name__}, needs a NumPy array (of a tensor its .data) or None")
+    if grad.dtype != data.dtype:
+        raise TypeError(f"grad: got {grad.dtype}, needs the dtype of the tensor, {data.dtype}")
+    if grad.shape != data.shape:
+        raise ValueError(f"grad: got shape {list(grad.shape)}, needs the shape of the tensor, {list(data.shape)}")
+    return grad if grad.flags.c_contiguous and grad.flags.aligned else as_array("grad", grad)
+
+
 def check_elements(name: str, what: str, shape: Iterable[int]) -> None:
     """Raise ValueError, which begins with `name`, for a shape that nobody has the memory for."""
     sizes = list(shape)

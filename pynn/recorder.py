@@ -60,7 +60,7 @@ class Recorder:
 
     def __init__(self, leaves: Iterable[Tensor] = ()) -> None:
         """`leaves`: which had gradients after an earlier recording of the function."""
-        self._had_gradient = {id(tensor) for tensor in leaves if tensor.grad is not None}
+        self._had_gradient = {id(tensor) for tensor in leaves if tensor._grad is not None}
         self._dropped: set[int] = set()
         self.calls: list[Call] = []
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
@@ -330,12 +330,12 @@ class Recorder:
 
     def gradient(self, tensor: Tensor, grad: Array) -> Array:
         """Return the gradient of a leaf, guarded."""
-        if tensor.grad is not None and not self.made(tensor.grad):
+        if tensor._grad is not None and not self.made(tensor._grad):
             raise CaptureError(
                 f"capture: a tensor {list(tensor.shape)} already has a gradient from before, {where()}, to which "
                 "every replay would add; call zero_grad inside of the captured function"
             )
-        if tensor.grad is None and id(tensor) in self._had_gradient:
+        if tensor._grad is None and id(tensor) in self._had_gradient:
             self._dropped.add(id(tensor))  # by `tensor.grad = None`
         if tensor not in self.leaves:
             self.leaves[tensor] = id(tensor) in self._dropped
@@ -348,8 +348,8 @@ class Recorder:
         self._undo_gradient(tensor)
 
     def _undo_gradient(self, tensor: Tensor) -> None:
-        before = tensor.grad
-        self.undo(lambda: setattr(tensor, "grad", before))
+        before = tensor._grad
+        self.undo(lambda: setattr(tensor, "_grad", before))
 
     def new_leaf(self, tensor: Tensor) -> None:
         """A tensor begins to require a gradient."""
@@ -388,7 +388,7 @@ class Recorder:
 
     def uses_gradient(self, tensor: Tensor) -> None:
         """An optimiser uses the gradient of this leaf."""
-        if tensor.grad is not None and not self.made(tensor.grad):
+        if tensor._grad is not None and not self.made(tensor._grad):
             raise CaptureError(
                 f"capture: an optimiser uses a gradient {list(tensor.shape)} from before, {where()}; call backward "
                 "inside of the captured function"
@@ -401,11 +401,11 @@ class Recorder:
         for tensor, dropped in self.leaves.items():
             if self.made(tensor.data):  # the next call has another one
                 continue
-            if tensor.grad is not None:
-                tensor.grad = tensor.grad.view(np.ndarray)
-                self.grads.append((tensor, tensor.grad))
+            if tensor._grad is not None:
+                tensor._grad = tensor._grad.view(np.ndarray)
+                self.grads.append((tensor, tensor._grad))
             if not dropped:  # a second call would add to it
-                self.guards[id(tensor), "grad"] = tensor, "grad", None
+                self.guards[id(tensor), "_grad"] = tensor, "_grad", None
 
 
 def place(array: Array) -> tuple[Any, ...]:

@@ -289,7 +289,7 @@ class _Replay:
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
         self._inputs = [_Input(own, steps, copied) for own in inputs]
         self.gradients = recorder.grads
-        self._grads = tuple(itertools.chain(*((tensor, "grad", grad) for tensor, grad in recorder.grads)))
+        self._grads = tuple(itertools.chain(*((tensor, "_grad", grad) for tensor, grad in recorder.grads)))
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan
         self._shared = dict(sorted(recorder.shared.items()))
 
@@ -380,7 +380,7 @@ class _Replay:
                 action()
         makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
         for tensor, grad in self.gradients:
-            tensor.grad = grad if makers.get(memory(grad), -1) < position else None
+            tensor._grad = grad if makers.get(memory(grad), -1) < position else None
 
     def results(self) -> Any:
         """Copies of what the function returned."""

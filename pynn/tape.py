@@ -110,7 +110,7 @@ def record(
         y = mode.recorder.result(name, parents, y)
     out = _new(Tensor)  # without __init__: `y` needs no conversion
     out.data = y
-    out.grad = out._node = None
+    out._grad = out._node = None
     out._version = version = [0]
     out.requires_grad = False
     if mode.enabled:
@@ -166,14 +166,14 @@ def backward(output: Tensor, grad_output: object = None, retain_graph: bool = Fa
         x = source if not isinstance(source, Node) else source.retained() if source.retained is not None else None
         if x is None:  # a tensor under retain_grad that nobody has any more
             continue
-        if x.grad is not None:
-            if x.grad.shape != dx.shape:
-                raise ValueError(f"backward: .grad {list(x.grad.shape)} of a tensor {list(x.shape)} has another shape")
-            dx = _core.add(x.grad, dx)
+        if x._grad is not None:
+            if x._grad.shape != dx.shape:
+                raise ValueError(f"backward: .grad {list(x._grad.shape)} of a tensor {list(x.shape)} has another shape")
+            dx = _core.add(x._grad, dx)
         updates.append((x, dx))
     recorder = mode.recorder if observers else None
     for x, dx in updates:
-        x.grad = dx if recorder is None else recorder.gradient(x, dx)
+        x._grad = dx if recorder is None else recorder.gradient(x, dx)
 
 
 def grad(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import dlpack
-from pynn._array import as_array
+from pynn._array import as_array, as_gradient
 from pynn._checks import flag
 from pynn.grad_mode import catch_up, is_grad_enabled, mode, no_grad
 
@@ -38,8 +38,6 @@ class Tensor:
     ----------
     data : numpy.ndarray
         The values. Writes through it are not tracked.
-    grad : numpy.ndarray or None
-        The gradient: same shape and dtype as `data`, summed over backward passes until set to None.
     requires_grad : bool
         True for leaves that ask for it and for everything computed from them.
 
@@ -57,12 +55,12 @@ class Tensor:
     array([[2., 4.]], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_node", "_version", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_grad", "_node", "_version", "data", "requires_grad")
     __array_ufunc__ = None  # makes `ndarray + Tensor` call Tensor.__radd__
 
     data: Array
-    grad: Array | None
     requires_grad: bool
+    _grad: Array | None  # what `grad` returns; pynn itself writes it without the checks
     _node: Node | None  # None for a leaf
     _version: list[int]  # when `data` was last written in place, on the tape's clock; shared with views
 
@@ -73,7 +71,7 @@ class Tensor:
         else:
             self.data = as_array("Tensor", data, dtype)
             self._version = [0]
-        self.grad = None
+        self._grad = None
         self._node = None
         self.requires_grad = False
         if requires_grad is not False:  # as a rule it is
@@ -111,6 +109,18 @@ class Tensor:
         return F.transpose(self)
 
     # -- gradients -----------------------------------------------------------------------------------------------------
+    @property
+    def grad(self) -> Array | None:
+        """The gradient, summed over backward passes until it is set to None.
+
+        An array that is assigned needs the shape and dtype of `data`; it is copied unless it is C-contiguous.
+        """
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: Array | None) -> None:
+        self._grad = None if grad is None else as_gradient(grad, self.data)
+
     def backward(self, grad: object = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to `.grad` of every leaf it depends on.
 

@@ -166,8 +166,9 @@ def test_step_without_gradients_does_nothing():
 
 
 def test_a_failed_step_leaves_no_state():
-    p = nn.Parameter([1.0, 2.0])
+    p = nn.Parameter([1.0, 2.0, 3.0])
     p.grad = np.ones(3, np.float32)
+    p.data = p.data[:2]  # which the gradient does not fit
     optimizer = optim.Adam([p])
     with pytest.raises(ValueError, match="adam"):
         optimizer.step()

@@ -1,6 +1,7 @@
 """The tape: order, sums, release, and what it refuses."""
 
 import gc
+import re
 import weakref
 
 import numpy as np
@@ -9,7 +10,7 @@ from tape_nodes import leaf, live_nodes
 
 import pynn
 from pynn import functional as F
-from pynn import tape
+from pynn import nn, optim, tape
 
 pytestmark = pytest.mark.usefixtures("no_node_survives")
 
@@ -159,6 +160,33 @@ def test_a_sum_is_not_written_into_a_shared_gradient():
     c = a + b  # both get the same dy
     (c + a * 5).backward()
     assert x.grad == [2 + 3 + 10]
+
+
+# -- gradients that are assigned ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ([[1.0, 2.0]], TypeError, "got a list, needs a NumPy array (of a tensor its .data) or None"),
+        (pynn.ones(1, 2), TypeError, "got a Tensor, needs a NumPy array (of a tensor its .data) or None"),
+        (np.ones((1, 2)), TypeError, "got float64, needs the dtype of the tensor, float32"),
+        (np.ones(2, np.float32), ValueError, "got shape [2], needs the shape of the tensor, [1, 2]"),
+        (np.float32(1), TypeError, "got a float32, needs a NumPy array (of a tensor its .data) or None"),
+    ],
+)
+def test_an_assigned_gradient_that_does_not_fit_is_refused(wrong, error, message):
+    x = pynn.tensor([[1.0, 2.0]], requires_grad=True)
+    before = np.ones((1, 2), np.float32)
+    x.grad = before
+    with pytest.raises(error, match="^grad: " + re.escape(message) + "$"):
+        x.grad = wrong
+    assert x.grad is before
+
+
+def test_an_assigned_gradient_is_copied_only_where_it_is_not_contiguous():
+    w = nn.Parameter(np.zeros((2, 3), np.float32))
+    w.grad = np.arange(6, dtype=np.float32).reshape(3, 2).T
+    optim.SGD([w], lr=1.0).step()
+    assert w.data.tolist() == [[0, -2, -4], [-1, -3, -5]]
 
 
 # -- depth and release -------------------------------------------------------------------------------------------------

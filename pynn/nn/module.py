@@ -266,12 +266,12 @@ class Module:
         """Drop the gradients of all parameters, or fill them with zeros."""
         set_to_none = flag("zero_grad", "set_to_none", set_to_none)
         for parameter in self.parameters():
-            if set_to_none or parameter.grad is None:
+            if set_to_none or parameter._grad is None:
                 if mode.recorder is not None:
                     mode.recorder.drops_gradient(parameter)
-                parameter.grad = None
+                parameter._grad = None
             else:
-                parameter.grad.fill(0)
+                parameter._grad.fill(0)
 
     def apply(self, fn: Callable[[Module], object]) -> Self:
         """Call `fn` with each module of the tree, children first; returns the module.

@@ -44,8 +44,8 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
     check_range("clip_grad_norm_", 0, max_norm=max_norm)
     by_dtype: dict[Any, list[Array]] = defaultdict(list)
     for p in _tensors("clip_grad_norm_", params):
-        if p.grad is not None:
-            by_dtype[p.grad.dtype].append(p.grad)
+        if p._grad is not None:
+            by_dtype[p._grad.dtype].append(p._grad)
     if len(by_dtype) == 1:
         (grads,) = by_dtype.values()
         total = _core.clip_norm_(grads, max_norm)
@@ -79,8 +79,8 @@ def clip_grad_value_(params: Tensor | Iterable[Tensor], clip_value: float) -> No
     """
     check_range("clip_grad_value_", 0, clip_value=clip_value)
     for p in _tensors("clip_grad_value_", params):
-        if p.grad is not None:
-            p.grad = _core.clip(p.grad, -clip_value, clip_value)
+        if p._grad is not None:
+            p._grad = _core.clip(p._grad, -clip_value, clip_value)
 
 
 def _tensors(operation: str, params: Tensor | Iterable[Tensor]) -> list[Tensor]:

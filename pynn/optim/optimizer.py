@@ -116,12 +116,12 @@ class Optimizer:
         set_to_none = flag("zero_grad", "set_to_none", set_to_none)
         for group in self.param_groups:
             for p in group["params"]:
-                if set_to_none or p.grad is None:
+                if set_to_none or p._grad is None:
                     if recorder is not None:
                         recorder.drops_gradient(p)
-                    p.grad = None
+                    p._grad = None
                 else:
-                    p.grad.fill(0)
+                    p._grad.fill(0)
 
     def step(self) -> None:
         """Update, in place, every parameter that has a gradient."""
@@ -134,10 +134,10 @@ class Optimizer:
             grads: list[Array] = []
             states: list[State] = []
             for p in group["params"]:
-                if p.grad is not None:
+                if p._grad is not None:
                     params.append(p)
                     weights.append(p.data)
-                    grads.append(p.grad)
+                    grads.append(p._grad)
                     states.append(find(p) or {})
             # The core takes one dtype and one step count (0 while the state is empty) per call; as a rule that is one
             # call for the whole group.
