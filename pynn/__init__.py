@@ -11,15 +11,25 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import itertools
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-if importlib.util.find_spec("pynn._core") is None:
-    raise ImportError(
-        f"pynn: {__path__[0]} holds sources without a compiled core, and hides an installed pynn; run Python from "
-        "another folder or as `python -P`, or compile in place with `pip install -e .`"
-    )
+try:
+    if importlib.util.find_spec("pynn._core") is None:
+        raise ImportError(
+            f"pynn: {__path__[0]} holds sources without a compiled core, and hides an installed pynn; run Python from "
+            "another folder or as `python -P`, or compile in place with `pip install -e .`"
+        )
+    from pynn import _core
+except ImportError as error:  # also of PYNN_ISA and PYNN_NUM_THREADS
+    if ("-m", "pynn") in itertools.pairwise(sys.orig_argv) or os.path.basename(sys.argv[0]) == "pynn":
+        print(f"pynn: error: {str(error).removeprefix('pynn: ')}", file=sys.stderr)
+        sys.exit(2)  # the command, as with other bad input
+    raise
 
-from pynn import _core, functional, tape
+from pynn import functional, tape
 from pynn._core import num_threads, set_num_threads
 from pynn._version import __version__
 from pynn.creation import arange, ones, randn, tensor, zeros

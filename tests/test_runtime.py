@@ -50,6 +50,24 @@ def test_wrong_environment_is_an_import_error_that_says_why(variable: str, value
     assert message in result.stderr
 
 
+@pytest.mark.parametrize("script", [False, True])
+@pytest.mark.parametrize(
+    ("variable", "message"),
+    [("PYNN_ISA", 'PYNN_ISA: "x" is not an instruction set of this machine; it has '), ("PYNN_NUM_THREADS", "is x")],
+)
+def test_the_command_says_on_one_line_what_is_wrong_with_the_environment(
+    tmp_path: Path, script: bool, variable: str, message: str
+) -> None:
+    (tmp_path / "pynn").write_text("from pynn.cli import main\nraise SystemExit(main())\n")  # as pip writes it
+    command = [str(tmp_path / "pynn")] if script else ["-m", "pynn"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), variable: "x"}
+    done = subprocess.run([sys.executable, *command, "info"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("pynn: error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_sources_without_the_core_say_what_to_do(tmp_path: Path) -> None:
     shutil.copytree(Path(pynn.__file__).parent, tmp_path / "pynn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     result = run_python("import pynn", cwd=tmp_path)
