@@ -35,16 +35,22 @@ def read_digits(path: str | os.PathLike[str]) -> Images:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    FileNotFoundError, IsADirectoryError
+        If there is no such file, or it is a folder.
     ValueError
         If the file is broken, holds something else, or no image.
     ImportError
         If the file is a picture and Pillow is missing.
     """
     path = Path(path)
-    with open(path, "rb") as file:
-        magic = file.read(6)
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(6)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise type(error)(f"read_digits: {os.fspath(path)} {found}, needs a picture, an IDX or a .npy file") from None
+    if not magic:
+        raise ValueError(f"read_digits: {os.fspath(path)} is empty")
     if magic == b"\x93NUMPY":
         try:
             images: Images = parse_npy("it", path.read_bytes())

@@ -174,7 +174,11 @@ class Classifier:
 
 
 def weights_file(operation: str, path: str | os.PathLike[str]) -> Path:
-    """Return `path`, or of a folder the newest file of weights in it; FileNotFoundError if it has none."""
+    """Return `path`, or of a folder the newest file of weights in it; FileNotFoundError if there is none."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(
+            f"{operation}: {os.fspath(path)!r} does not exist, needs a file of weights or the folder of a run"
+        )
     if not os.path.isdir(path):
         return Path(path)
     found = newest_weights(Path(path))

@@ -322,8 +322,22 @@ def test_predict_takes_a_run_folder(capsys, tmp_path):
     assert (code, err) == (2, "pynn: error: predict: there are no weights.safetensors and no weights.npz in run\n")
     Classifier("mlp", build("mlp"), 0.1, 0.3, "mnist", False).save("run/weights.npz")
     assert run(capsys, "predict", "run", "one.npy") == run(capsys, "predict", "run/weights.npz", "one.npy")
-    for command in (["predict", "nothere", "one.npy"], ["demo", "nothere"]):
-        assert run(capsys, *command) == (2, "", "pynn: error: [Errno 2] No such file or directory: 'nothere'\n")
+    for missing in ("nothere", ""):
+        message = f"{missing!r} does not exist, needs a file of weights or the folder of a run\n"
+        for command in (["predict", missing, "one.npy"], ["demo", missing]):
+            assert run(capsys, *command) == (2, "", f"pynn: error: {command[0]}: {message}")
+
+
+def test_predict_says_what_is_no_image(capsys, tmp_path):
+    Classifier("mlp", build("mlp"), 0.1, 0.3, "mnist", False).save("w.npz")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.npy").touch()
+    for path, what in (
+        ("nothere", "does not exist, needs a picture, an IDX or a .npy file"),
+        ("folder", "is a folder, needs a picture, an IDX or a .npy file"),
+        ("empty.npy", "is empty"),
+    ):
+        assert run(capsys, "predict", "w.npz", path) == (2, "", f"pynn: error: read_digits: {path} {what}\n")
 
 
 @pytest.mark.parametrize("wrong", ["weights", "std"])

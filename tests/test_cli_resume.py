@@ -76,7 +76,8 @@ def test_resume_ends_with_the_bits_of_a_run_in_one_go(capsys, tmp_path, data_dir
 
 def test_resume_refuses_what_does_not_fit(capsys, tmp_path, data_dir):
     resume = ["train", "mnist", "--data-dir", data_dir, "--resume", "x"]
-    assert run(capsys, *resume)[0] == 2
+    message = "pynn: error: train mnist: --resume x does not exist, needs the folder of a run\n"
+    assert run(capsys, *resume) == (2, "", message)
     assert not (tmp_path / "x").exists()
     argv = ["train", "mnist", "--model", "mlp", "--epochs", 1, "--quiet", "--data-dir", data_dir, "--out", "x"]
     assert run(capsys, *argv)[0] == 0
@@ -87,6 +88,8 @@ def test_resume_refuses_what_does_not_fit(capsys, tmp_path, data_dir):
     stored = json.loads(settings.read_text())
     settings.write_text(json.dumps({**stored, "dataset": "others"}))
     assert "is on others, the data are custom IDX data" in run(capsys, *resume)[2]
+    settings.write_text("[]")
+    assert "does not have the settings of a run: it holds a list" in run(capsys, *resume)[2]
     settings.write_text(json.dumps({"dataset": "x"}))
     assert "does not have the settings of a run" in run(capsys, *resume)[2]
     settings.write_text(json.dumps(stored))

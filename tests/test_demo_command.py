@@ -59,7 +59,7 @@ def test_the_newest_run_is_shown(capsys, here, interrupted):
         out,
     )
     assert command.find_weights("runs/a") == Path("runs/a/weights.npz")
-    assert command.find_weights("w.npz") == Path("w.npz")
+    assert command.find_weights("runs/a/weights.npz") == Path("runs/a/weights.npz")
 
 
 def test_synthetic_data_are_named(capsys, here, interrupted):

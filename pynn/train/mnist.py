@@ -81,7 +81,7 @@ def resume_mnist(
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If the folder has no settings of a run, or is a file.
+        If the folder does not exist, has no settings of a run, or is a file.
     ValueError
         If they cannot be read, are not those that the checkpoint was written with, or the data are others.
     """

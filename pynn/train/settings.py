@@ -132,8 +132,12 @@ class StoredRun(NamedTuple):
         path = Path(run, SETTINGS)
         if Path(run).is_file():
             raise NotADirectoryError(f"train mnist: --resume {os.fspath(run)} is a file, needs the folder of the run")
+        if not Path(run).exists():
+            raise FileNotFoundError(f"train mnist: --resume {os.fspath(run)} does not exist, needs the folder of a run")
         try:
             stored = json.loads(path.read_bytes())
+            if not isinstance(stored, dict):
+                raise TypeError(f"it holds a {type(stored).__name__}")
             dataset, every = stored.pop("dataset"), stored.pop("checkpoint_every", None)
             if every is not None:
                 check_integer("checkpoint_every", every, 1)
