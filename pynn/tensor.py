@@ -276,7 +276,9 @@ class Tensor:
 
     def __setitem__(self, key: Any, value: object) -> None:
         if is_grad_enabled() and (self.requires_grad or (isinstance(value, Tensor) and value.requires_grad)):
-            raise RuntimeError("setitem: a write is not differentiable; use pynn.where, or write under pynn.no_grad()")
+            raise RuntimeError(
+                "setitem: a write is not differentiable; use pynn.functional.where, or write under pynn.no_grad()"
+            )
         if mode.recorder is not None:
             mode.recorder.writes("setitem")
         try:

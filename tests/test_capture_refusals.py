@@ -142,6 +142,19 @@ def test_refuses_what_a_replay_cannot_repeat_and_names_the_line(function, messag
         np.testing.assert_array_equal(p.data, values)
 
 
+def test_what_the_function_does_wrong_is_no_matter_of_the_capture():
+    w = pynn.ones(2, requires_grad=True)
+
+    def write(x):
+        y = x * w
+        y[0] = 0
+
+    for function in (write, pynn.capture(write)):
+        with pytest.raises(RuntimeError, match=r"^setitem: a write is not differentiable") as caught:
+            function(np.ones(2, np.float32))
+        assert caught.type is RuntimeError
+
+
 def test_an_argument_that_requires_a_gradient_is_refused():
     x = pynn.tensor([1.0], requires_grad=True)
     with pytest.raises(CaptureError, match=r"^capture: an argument \[1\] requires a gradient"):
