@@ -81,6 +81,7 @@ class Captured:
         if not callable(function):
             raise TypeError(f"capture: got {function!r}, needs a function or a module")
         self.function = function
+        self._name: str = getattr(function, "__name__", type(function).__name__)
         self._plans: OrderedDict[Any, list[_Replay]] = OrderedDict()  # the one used last comes last
         self._latest: _Replay | None = None
         self._lock = threading.RLock()
@@ -124,6 +125,10 @@ class Captured:
             pass
         return Captured, (self.function,)
 
+    def __repr__(self) -> str:
+        """Return what was captured, and how many plans it has: one for each kind of arguments."""
+        return f"Captured({self._name}, plans={sum(map(len, self._plans.values()))})"
+
     def plan(self) -> Plan:
         """Return the plan of the latest call; RuntimeError before the first one."""
         if self._latest is None:
@@ -159,9 +164,8 @@ class Captured:
             self._plans.popitem(last=False)
         self._dropped += 1
         if self._dropped == MOST_PLANS:
-            name = getattr(self.function, "__name__", type(self.function).__name__)
             warnings.warn(
-                f"capture: {2 * MOST_PLANS} plans were made for {name}, and {MOST_PLANS} thrown away; "
+                f"capture: {2 * MOST_PLANS} plans were made for {self._name}, and {MOST_PLANS} thrown away; "
                 "each new shape, dtype or value of an argument captures anew",
                 RuntimeWarning,
                 stacklevel=5,

@@ -329,3 +329,15 @@ def test_replays_take_no_memory():
     assert loss.item() > 0
     assert after["bytes_in_use"] == before["bytes_in_use"]
     assert after["bytes_reserved"] == before["bytes_reserved"]
+
+
+def test_repr_names_the_function_and_counts_its_plans():
+    @pynn.capture
+    def double(x):
+        return pynn.Tensor(x) * 2
+
+    assert repr(double) == "Captured(double, plans=0)"
+    for n in (1, 2, 1):
+        double(np.ones(n, np.float32))
+    assert repr(double) == "Captured(double, plans=2)"
+    assert repr(pynn.capture(nn.Linear(2, 3))) == "Captured(Linear, plans=0)"
