@@ -1,6 +1,7 @@
 """The estimators: scikit-learn's own checks, its own network as the oracle, and its pipelines and searches."""
 
 import copy
+import functools
 import os
 import pickle
 import subprocess
@@ -390,26 +391,56 @@ def test_a_loss_that_overflows_is_an_error_that_helps(digits):
         MLPRegressor((8,), solver="sgd", learning_rate_init=1e6, random_state=0).fit(1e3 * X, y)
 
 
-@pytest.mark.parametrize("kind", ["MLP", "module"])
-@pytest.mark.parametrize("before", [False, True])
-def test_after_a_loss_that_is_nan_it_is_not_fitted(digits, kind, before):
-    X, y = digits
+def trained_once(kind, **options):
+    """An estimator that is soon trained, and the name of its learning rate."""
+    options = {"shuffle": False, "random_state": 0, **options}
     if kind == "MLP":
-        model, rate = (
-            MLPClassifier((4,), solver="sgd", max_iter=1, warm_start=True, random_state=0),
-            "learning_rate_init",
-        )
-    else:
-        model, rate = NeuralNetClassifier(Network, optimizer=optim.SGD, max_epochs=1, warm_start=True), "lr"
-    if before:
-        model.fit(X, y)
-        check_is_fitted(model)
+        return MLPClassifier((4,), solver="sgd", max_iter=1, **options), "learning_rate_init"
+    return NeuralNetClassifier(Network, optimizer=optim.SGD, max_epochs=1, **options), "lr"
+
+
+@pytest.mark.parametrize("kind", ["MLP", "module"])
+def test_after_a_loss_that_is_nan_it_is_not_fitted(digits, kind):
+    X, y = digits
+    model, rate = trained_once(kind)
     model.set_params(**{rate: 1e300})
+    before = dict(vars(model))
     with pytest.raises(ValueError, match=r"fit: the loss is (nan|inf); scale the data"):
         model.fit(X, y)
+    assert vars(model) == before
     for fails in (check_is_fitted, lambda model: model.predict(X)):
         with pytest.raises(NotFittedError):
             fails(model)
+
+
+@pytest.mark.parametrize("kind", ["MLP", "module"])
+@pytest.mark.parametrize("way", ["fit", "warm fit", "partial_fit", "partial_fit of one batch"])
+def test_a_loss_that_is_nan_leaves_what_was_fitted_as_it_was(digits, kind, way):
+    X, y = (part[: 100 if "one batch" in way else None] for part in digits)
+    model = trained_once(kind, warm_start=way == "warm fit")[0]
+    call = model.fit if "partial" not in way else functools.partial(model.partial_fit, classes=range(10))
+    call(X, y)
+    other = copy.deepcopy(model)
+    module, answers, curve = model.module_, model.predict_proba(X), list(model.loss_curve_)
+    wrong = X.copy()
+    wrong[-1] = 1.7e308  # in the last step
+    with pytest.raises(ValueError, match=r"fit: the loss is (nan|inf); scale the data"):
+        call(wrong, y)
+    assert model.module_ is module
+    np.testing.assert_array_equal(model.predict_proba(X), answers)
+    assert (model.loss_curve_, model.n_iter_) == (curve, 1)
+    for goes_on in (model, other):
+        (goes_on.fit if "partial" not in way else goes_on.partial_fit)(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), other.predict_proba(X))
+
+
+def test_classes_of_a_first_call_that_failed_are_forgotten(digits):
+    X, y = digits
+    model = MLPClassifier((4,))
+    with pytest.raises(ValueError, match="partial_fit needs known classes"):
+        model.partial_fit(X, y, classes=[0, 1])
+    assert not hasattr(model, "classes_")
+    model.partial_fit(X, y, classes=range(10))
 
 
 def test_too_few_validation_samples():

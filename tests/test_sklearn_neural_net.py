@@ -152,3 +152,14 @@ def test_outputs_that_are_not_one_for_each_class():
         with pytest.raises(ValueError, match=rf"module gives \[1, {n}\] for one sample, needs \[1, 3\]"):
             net.fit(X, y)
         assert not hasattr(net, "module_")
+
+
+def test_a_step_that_fails_leaves_running_averages_as_they_were(digits):
+    X, y = digits
+    module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 10))
+    model = NeuralNetClassifier(module, batch_size=len(X), random_state=0).partial_fit(X, y, classes=range(10))
+    before = model.module_.state_dict()
+    with pytest.raises(ValueError, match=r"^fit: the loss is nan"):
+        model.partial_fit(1.7e308 * X, y)
+    for name, array in model.module_.state_dict().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)

@@ -207,8 +207,12 @@ def test_weights_that_are_not_finite(value, data):
 
 def test_a_loss_that_grows_to_infinity(data):
     X, y = data
+    model = MLPRegressor((20,), solver="sgd", max_iter=1, warm_start=True, batch_size=50).fit(X, y)
+    before = model.coefs_
+    model.set_params(learning_rate_init=1e6)
     with pytest.raises(ValueError, match=r"^fit: the loss is "):
-        MLPRegressor((20,), solver="sgd", learning_rate_init=1e6, max_iter=50).fit(X * 1e3, y)
+        model.fit(X * 1e3, y)
+    assert all((a == b).all() for a, b in zip(before, model.coefs_, strict=True))
 
 
 def test_hostile_csr(data):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -86,13 +87,26 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
     """An estimator that trains a `Network`; a subclass builds it and checks the data."""
 
     _network: Network
-    module_: Any  # a Module, until a training fails
+    module_: Any  # a Module
     best_loss_: Any  # None with early stopping
     best_validation_score_: Any  # None without
     _checks: ClassVar[dict[str, Check]]  # of parameters
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Leave the attributes as they were if what is done here fails."""
+        before = self.__dict__.copy()
+        lengths = {name: len(value) for name, value in before.items() if isinstance(value, list)}
+        try:
+            yield
+        except BaseException:
+            self.__dict__ = before
+            for name, length in lengths.items():  # of the history, which only grows
+                del before[name][length:]
+            raise
 
     def _check_parameters(self) -> None:
         for name, (accepts, text) in self._checks.items():
@@ -156,6 +170,7 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         rows, order = self._batch_rows(samples), np.arange(samples)
         stopped = False
         self.n_iter_ = 0
+        restore = self._network.keep(is_one_step=epochs == 1 and samples <= rows)
         try:
             with share_of_threads(), self._network.training(pack(X)) as packed:
                 while self.n_iter_ < epochs and not stopped:
@@ -176,8 +191,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         except KeyboardInterrupt:
             warnings.warn(f"{type(self).__name__}: interrupted in epoch {self.n_iter_ + 1}", stacklevel=2)
             stopped = True
-        except Exception:
-            del self.module_  # whose weights may be NaN
+        except BaseException:
+            restore()
             raise
         if best is not None:
             self._network.module.load_state_dict(best)

@@ -180,9 +180,11 @@ class MLP(NetworkEstimator):
         Raises
         ------
         ValueError
-            For data or parameters that do not fit, and when the loss is NaN or infinite.
+            For data or parameters that do not fit, and when the loss is NaN or infinite. The estimator is then as it
+            was before.
         """
-        return self._fit(X, y, sample_weight, incremental=False)
+        with self._all_or_nothing():
+            return self._fit(X, y, sample_weight, incremental=False)
 
     @property
     def coefs_(self) -> list[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import threading
@@ -44,6 +45,28 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_packed": None}
+
+    def keep(self, is_one_step: bool) -> Callable[[], None]:
+        """Return what restores weights, the optimiser's state and its options, of which it takes a copy.
+
+        One step needs none unless there are running averages: where it fails, it does so before the weights change.
+        """
+        optimizer = self.optimizer
+        if is_one_step and next(self.module.buffers(), None) is None:
+            return optimizer.zero_grad
+        weights = self.module.state_dict()
+        states = {p: copy.deepcopy(state) for p, state in optimizer.state.items()}
+        options = [group.copy() for group in optimizer.param_groups]
+
+        def restore() -> None:
+            self.module.load_state_dict(weights)
+            optimizer.state.clear()
+            optimizer.state.update(states)
+            for group, values in zip(optimizer.param_groups, options, strict=True):
+                group.update(values)
+            optimizer.zero_grad()
+
+        return restore
 
     @contextmanager
     def training(self, rows: _core.PackedRows | None) -> Iterator[PackedLayers | None]:
@@ -96,8 +119,10 @@ class Network:
                 x = rows_of(X, rows if order is None else order[rows])
             else:  # the same memory, which is cached, and which the step knows
                 _core.take_rows(X, order[rows], x)
-            loss = self._run(step, x, y[rows], share).item()
-            _check_finite(loss)
+            try:
+                loss = self._run(step, x, y[rows], share).item()
+            except FloatingPointError as error:
+                raise _advice(str(error)) from None
             total += loss * (stop - start)
             penalties += (stop - start) / counted
         if packed is not None:
@@ -106,7 +131,8 @@ class Network:
             with np.errstate(over="ignore"):
                 squares = sum(np.square(p.data).sum().item() for p in self.optimizer.param_groups[0]["params"])
             total += 0.5 * self.alpha * squares * penalties
-            _check_finite(total)
+            if not math.isfinite(total):
+                raise _advice(f"the loss is {total}")
         return total / samples
 
     def _run(self, step: Captured, *arrays: Array | None) -> Tensor:
@@ -130,6 +156,7 @@ class Network:
         return self._update(self.loss(self._packed(numbers), y, share))
 
     def _update(self, loss: Tensor) -> Tensor:
+        F.require_finite(loss, "the loss")  # before anything is updated
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -140,11 +167,8 @@ class Network:
         return outputs(self.module, X, then)
 
 
-def _check_finite(loss: float) -> None:
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"fit: the loss is {loss}; scale the data (such as with StandardScaler), or lower the learning rate"
-        )
+def _advice(what: str) -> ValueError:
+    return ValueError(f"fit: {what}; scale the data (such as with StandardScaler), or lower the learning rate")
 
 
 def outputs(module: nn.Module, X: Any, then: Callable[[Tensor], Tensor] = lambda z: z) -> Array:

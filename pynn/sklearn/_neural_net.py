@@ -174,13 +174,14 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
         Raises
         ------
         ValueError
-            For data, parameters or a module that do not fit, and when the loss is NaN or infinite, after which the
-            estimator is not fitted.
+            For data, parameters or a module that do not fit, and when the loss is NaN or infinite. The estimator is
+            then as it was before.
         TypeError
             If `module` does not give a Module.
         """
         self._check_parameters()
-        return self._fit(X, y, sample_weight, None, incremental=False)
+        with self._all_or_nothing():
+            return self._fit(X, y, sample_weight, None, incremental=False)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> Self:
         """Train for one epoch; all `classes` must be given the first time. Early stopping raises ValueError."""
@@ -192,7 +193,8 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
             raise ValueError("partial_fit: classes must be given in the first call")
         if not first and classes is not None and not np.array_equal(self.classes_, np.unique(classes)):
             raise ValueError(f"partial_fit: classes are {classes!r}, and were {self.classes_!r} in the first call")
-        return self._fit(X, y, sample_weight, np.unique(classes) if first else self.classes_, incremental=True)
+        with self._all_or_nothing():
+            return self._fit(X, y, sample_weight, np.unique(classes) if first else self.classes_, incremental=True)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Array | None, incremental: bool) -> Self:
         first = not hasattr(self, "module_") or not (self.warm_start or incremental)
