@@ -163,8 +163,9 @@ void Product<T>::choose_form() {
   }
   split_ = split_pays<T>(g_.m, g_.n, g_.k, g_.b_transposed);
   if (split_) {
-    const int64_t steps = ceil_div(g_.k, kSplitDepth);
-    depth_ = ceil_div(steps, std::max<int64_t>(1, ceil_div(g_.k, kDepthUnsplit))) * kSplitDepth;
+    // A B that is stored by rows is read in slabs of columns, which are wider in shorter passes.
+    const int64_t most = g_.k <= kDepthUnsplit || g_.b_transposed ? kDepthUnsplit : kDepth;
+    depth_ = ceil_div(ceil_div(g_.k, kSplitDepth), std::max<int64_t>(1, ceil_div(g_.k, most))) * kSplitDepth;
     return;
   }
   const bool plain_source = source_.activation == Activation::none && source_.row_sums == nullptr;
