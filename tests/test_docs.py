@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import importlib
 import inspect
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pynn
@@ -72,6 +74,51 @@ def test_programs_of_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_files_that_pages_name_exist(page: Path) -> None:
     for path in re.findall(r"`((?:\.ci|benchmarks|csrc|docs|examples|pynn|tests)/[\w/.-]*)`", page.read_text()):
         assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
+
+
+FROM_PYTORCH = (ROOT / "docs" / "pytorch.md").read_text()
+NAME = re.compile(r"`((?:nn|np|optim|pynn|torch|F|Tensor)\.[\w.]+)")
+
+
+def rows_from_pytorch() -> list[list[str]]:
+    """Return the cells of the table: PyTorch's names, pynn's, and what differs."""
+    rows = [line.strip("|").split("|") for line in FROM_PYTORCH.splitlines() if line.startswith("| `")]
+    assert len(rows) > 20
+    return rows
+
+
+def has(space: dict[str, Any], name: str) -> bool:
+    """Whether this dotted name, whose first part stands for something in `space`, is there."""
+    first, *rest = name.split(".")
+    thing = space.get(first)
+    for part in rest:
+        if isinstance(thing, ModuleType) and not hasattr(thing, part):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(f"{thing.__name__}.{part}")
+        thing = getattr(thing, part, None)
+    return thing is not None
+
+
+def test_names_for_those_from_pytorch_are_there() -> None:
+    space = {"pynn": pynn, "nn": pynn.nn, "optim": pynn.optim, "F": pynn.functional, "Tensor": pynn.Tensor, "np": np}
+    for row in rows_from_pytorch():
+        assert NAME.search(row[1]), row
+        for name in NAME.findall(" ".join(row[1:])):
+            assert has(space, name), name
+    missing = FROM_PYTORCH.partition("## Not there")[2].partition("```")[0]
+    assert len(NAME.findall(missing)) > 10
+    for name in NAME.findall(missing):
+        assert not has({**space, "torch": pynn}, name), f"{name} is there by now"
+
+
+def test_names_of_pytorch_are_there() -> None:
+    torch = pytest.importorskip("torch")
+    space = {"torch": torch, "nn": torch.nn, "optim": torch.optim, "F": torch.nn.functional, "Tensor": torch.Tensor}
+    missing = FROM_PYTORCH.partition("## Not there")[2].partition("```")[0]
+    for text in (*(row[0] for row in rows_from_pytorch()), missing):
+        assert NAME.search(text), text
+        for name in NAME.findall(text):
+            assert has(space, name), name
 
 
 def described() -> tuple[set[str], list[Any]]:
