@@ -94,9 +94,11 @@ def record(
 ) -> Tensor:
     """Wrap the result `y` of operation `name` in a Tensor that remembers how to differentiate it.
 
-    `backward(dy)` returns one gradient (or None) for each parent: `dy` itself, a view, or a new array, but never an
-    array that it keeps. `saved` names the parents whose values it reads, `saves_output` says that it reads `y`; a
-    backward after one of these was changed in place is refused.
+    `backward(dy)` returns a tuple with one gradient (or None) for each parent, of its shape and dtype: `dy` itself, a
+    view, or a new array, but never an array that it keeps. `saved` names the parents whose values it reads,
+    `saves_output` says that it reads `y`; a backward after one of these was changed in place is refused.
+
+    Raises TypeError or ValueError for a result or parents, and in `backward` for gradients, that do not fit.
 
     >>> import pynn
     >>> def double(x):
@@ -106,6 +108,55 @@ def record(
     >>> x.grad
     array([2., 2.], dtype=float32)
     """
+    if isinstance(y, Tensor):
+        raise TypeError(f"record: the result of {name} is a Tensor, needs an array")
+    for what, tensors in (("parents", parents), ("saved", saved)):
+        if not isinstance(tensors, (tuple, list)) or not all(isinstance(tensor, Tensor) for tensor in tensors):
+            raise TypeError(f"record: {what} of {name} needs to be a tuple of tensors, got {_types(tensors)}")
+    kinds = [(parent.shape, parent.dtype) for parent in parents]  # not the parents, which it may not need
+
+    def checked(dy: Array) -> Gradients:
+        dxs = backward(dy)
+        if not isinstance(dxs, (tuple, list)):
+            raise TypeError(f"backward: {name} gives a {type(dxs).__name__}, needs a tuple with a gradient per parent")
+        if len(dxs) != len(kinds):  # which is refused behind this
+            return dxs
+        return [
+            None if dx is None else _gradient_of(i, name, dx, *kind)
+            for i, (dx, kind) in enumerate(zip(dxs, kinds, strict=True))
+        ]
+
+    return _record(name, as_array(f"record: {name}", y), parents, checked, saved, saves_output)
+
+
+def _types(value: object) -> str:
+    if not isinstance(value, (tuple, list)):
+        return type(value).__name__
+    return f"({', '.join(type(item).__name__ for item in value)})"
+
+
+def _gradient_of(i: int, name: str, dx: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return what the backward of one's own operation gives to parent `i`, if it fits."""
+    what = f"backward: gradient {i} of {name}"
+    if isinstance(dx, Tensor):
+        raise TypeError(f"{what} is a Tensor, needs an array")
+    array = as_array(what, dx, None if isinstance(dx, ndarray) else dtype)
+    if array.dtype != dtype:
+        raise TypeError(f"{what} is {array.dtype}, needs the dtype of the parent, {dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{what} is {list(array.shape)}, needs the shape of the parent, {list(shape)}")
+    return array
+
+
+def _record(
+    name: str,
+    y: Array,
+    parents: Sequence[Tensor],
+    backward: Callable[[Array], Gradients],
+    saved: Sequence[Tensor] = (),
+    saves_output: bool = False,
+) -> Tensor:
+    """What `record` does, without a look at what is given: for pynn's own operations."""
     if observers and mode.recorder is not None:
         y = mode.recorder.result(name, parents, y)
     out = _new(Tensor)  # without __init__: `y` needs no conversion
@@ -155,7 +206,7 @@ def is_one(dy: Array) -> bool:
 
 def constant(y: Array) -> Tensor:
     """Wrap an array that needs no conversion, outside of any graph."""
-    return record("constant", y, (), lambda dy: ())
+    return _record("constant", y, (), lambda dy: ())
 
 
 def backward(output: Tensor, grad_output: object = None, retain_graph: bool = False) -> None:

@@ -312,6 +312,60 @@ def test_an_exception_in_a_backward_changes_no_gradient():
     assert w.grad == [2]
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (lambda dy: dy, TypeError, "mine gives a ndarray, needs a tuple with a gradient per parent"),
+        (lambda dy: None, TypeError, "mine gives a NoneType, needs a tuple with a gradient per parent"),
+        (lambda dy: (pynn.Tensor(dy),), TypeError, "gradient 0 of mine is a Tensor, needs an array"),
+        (
+            lambda dy: (np.float64(dy),),
+            TypeError,
+            "gradient 0 of mine is float64, needs the dtype of the parent, float32",
+        ),
+        (lambda dy: (dy[:1],), ValueError, "gradient 0 of mine is [1], needs the shape of the parent, [2]"),
+        (lambda dy: (dy.sum(),), ValueError, "gradient 0 of mine is [], needs the shape of the parent, [2]"),
+    ],
+)
+def test_gradients_of_ones_own_operation_are_looked_at(given, error, message):
+    x = leaf(1, 2)
+    for parent in (x, x * 1):  # a leaf, and what goes on to another backward
+        with pytest.raises(error, match=f"^backward: {re.escape(message)}$"):
+            tape.record("mine", parent.data * 2, (parent,), given).sum().backward()
+    assert x.grad is None
+
+
+def test_ones_own_operation_may_compute_with_numbers_and_other_layouts():
+    b, x = pynn.tensor(2.0, requires_grad=True), leaf(1, 2)
+    y = tape.record(
+        "mine", (b.data * x.data).sum(), (b, x), lambda dy: ((dy * x.data).sum(), np.stack([b.data] * 4)[::2])
+    )
+    y.backward()
+    assert (b.grad.shape, b.grad.item(), x.grad.tolist()) == ((), 3, [2, 2])
+    optim.SGD([b, x], lr=1.0).step()
+    assert b.item() == -1
+
+
+@pytest.mark.parametrize(
+    ("y", "parents", "saved", "message"),
+    [
+        (pynn.ones(2), (pynn.ones(2),), (), "the result of mine is a Tensor, needs an array"),
+        (
+            np.ones(2, np.float16),
+            (),
+            (),
+            "mine: needs float32, float64, integers or bool, got ndarray of dtype float16",
+        ),
+        (np.ones(2), pynn.ones(2), (), "parents of mine needs to be a tuple of tensors, got Tensor"),
+        (np.ones(2), (np.ones(2),), (), "parents of mine needs to be a tuple of tensors, got (ndarray)"),
+        (np.ones(2), (), pynn.ones(2), "saved of mine needs to be a tuple of tensors, got Tensor"),
+    ],
+)
+def test_what_record_refuses(y, parents, saved, message):
+    with pytest.raises(TypeError, match=f"^record: {re.escape(message)}$"):
+        tape.record("mine", y, parents, lambda dy: (dy,), saved)
+
+
 def test_wrong_number_of_gradients_is_noticed():
     x = leaf(1)
     y = tape.record("short", x.data * 1, (x, x), lambda dy: (dy,))

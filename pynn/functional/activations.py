@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, number
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 __all__ = ["elu", "silu", "softplus"]

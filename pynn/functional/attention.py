@@ -9,7 +9,7 @@ import numpy as np
 
 from pynn import _core, random
 from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, number
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 __all__ = ["rotary_embedding", "scaled_dot_product_attention", "self_attention"]

@@ -9,7 +9,7 @@ from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, one_of, pair
 from pynn.functional.reduction import mean
 from pynn.grad_mode import mode
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 __all__ = ["avg_pool2d", "conv1d", "conv2d", "conv2d_max_pool2d", "global_avg_pool2d", "max_pool2d"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, Operand, as_tensor, number, one_of, operands
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 __all__ = [

@@ -7,7 +7,7 @@ from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, one_
 from pynn.functional.elementwise import _fit
 from pynn.functional.shape import reshape
 from pynn.grad_mode import mode
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 __all__ = ["linear", "matmul"]

@@ -8,7 +8,8 @@ from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, flag, int64, integer, number, one_of
 from pynn.functional.shape import reshape, transpose
 from pynn.grad_mode import mode
-from pynn.tape import is_one, record
+from pynn.tape import _record as record
+from pynn.tape import is_one
 from pynn.tensor import Tensor
 
 __all__ = [

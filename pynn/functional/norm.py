@@ -10,7 +10,7 @@ import numpy as np
 from pynn import _core, random
 from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, int64, integer, integers, number
 from pynn.functional.shape import reshape
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 __all__ = ["batch_norm", "dropout", "embedding", "group_norm", "layer_norm"]

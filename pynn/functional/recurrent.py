@@ -14,7 +14,8 @@ import numpy as np
 from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, int64, one_of, renamed
 from pynn.functional.shape import reshape
-from pynn.tape import constant, record
+from pynn.tape import _record as record
+from pynn.tape import constant
 from pynn.tensor import Tensor
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn", "rnn_cell"]

@@ -9,7 +9,8 @@ import numpy as np
 
 from pynn import _core
 from pynn.functional._args import Array, Axes, Gradients, Input, as_tensor, axes_tuple, axis_index, flag, integer
-from pynn.tape import constant, record
+from pynn.tape import _record as record
+from pynn.tape import constant
 from pynn.tensor import Tensor
 
 __all__ = ["argmax", "max", "mean", "min", "require_finite", "sum", "var"]

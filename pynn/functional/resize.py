@@ -11,7 +11,8 @@ from pynn._array import check_elements
 from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, number, one_of, pair, renamed
 from pynn.functional.conv import Size
 from pynn.functional.linear import matmul
-from pynn.tape import constant, record
+from pynn.tape import _record as record
+from pynn.tape import constant
 from pynn.tensor import Tensor
 
 __all__ = ["conv_transpose2d", "interpolate"]

@@ -13,7 +13,7 @@ from pynn import _core
 from pynn._array import as_array, as_dtype
 from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, integers, iterable, number
 from pynn.grad_mode import mode
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 __all__ = ["astype", "broadcast_to", "concatenate", "flatten", "index", "pad", "reshape", "stack", "transpose"]

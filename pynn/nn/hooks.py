@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pynn.tape import Node, record
+from pynn.tape import Node
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:

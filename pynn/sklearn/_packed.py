@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pynn import _core, nn
 from pynn.optim import Optimizer
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor, bump_versions
 
 Array: TypeAlias = npt.NDArray[Any]

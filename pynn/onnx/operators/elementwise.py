@@ -21,7 +21,7 @@ from pynn.onnx.operators.registry import (
     is_dynamic,
     operator,
 )
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 

@@ -10,7 +10,7 @@ from pynn import functional as F
 from pynn.grad_mode import mode
 from pynn.onnx.operators.registry import NONE, NUMPY, Array, Value, array, axis_of, integers, is_dynamic, operator, take
 from pynn.onnx.operators.shape import along_axis
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 

@@ -22,7 +22,7 @@ from pynn.onnx.operators.registry import (
     operator,
     reshape,
 )
-from pynn.tape import record
+from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
 Axes = tuple[int, ...]
