@@ -80,6 +80,7 @@ class Recorder:
         self.written: list[Array] = []  # that no replay makes
         self._copies: list[Call] = []  # that follow the latest call
         self._made: set[int] = set()  # the memory that replays will write
+        self._weights: set[int] = set()  # that of parameters
 
     def __enter__(self) -> Recorder:
         self.originals = intercept.start()
@@ -168,6 +169,11 @@ class Recorder:
         made = self.made(y)
         for tensor in parents:
             if not self.made(tensor.data):
+                if not made and y.size and self._is_weight(tensor) and memory(y) not in self._weights:
+                    raise CaptureError(
+                        f"capture: {name} of a parameter is computed by NumPy here, which a replay does not repeat, "
+                        f"{where()}"
+                    )
                 if (id(tensor), "data") not in self.guards:  # a replay relies on its memory
                     self.guards[id(tensor), "data"] = tensor, "data", tensor.data
                     self.guards[id(tensor), "requires_grad"] = tensor, "requires_grad", tensor.requires_grad
@@ -176,6 +182,12 @@ class Recorder:
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
                 )
         return y
+
+    def _is_weight(self, tensor: Tensor) -> bool:
+        """Whether a training changes this tensor, or what it is a view of."""
+        if tensor.requires_grad or isinstance(tensor, Parameter):
+            self._weights.add(memory(tensor.data))
+        return memory(tensor.data) in self._weights
 
     def by_numpy(self, name: str, function: Callable[..., Array], args: tuple[Any, ...]) -> Array:
         """Return what NumPy computes, if it computes it from what no replay changes."""

@@ -9,7 +9,7 @@ import pytest
 from captured_steps import OPTIMIZERS, X, Y, cnn, make, mlp
 
 import pynn
-from pynn import CaptureError, _core, intercept, nn, optim
+from pynn import CaptureError, _core, intercept, nn, optim, tape
 from pynn import functional as F
 from pynn._changes import Changes
 from pynn.intercept import IN_PLACE, OPERATIONS, UPDATES
@@ -277,7 +277,6 @@ def test_updates_at_the_end_of_a_function_need_no_copies(monkeypatch):
         lambda a, b: float((a.numpy() * np.asarray(b)).sum()),
         lambda a, b: a.reshape(64, 128) @ b,
         lambda a, b: pynn.tensor(a),
-        lambda a, b: a.astype(np.float64).sum(),
         lambda a, b: a,
         lambda a, b: a.tolist(),
         lambda a, b: repr(b),
@@ -291,7 +290,57 @@ def test_what_follows_an_update_reads_what_it_wrote(read):
     np.testing.assert_array_equal(getattr(result, "data", result), getattr(expected, "data", expected))
 
 
-@pytest.mark.parametrize("saved", ["state_dict", "load_state_dict"])
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda w: w[[0, 1], [2, 3]],
+        lambda w: w.reshape(-1)[np.arange(12) > 3],
+        lambda w: w.astype(np.float64).sum(),
+        lambda w: tape.record("norm", np.abs(w.data).sum(keepdims=True), (w,), lambda dy: (dy * np.sign(w.data),)),
+    ],
+    ids=["indices", "mask of a view", "astype", "record"],
+)
+def test_numpy_on_a_parameter_is_refused(function, frozen, grad):
+    w = nn.Parameter(np.zeros((3, 4), np.float32)).requires_grad_(not frozen)
+    captured = pynn.capture(lambda: function(w))
+    with (
+        contextlib.nullcontext() if grad else pynn.no_grad(),
+        pytest.raises(CaptureError, match=r"of a parameter is computed by NumPy here, .* at .*test_capture_refusals"),
+    ):
+        captured()
+
+
+def test_numpy_on_a_constant_and_views_of_a_parameter_are_captured():
+    w, c = nn.Parameter(np.zeros((3, 4), np.float32)), pynn.ones(3, 4)
+    captured = pynn.capture(lambda: w.reshape(4, 3)[1:] + c[[0, 1, 2], [0, 1, 2]])
+    assert captured().data.sum() == 9
+    w.data[:] = 1
+    assert captured().data.sum() == 18
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda average: pynn.Tensor(average)[[0, 1], [2, 3]], lambda average: pynn.Tensor(average, dtype=np.float64)],
+    ids=["index", "convert"],
+)
+def test_numpy_behind_an_update_reads_what_it_wrote(read):
+    def first_call(capture):
+        weights, opts, _ = two_optimizers()
+
+        def step():
+            opts[0].zero_grad()
+            (weights[0] * weights[1]).sum().backward()
+            opts[0].step()
+            return read(opts[0].state[weights[0]]["exp_avg"])
+
+        return capture(step)().data
+
+    np.testing.assert_array_equal(first_call(pynn.capture), first_call(lambda step: step))
+
+
+@pytest.mark.parametrize("saved", ["state_dict", "state_dict, the optimizer's first", "load_state_dict"])
 def test_states_are_read_and_loaded_behind_an_update(saved):
     def one_step(capture):
         pynn.seed(0)
@@ -305,6 +354,8 @@ def test_states_are_read_and_loaded_behind_an_update(saved):
             opt.step()
             if saved == "state_dict":
                 results.extend([model.state_dict(), opt.state_dict()])
+            elif saved != "load_state_dict":
+                results.extend([opt.state_dict(), model.state_dict()])
             else:
                 model.load_state_dict(first[0])
                 opt.load_state_dict(first[1])
@@ -354,6 +405,18 @@ def test_an_interrupt_before_updates_undoes_the_rest_and_one_behind_them_nothing
         changes.roll_back()
         assert undone == expected
         undone.clear()
+
+
+@pytest.mark.parametrize("mean", [np.zeros(16384, np.float32)[::2], np.zeros(8192, np.float16)])
+def test_large_averages_that_the_core_does_not_take_are_refused_as_without_capture(mean):
+    norm = nn.BatchNorm1d(8192)
+    norm.running_mean = mean
+    messages = []
+    for function in (norm, pynn.capture(norm)):
+        with pytest.raises(TypeError) as caught:
+            function(np.ones((2, 8192), np.float32))
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
 
 
 @pytest.mark.parametrize("state", [np.ones((64, 128), np.float32).T, np.ones((128, 64), np.float16)])
