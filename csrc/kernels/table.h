@@ -5,6 +5,7 @@
 #include "kernels/attention.h"
 #include "kernels/broadcast.h"
 #include "kernels/conv.h"
+#include "kernels/conv_tiles.h"
 #include "kernels/dropout.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
@@ -22,7 +23,7 @@
 #include "kernels/winograd.h"
 
 // Every family has one file kernels/<family>.cpp that defines register_<family> and exports nothing else. Not listed:
-// split_gemm, which only processors with AMX have, in kernels/amx/.
+// split_gemm and conv_tiles, which only processors with AMX have, in kernels/amx/.
 #define PYNN_FOR_EACH_FAMILY(X) \
   X(attention)                  \
   X(broadcast)                  \
@@ -49,6 +50,7 @@ struct KernelTable {
   AttentionKernels<T> attention;
   BroadcastKernels<T> broadcast;
   ConvKernels<T> conv;
+  ConvTilesKernels<T> conv_tiles;
   DropoutKernels<T> dropout;
   ElementwiseKernels<T> elementwise;
   GemmKernels<T> gemm;

@@ -1,10 +1,12 @@
 #include "ops/conv_correlate.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "ops/conv_source.h"
+#include "ops/conv_tiles.h"
 #include "ops/conv_winograd.h"
 #include "runtime/arena.h"
 #include "runtime/threads.h"
@@ -160,14 +162,24 @@ Job backward_job(const AxisPlan& rows, const AxisPlan& columns, const ConvShape&
 
 template <class T>
 void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* weight, const Job& job) {
-  const ConvKernels<T>& kernel = kernels<T>().conv;
-  const int64_t most_rows = job.rows.most_outputs();
-  if (job.images * job.groups * job.outputs * most_rows * job.columns.most_outputs() == 0) return;
+  if (job.images * job.groups * job.outputs * job.rows.most_outputs() * job.columns.most_outputs() == 0) return;
   if (winograd_pays<T>(job)) {
     correlate_winograd(out, x, mask, weight, job);
     return;
   }
+  if constexpr (std::is_same_v<T, float>) {
+    if (conv_tiles_pay(job)) {
+      correlate_tiles(out, x, mask, weight, job);
+      return;
+    }
+  }
+  correlate_vectors(out, x, mask, weight, job);
+}
 
+template <class T>
+void correlate_vectors(const CorrelateOut<T>& out, const T* x, const T* mask, const T* weight, const Job& job) {
+  const ConvKernels<T>& kernel = kernels<T>().conv;
+  const int64_t most_rows = job.rows.most_outputs();
   const int64_t taps = job.channels * job.rows.taps * job.columns.taps;
   const int64_t work = job.images * job.groups * job.outputs * job.y_height * job.y_width * (taps + 1);
   const int64_t threads = work < kConvSerialWork ? 1 : num_threads();
@@ -283,7 +295,9 @@ void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* w
   parallel_for_if(threads > 1, tasks, task);
 }
 
-#define PYNN_INSTANTIATE(T) template void correlate(const CorrelateOut<T>&, const T*, const T*, const T*, const Job&);
+#define PYNN_INSTANTIATE(T)                                                                  \
+  template void correlate(const CorrelateOut<T>&, const T*, const T*, const T*, const Job&); \
+  template void correlate_vectors(const CorrelateOut<T>&, const T*, const T*, const T*, const Job&);
 PYNN_INSTANTIATE(float)
 PYNN_INSTANTIATE(double)
 

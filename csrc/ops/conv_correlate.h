@@ -19,6 +19,7 @@ struct Job {
   int64_t images, groups, channels, outputs;  // of one group
   int64_t height, width, y_height, y_width;
   WeightIndex weight;
+  int64_t odd_rows = 0, odd_columns = 0;  // of y, which pooling leaves out of y_height and y_width
 };
 
 Job forward_job(const AxisPlan& rows, const AxisPlan& columns, const ConvShape& shape);
@@ -38,5 +39,9 @@ struct CorrelateOut {
 // x reads as 0 where `mask`, if not null, is 0 or less.
 template <class T>
 void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* weight, const Job& job);
+
+// The same by multiply-adds of vectors, whatever the shape.
+template <class T>
+void correlate_vectors(const CorrelateOut<T>& out, const T* x, const T* mask, const T* weight, const Job& job);
 
 }  // namespace pynn::ops

@@ -14,7 +14,10 @@ void conv2d_max_pool2d(T* y, uint8_t* indices, const T* x, const T* weight, cons
   covered.rows.out -= s.rows.out % 2;
   covered.columns.out -= s.columns.out % 2;
   const AxisPlan rows = forward_plan(covered.rows), columns = forward_plan(covered.columns);
-  correlate<T>({y, indices, bias, relu, true}, x, nullptr, weight, forward_job(rows, columns, covered));
+  Job job = forward_job(rows, columns, covered);
+  job.odd_rows = s.rows.out - covered.rows.out;
+  job.odd_columns = s.columns.out - covered.columns.out;
+  correlate<T>({y, indices, bias, relu, true}, x, nullptr, weight, job);
 }
 
 #define PYNN_INSTANTIATE(T) \

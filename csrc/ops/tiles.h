@@ -16,6 +16,7 @@ class TileRegisters {
   TileRegisters(bool needed, int64_t rows) : needed_(needed) {
     if (needed_) kernels<float>().split_gemm.begin(std::min(rows, kSplitBlock));
   }
+  explicit TileRegisters(int64_t positions) : needed_(true) { kernels<float>().conv_tiles.begin(positions); }
   ~TileRegisters() {
     if (needed_) kernels<float>().split_gemm.end();
   }

@@ -18,7 +18,8 @@ PYNN_FOR_EACH_FAMILY(PYNN_DECLARE)
 #if defined(PYNN_AMX)
 namespace amx {
 void register_split_gemm(KernelSet&);
-}
+void register_conv_tiles(KernelSet&);
+}  // namespace amx
 #endif
 #elif defined(__aarch64__)
 namespace neon {
@@ -49,7 +50,10 @@ KernelSet make_set(Isa isa) {
       using namespace avx512;
       PYNN_FOR_EACH_FAMILY(PYNN_REGISTER)
 #if defined(PYNN_AMX)
-      if (isa == Isa::amx) amx::register_split_gemm(set);
+      if (isa == Isa::amx) {
+        amx::register_split_gemm(set);
+        amx::register_conv_tiles(set);
+      }
 #endif
       break;
     }

@@ -1,29 +1,16 @@
 #include "kernels/split_gemm.h"
 
+#include "kernels/amx/parts.h"
 #include "kernels/table.h"
 #include "simd/vec.h"
 
 namespace pynn::PYNN_ISA {
 namespace {
 
-using Part = uint16_t;  // a bfloat16: the upper half of a float
-
-constexpr int64_t kPlane = kSplitTile * kSplitDepth;  // one part of each number of a tile
-constexpr int64_t kHalf = kSplitDepth / 2;            // numbers k and k + kHalf of a tile lie side by side
-constexpr int64_t kRowBytes = 64;
-
-// x, whose last 16 bits are rounded away; half of the last place goes away from 0.
-PYNN_INLINE __m512i rounded(__m512 x) {
-  const __m512i half = _mm512_set1_epi32(0x8000), kept = _mm512_set1_epi32(static_cast<int>(0xffff0000));
-  return _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), half), kept);
-}
-
-PYNN_INLINE __m512i side_by_side(__m512i first, __m512i second) {
-  return _mm512_or_si512(second, _mm512_srli_epi32(first, 16));
-}
+constexpr int64_t kHalf = kSplitDepth / 2;  // numbers k and k + kHalf of a tile lie side by side
 
 // The rows of a tile in each plane, row r from 16 numbers at x + r * stride and 16 at `second` behind them, zeros from
-// `rows` on. What rounding leaves of 24 bits is exact: 16 bits, then 8.
+// `rows` on.
 PYNN_INLINE void split_rows(Part* to, const float* x, int64_t stride, int64_t second, int64_t rows) {
   for (int64_t r = rows; r < kSplitTile; ++r) {
 #pragma GCC unroll 3
@@ -32,15 +19,9 @@ PYNN_INLINE void split_rows(Part* to, const float* x, int64_t stride, int64_t se
     }
   }
   for (int64_t r = 0; r < rows; ++r, x += stride, to += kSplitDepth) {
-    __m512 u = _mm512_loadu_ps(x), v = _mm512_loadu_ps(x + second);
-#pragma GCC unroll 2
-    for (int part = 0; part < kSplitParts - 1; ++part) {
-      const __m512i of_u = rounded(u), of_v = rounded(v);
-      _mm512_storeu_si512(to + part * kPlane, side_by_side(of_u, of_v));
-      u = _mm512_sub_ps(u, _mm512_castsi512_ps(of_u));
-      v = _mm512_sub_ps(v, _mm512_castsi512_ps(of_v));
-    }
-    _mm512_storeu_si512(to + (kSplitParts - 1) * kPlane, side_by_side(_mm512_castps_si512(u), _mm512_castps_si512(v)));
+    split_pairs(_mm512_loadu_ps(x), _mm512_loadu_ps(x + second),
+                [&](int part, __m512i numbers)
+                    __attribute__((always_inline)) { _mm512_storeu_si512(to + part * kPlane, numbers); });
   }
 }
 
@@ -96,36 +77,15 @@ void split_b(Part* parts, const float* b, int64_t ldb, bool depth_outside, int64
   (depth_outside ? split<true, false> : split<false, false>)(parts, b, ldb, outer, k);
 }
 
-// A number that the compiler knows.
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64);
-
 // Registers 0 and 1 hold the first row of tiles of C, 2 and 3 the second, 4 and 5 those of A, 6 and 7 tiles of B. A
 // product takes as long as A's tile has rows.
 void begin(int64_t rows) {
   const int64_t first = rows < kSplitTile ? rows : kSplitTile, second = rows > kSplitTile ? rows - kSplitTile : 1;
   const int64_t rows_of[] = {first, first, second, second, first, second, kSplitTile, kSplitTile};
-  TileConfig config;
-  for (int tile = 0; tile < 8; ++tile) config.rows[tile] = static_cast<uint8_t>(rows_of[tile]);
-  asm volatile("ldtilecfg %0" : : "m"(config));  // of GCC's own function the first 8 bytes are an input
+  take_registers(rows_of);
 }
 
 void end() { _tile_release(); }
-
-// C += A * B in tile registers; GCC's function wants numerals.
-template <int C, int A, int B>
-PYNN_INLINE void add_product() {
-  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "n"(C), "n"(A), "n"(B));
-}
 
 // M x N tiles of C; sums[2 * kSplitTile, 2 * kSplitTile]. Tile registers 0 to 3 hold sums, 4 and 5 parts of A, 6 and 7
 // parts of B. A product waits for the sum that it adds to as long as three others take: a single column of tiles has
