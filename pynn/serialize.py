@@ -142,6 +142,10 @@ def _check_name(name: str) -> str:
 
 
 def _storable(name: str, value: npt.ArrayLike) -> Array:
+    if isinstance(value, Mapping):
+        raise TypeError(
+            f"save: {name!r} is a {type(value).__name__}, needs an array; give nested ones names of their own"
+        )
     array = np.asarray(value)
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise TypeError(f"save: array {name!r} has dtype {array.dtype}, expected bool, integer or float up to 64 bits")

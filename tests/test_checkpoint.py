@@ -180,8 +180,11 @@ def test_a_failed_load_changes_nothing(tmp_path):
         assert trainer.history is history
 
     bad = tmp_path / "bad.safetensors"
-    refused(tmp_path / "none.safetensors", "none.safetensors", FileNotFoundError)
-    refused(tmp_path / "none", "none", FileNotFoundError)
+    (tmp_path / "folder").mkdir()
+    for missing in ("none.safetensors", "none", "folder"):
+        name = "folder/last.safetensors" if missing == "folder" else missing
+        message = rf"^fit: resume: .*{name} does not exist, needs a checkpoint or the folder of one$"
+        refused(tmp_path / missing, message, FileNotFoundError)
     bad.write_bytes(last.read_bytes()[:-1])
     refused(bad, "not a readable safetensors file")
     save(bad, {"weight": np.ones(2)})

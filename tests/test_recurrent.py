@@ -305,6 +305,9 @@ def test_refuses_what_does_not_fit(layer):
         module(np.zeros((5, 2, 3), np.float32), like(module, [np.zeros((1, 3, 4), np.float32)] * 2))
     with pytest.raises(ValueError, match=rf"^{name}: state \[2, 4\], needs \[1, 4\]"):
         module(np.zeros((5, 3), np.float32), like(module, [np.zeros((2, 4), np.float32)] * 2))
+    nested = [[np.zeros((1, 2, 4), np.float32)]] * 2
+    with pytest.raises(ValueError, match=rf"^{name}: state \[1, 1, 2, 4\], needs \[1, 2, 4\]"):
+        module(np.zeros((5, 2, 3), np.float32), like(module, nested))
     with pytest.raises(TypeError, match="float64"):
         module(np.zeros((5, 2, 3)))
     for size in ({"input_size": 0}, {"hidden_size": 0}, {"num_layers": 0}):

@@ -7,8 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from pynn import functional as F
 from pynn._array import empty
 from pynn.functional._args import Input, as_tensor, flag, number, one_of
@@ -122,7 +120,7 @@ def _reset(module: Module, hidden: int) -> None:
 
 
 def _tensor(state: Input | None) -> Tensor | None:
-    return Tensor(state) if isinstance(state, np.ndarray) else state
+    return None if state is None else as_tensor(state)
 
 
 class RNN(_Recurrent):

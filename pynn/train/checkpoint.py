@@ -221,6 +221,8 @@ def _read(operation: str, path: str | os.PathLike[str]) -> tuple[Arrays, dict[st
     path = Path(path)
     if path.is_dir():
         path /= LAST
+    if not path.exists():
+        raise FileNotFoundError(f"{operation}: {path} does not exist, needs a checkpoint or the folder of one")
     arrays, metadata = serialize.load(path)
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{operation}: {path} has format {metadata.get('format')!r}, expected {FORMAT!r}")
