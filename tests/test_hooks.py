@@ -191,3 +191,12 @@ def test_a_backward_after_one_that_failed_inside_the_module_has_gradients_of_its
         (a + b).sum().backward(retain_graph=True)
     a.sum().backward()
     assert seen == [[[1.0], None]]
+
+
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_full_backward_hook"])
+@pytest.mark.parametrize("hook", [None, "print"])
+def test_a_hook_that_cannot_be_called_is_refused(register, hook):
+    layer = nn.Linear(2, 3)
+    with pytest.raises(TypeError, match=rf"^{register}: hook is a \w+, needs a function$"):
+        getattr(layer, register)(hook)
+    assert layer(pynn.ones(1, 2)).shape == (1, 3)

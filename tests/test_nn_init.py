@@ -96,8 +96,10 @@ def test_bad_initialisers(weight, call, message):
 
 
 def test_only_tensors_are_filled():
-    with pytest.raises(TypeError, match=r"^nn.init: got a ndarray, needs a Tensor$"):
-        nn.init.kaiming_normal_(np.ones((2, 2), np.float32))
+    for fill in (nn.init.zeros_, nn.init.kaiming_normal_, nn.init.orthogonal_, nn.init.sinusoidal_):
+        for other, name in ((np.ones((2, 2), np.float32), "ndarray"), (nn.Linear(2, 2), "Linear"), (None, "NoneType")):
+            with pytest.raises(TypeError, match=rf"^nn.init: got a {name}, needs a Tensor$"):
+                fill(other)
 
 
 def test_initialiser_counts_as_a_write():

@@ -116,7 +116,7 @@ def test_buffers():
     module = nn.Module()
     module.register_buffer("scale", [2.0])
     assert module.scale.tolist() == [2.0]
-    for name in ("scale", "forward", "a.b", ""):
+    for name in ("scale", "forward", "a.b", "", 3, None):
         with pytest.raises(ValueError, match="register_buffer"):
             module.register_buffer(name, [1.0])
     with pytest.raises(TypeError, match="register_buffer: nothing has dtype object"):

@@ -66,6 +66,12 @@ def test_summary_needs_a_shape(shape):
         nn.summary(nn.Linear(3, 2), shape)
 
 
+@pytest.mark.parametrize("model", [None, nn.Linear, np.ones(2)])
+def test_summary_needs_a_module(model):
+    with pytest.raises(TypeError, match=r"^summary: model is a \w+, needs a Module$"):
+        nn.summary(model, (3,))
+
+
 def test_summary_restores_the_model_after_an_error():
     model = mlp()
     with pytest.raises(ValueError, match="linear"):

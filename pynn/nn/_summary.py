@@ -93,6 +93,8 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     ---------------------------------------------------
     total                          7,850          7,840
     """
+    if not isinstance(model, Module):
+        raise TypeError(f"summary: model is a {type(model).__name__}, needs a Module")
     try:
         example = tuple(map(operator.index, (input_shape,) if isinstance(input_shape, int) else input_shape))
     except TypeError:

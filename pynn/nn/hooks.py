@@ -32,6 +32,12 @@ class HookHandle:
         setattr(self._module, self._hooks, tuple(h for h in getattr(self._module, self._hooks) if h is not self._hook))
 
 
+def check_hook(operation: str, hook: object) -> None:
+    """Raise TypeError for what cannot be called."""
+    if not callable(hook):
+        raise TypeError(f"{operation}: hook is a {type(hook).__name__}, needs a function")
+
+
 def call_with_backward_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return `module.forward(*args)`, with nodes around it that call the module's backward hooks."""
     watch = _Watch(module)

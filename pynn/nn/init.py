@@ -179,6 +179,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
+    _check_tensor(tensor)
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_: tensor {list(tensor.shape)}, needs 2 axes or more")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
@@ -202,6 +203,7 @@ def sinusoidal_(tensor: Tensor, base: float = 10000.0) -> Tensor:
     >>> sinusoidal_(positions.weight).numpy()[0]
     array([0., 1., 0., 1., 0., 1., 0., 1.], dtype=float32)
     """
+    _check_tensor(tensor)
     if tensor.ndim != 2:
         raise ValueError(f"sinusoidal_: needs two axes, positions and features, got {list(tensor.shape)}")
     length, features = tensor.shape
@@ -238,9 +240,13 @@ def calculate_gain(nonlinearity: str, a: float = 0.01) -> float:
     return gains[nonlinearity]
 
 
-def _fill(tensor: Tensor, values: npt.NDArray[Any] | float) -> Tensor:
+def _check_tensor(tensor: object) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"nn.init: got a {type(tensor).__name__}, needs a Tensor")
+
+
+def _fill(tensor: Tensor, values: npt.NDArray[Any] | float) -> Tensor:
+    _check_tensor(tensor)
     catch_up()
     tensor.data[...] = values
     tensor._bump_version()
@@ -249,6 +255,7 @@ def _fill(tensor: Tensor, values: npt.NDArray[Any] | float) -> Tensor:
 
 def _fans(operation: str, tensor: Tensor) -> tuple[int, int]:
     """Return fan_in and fan_out."""
+    _check_tensor(tensor)
     if tensor.ndim < 2 or tensor.size == 0:
         raise ValueError(f"{operation}: tensor {list(tensor.shape)}, needs 2 axes or more and no empty one")
     field = math.prod(tensor.shape[2:])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pynn._array import FLOATS, as_dtype
 from pynn._checks import flag
 from pynn.grad_mode import catch_up, mode, observers
-from pynn.nn.hooks import BackwardHook, Hook, HookHandle, call_with_backward_hooks
+from pynn.nn.hooks import BackwardHook, Hook, HookHandle, call_with_backward_hooks, check_hook
 from pynn.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Module:
         >>> handle = nn.Identity().register_forward_hook(lambda module, args, output: print(output.shape))
         >>> handle.remove()
         """
+        check_hook("register_forward_hook", hook)
         self._forward_hooks = (*self._forward_hooks, hook)
         return HookHandle(self, "_forward_hooks", hook)
 
@@ -141,6 +142,7 @@ class Module:
         (1, 3) [[1.]]
         >>> handle.remove()
         """
+        check_hook("register_full_backward_hook", hook)
         self._backward_hooks = (*self._backward_hooks, hook)
         return HookHandle(self, "_backward_hooks", hook)
 
@@ -159,7 +161,7 @@ class Module:
         array = np.array(array)
         if array.dtype.kind not in "biuf":
             raise TypeError(f"register_buffer: {name} has dtype {array.dtype}, needs numbers")
-        if not name.isidentifier() or hasattr(self, name):
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(self, name):
             raise ValueError(f"register_buffer: name {name!r} is not a free identifier of {type(self).__name__}")
         setattr(self, name, array)
         self._buffer_names = (*self._buffer_names, name)
