@@ -88,7 +88,7 @@ def test_unknown_suffix(tmp_path, suffix):
     [
         ({1: np.ones(2)}, None, TypeError, "array name 1 is int"),
         ({"__metadata__": np.ones(2)}, None, ValueError, "reserved"),
-        ({"state": {0: {"step": 1}}}, None, TypeError, "'state' is a dict, needs an array; give nested ones names too"),
+        ({"state": {0: {"step": 1}}}, None, TypeError, "'state' is a dict, needs an array; give nested ones names"),
         ({"w": np.array([object()])}, None, TypeError, "'w' has dtype object"),
         ({"w": np.array(["text"])}, None, TypeError, "'w' has dtype <U4"),
         ({"w": np.ones(2, complex)}, None, TypeError, "'w' has dtype complex128"),
