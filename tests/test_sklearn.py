@@ -434,6 +434,19 @@ def test_a_loss_that_is_nan_leaves_what_was_fitted_as_it_was(digits, kind, way):
     np.testing.assert_array_equal(model.predict_proba(X), other.predict_proba(X))
 
 
+def test_one_step_to_weights_whose_penalty_overflows_is_done_or_not(digits):
+    X, y = (part[:100].astype(np.float32) for part in digits)
+    model = MLPRegressor((4,), solver="sgd", alpha=1.0, random_state=0).partial_fit(X, y)
+    model._network.optimizer.param_groups[0]["lr"] = 1e30
+    model.partial_fit(X, y)
+    assert model.t_ == 200
+    before = model.coefs_
+    with pytest.raises(ValueError, match=r"^fit: the loss is inf; scale the data"):
+        model.partial_fit(X, y)
+    assert model.t_ == 200
+    assert all((a == b).all() for a, b in zip(before, model.coefs_, strict=True))
+
+
 def test_classes_of_a_first_call_that_failed_are_forgotten(digits):
     X, y = digits
     model = MLPClassifier((4,))

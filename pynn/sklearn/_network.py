@@ -96,6 +96,8 @@ class Network:
         self.module.train()
         samples: int = X.shape[0]
         total = penalties = 0.0
+        is_one_step = samples <= batch_size
+        squares = self._squares() if is_one_step else 0.0  # what fails behind the only step cannot be restored
         numbers = np.arange(samples) if order is None else order
         if order is not None:
             y, weights = take(y, order), None if weights is None else take(weights, order)
@@ -127,13 +129,19 @@ class Network:
             penalties += (stop - start) / counted
         if packed is not None:
             packed.write_back()
-        if self.alpha:
-            with np.errstate(over="ignore"):
-                squares = sum(np.square(p.data).sum().item() for p in self.optimizer.param_groups[0]["params"])
-            total += 0.5 * self.alpha * squares * penalties
-            if not math.isfinite(total):
-                raise _advice(f"the loss is {total}")
-        return total / samples
+        if not is_one_step:
+            squares = self._squares()
+        return (total + 0.5 * self.alpha * squares * penalties) / samples
+
+    def _squares(self) -> float:
+        """Return the sum of squares of the penalty, if there is one; ValueError if it is infinite."""
+        if not self.alpha:
+            return 0.0
+        with np.errstate(over="ignore"):
+            squares: float = sum(np.square(p.data).sum().item() for p in self.optimizer.param_groups[0]["params"])
+        if not math.isfinite(squares):
+            raise _advice(f"the loss is {squares}")
+        return squares
 
     def _run(self, step: Captured, *arrays: Array | None) -> Tensor:
         """Replay a step, or run it as it is written if it cannot be captured."""
