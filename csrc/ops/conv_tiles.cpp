@@ -23,12 +23,16 @@ constexpr int64_t kOwnFilters = int64_t(1) << 16;  // elements that every thread
 constexpr int64_t kMostFilters = std::numeric_limits<int32_t>::max() / 16;  // elements: places in them are 32 bits
 
 // Cycles as measured: of a product of tiles beside its positions, and of each of these; of 16 numbers of two channels
-// that are split and turned; of a line that is placed; of 16 sums that are written; of 16 pairs of a filter; and of a
-// multiply-add of vectors.
-constexpr double kProductCycles = 3, kPositionCycles = 1.1, kSplitCycles = 50, kPlaceCycles = 4, kWriteCycles = 12,
+// that are split and turned; of a line that is placed, and read from the second cache; of 16 sums that are written; of
+// 16 pairs of a filter; and of a multiply-add of vectors.
+constexpr double kProductCycles = 3, kPositionCycles = 1.1, kSplitCycles = 50, kPlaceCycles = 8, kWriteCycles = 12,
                  kFilterCycles = 80, kMultiplyCycles = 1 / 27.0;
 constexpr double kMargin = 1.1;        // by which tiles must be quicker
 constexpr int64_t kLeastChannels = 8;  // fewer do not fill tiles
+// Of a part of a band, as `choose_cut` makes bands where the second cache has 2 MB; and of two rows of outputs, beyond
+// which lines that are placed come from behind that cache, and take twice as long.
+constexpr int64_t kBandSize = (int64_t(1) << 19) / (kSplitParts * int64_t(sizeof(uint32_t)));
+constexpr int64_t kMostPlaced = 2 * kBandSize;
 
 // Where the taps of an axis read that are neighbours: position u * step + i for output u and tap taps[i].
 struct Neighbours {
@@ -139,6 +143,14 @@ Cut choose_cut(const Job& job, const Sizes& size, int64_t threads) {
   return best;
 }
 
+// The bands of a processor with a second cache of 2 MB, so that the shape alone decides.
+Cut usual_cut(const Job& job, const Sizes& size) {
+  const int64_t rows_read = kBandSize / size.row_size;
+  const int64_t most = std::max<int64_t>(2, (rows_read - size.rows.count()) / size.stride - size.odd_rows + 1);
+  const int64_t bands = ceil_div(job.y_height, most);
+  return {round_up(ceil_div(job.y_height, bands), 2), 1};
+}
+
 // [steps][32], see pack_filters
 std::vector<int32_t> filter_places(const Job& job, const Sizes& size) {
   std::vector<int32_t> places(static_cast<size_t>(size.steps * kSplitDepth), -1);
@@ -200,7 +212,11 @@ bool conv_tiles_pay(const Job& job) {
   if (even.y_height == 0 || even.y_width == 0) return false;
   const double products = static_cast<double>(even.images * even.y_height * even.y_width) *
                           static_cast<double>(job.outputs * job.channels * job.rows.taps * job.columns.taps);
-  return kMargin * cycles(even, Sizes(even), {even.y_height, 1}, 1) < kMultiplyCycles * products;
+  const Sizes size(even);
+  if (size.placed && size.part_step(2) > kMostPlaced) return false;
+  const Cut cut = usual_cut(even, size);
+  const double covered = static_cast<double>(round_up(even.y_height, cut.rows)) / static_cast<double>(even.y_height);
+  return kMargin * cycles(even, size, cut, 1) / covered < kMultiplyCycles * products;
 }
 
 void correlate_tiles(const CorrelateOut<float>& out, const float* x, const float* mask, const float* weight,

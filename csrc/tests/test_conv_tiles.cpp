@@ -254,4 +254,10 @@ TEST_CASE("tiles are chosen for many channels, with and without pooling alike, a
   CHECK_FALSE(pays({256, 1, 6, 1, axis(28, 5, 1, 2, 2), axis(28, 5, 1, 2, 2)}));
   CHECK_FALSE(pays({256, 6, 16, 1, axis(14, 5), axis(14, 5)}));
   CHECK_FALSE(pays({128, 3, 16, 1, axis(32, 3, 1, 1, 1), axis(32, 3, 1, 1, 1)}));
+  // Wide images are gone through in bands of few rows, which read the rows between them again.
+  CHECK(pays({1, 64, 64, 1, axis(64, 5, 1, 2, 2), axis(1024, 5, 1, 2, 2)}));
+  CHECK(pays({16, 24, 48, 1, axis(64, 5, 1, 2, 2), axis(64, 5, 1, 2, 2)}));
+  CHECK_FALSE(pays({1, 24, 48, 1, axis(64, 5, 1, 2, 2), axis(1024, 5, 1, 2, 2)}));
+  CHECK_FALSE(pays({16, 48, 16, 1, axis(64, 5, 1, 2, 2), axis(64, 5, 1, 2, 2)}));
+  CHECK_FALSE(pays({4, 16, 16, 1, axis(128, 5, 1, 2, 2), axis(128, 5, 1, 2, 2)}));
 }
