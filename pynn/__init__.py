@@ -24,7 +24,9 @@ try:
         )
     from pynn import _core
 except ImportError as error:  # also of PYNN_ISA and PYNN_NUM_THREADS
-    if ("-m", "pynn") in itertools.pairwise(sys.orig_argv) or os.path.basename(sys.argv[0]) == "pynn":
+    program = "".join(sys.argv[:1])
+    as_module = program == "-m" and ("-m", "pynn") in itertools.pairwise(sys.orig_argv)
+    if as_module or os.path.basename(program) == "pynn":
         print(f"pynn: error: {str(error).removeprefix('pynn: ')}", file=sys.stderr)
         sys.exit(2)  # the command, as with other bad input
     raise

@@ -290,9 +290,13 @@ class Recorder:
         """NumPy converts an array."""
         self._changes.catch_up()
         if self.made(array):
+            how = f"converted from {array.dtype} to {dtype}, {where()}"
+            instead = "convert it before it is passed to the captured function"
+            if array.dtype == dtype:
+                how = f"copied by NumPy to lie in order, {where()}"
+                instead = "use operations on the tensor, such as transpose, in place of those on its array"
             raise CaptureError(
-                f"capture: {what} {list(array.shape)} is converted from {array.dtype} to {dtype}, {where()}, which a "
-                "replay does not repeat; convert it before it is passed to the captured function"
+                f"capture: {what} {list(array.shape)} is {how}, which a replay does not repeat; {instead}"
             )
 
     def equal(self, *pair: Any) -> Array | None:

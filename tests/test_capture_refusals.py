@@ -100,6 +100,12 @@ def convert(x, model):
     return (model(x) * 3).astype(np.int64)
 
 
+def turned_gradient(x, model):
+    model.zero_grad()
+    model(x).sum().backward()
+    model[0].weight.grad = model[0].weight.grad.reshape(6, 8).T
+
+
 def change_attribute(x, model):
     model.extra = getattr(model, "extra", 0) + 1
     return model(x)
@@ -127,6 +133,7 @@ def change_attribute(x, model):
         (compare_shapes, "is read, at .*test_capture_refusals.py"),
         (sum_of_labels, "is read, at .*test_capture_refusals.py"),
         (hits_of_rows, "is read, at .*test_capture_refusals.py"),
+        (turned_gradient, r"grad \[\d+, \d+\] is copied by NumPy to lie in order, at .*test_capture_refusals.py"),
         (convert, r"astype \[5, 3\] is converted from float32 to int64, at .*test_capture_refusals.py"),
     ],
 )

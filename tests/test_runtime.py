@@ -68,6 +68,12 @@ def test_the_command_says_on_one_line_what_is_wrong_with_the_environment(
     assert done.stderr.count("\n") == 1
 
 
+def test_a_program_with_arguments_like_the_command_gets_the_exception() -> None:
+    result = run_python("import pynn", arguments=["-m", "pynn"], PYNN_ISA="x")
+    assert result.returncode == 1
+    assert "ImportError: PYNN_ISA" in result.stderr
+
+
 def test_sources_without_the_core_say_what_to_do(tmp_path: Path) -> None:
     shutil.copytree(Path(pynn.__file__).parent, tmp_path / "pynn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     result = run_python("import pynn", cwd=tmp_path)
