@@ -60,8 +60,7 @@ def test_the_command_says_on_one_line_what_is_wrong_with_the_environment(
 ) -> None:
     (tmp_path / "pynn").write_text("from pynn.cli import main\nraise SystemExit(main())\n")  # as pip writes it
     command = [str(tmp_path / "pynn")] if script else ["-m", "pynn"]
-    # Not ROOT, nor the folder at hand: beside an installed pynn they may hold sources without a core.
-    environment = {**os.environ, "PYTHONPATH": str(Path(pynn.__file__).parents[1]), variable: "x"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), variable: "x"}  # `-m` imports from the folder at hand first
     done = subprocess.run(
         [sys.executable, *command, "info"], env=environment, cwd=tmp_path, capture_output=True, text=True
     )
