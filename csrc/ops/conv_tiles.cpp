@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ops/conv_source.h"
+#include "ops/own_filters.h"
 #include "ops/tiles.h"
 #include "runtime/arena.h"
 #include "runtime/counters.h"
@@ -175,18 +176,6 @@ std::vector<int64_t> step_offsets(const Sizes& size) {
   return offsets;
 }
 
-// The filters that a thread has split last: in which call, and for which outputs.
-struct OwnFilters {
-  uint64_t call = 0;
-  int64_t part = 0;
-  uint16_t* filters = nullptr;
-};
-
-uint64_t next_call() {
-  static std::atomic<uint64_t> calls{0};
-  return calls.fetch_add(1, std::memory_order_relaxed) + 1;
-}
-
 void keep_largest(std::atomic<uint32_t>& largest, uint32_t value) {
   uint32_t before = largest.load(std::memory_order_relaxed);
   while (before < value && !largest.compare_exchange_weak(before, value, std::memory_order_relaxed)) {
@@ -248,7 +237,7 @@ void correlate_tiles(const CorrelateOut<float>& out, const float* x, const float
   };
   // To fetch what another core has written takes longer than to split few filters anew.
   const bool own_filters = threads == 1 || cut.parts > 1 || filter_size <= kOwnFilters;
-  const uint64_t call = own_filters ? next_call() : 0;
+  const OwnFilters own(arena::Slot::split_b);
   const arena::Buffer<uint16_t> shared(own_filters ? 0 : ceil_div(job.outputs, kSplitTile) * tile_column);
   if (!own_filters) {
     parallel_for(blocks, [&](int64_t b) {
@@ -256,16 +245,10 @@ void correlate_tiles(const CorrelateOut<float>& out, const float* x, const float
       pack(shared.get() + first / kSplitTile * tile_column, first, std::min(kSplitTile, job.outputs - first));
     });
   }
-  const auto filters_of = [&](int64_t part, int64_t first, int64_t end) -> const uint16_t* {
+  const auto filters_of = [&](int64_t first, int64_t end) -> const uint16_t* {
     if (!own_filters) return shared.get() + first / kSplitTile * tile_column;
-    static thread_local OwnFilters own;
-    if (own.call != call || own.part != part) {
-      own.filters = arena::scratch<uint16_t>(arena::Slot::split_b, ceil_div(end - first, kSplitTile) * tile_column);
-      pack(own.filters, first, end - first);
-      own.call = call;
-      own.part = part;
-    }
-    return own.filters;
+    return own.get<uint16_t>(first, ceil_div(end - first, kSplitTile) * tile_column,
+                             [&](uint16_t* filters) { pack(filters, first, end - first); });
   };
 
   // Images without padding are split in one run, others row by row.
@@ -316,7 +299,7 @@ void correlate_tiles(const CorrelateOut<float>& out, const float* x, const float
     const int64_t part = t / (job.images * bands), band = t % bands, image = t / bands % job.images;
     const int64_t first_output = blocks * part / cut.parts * kSplitTile;
     const int64_t end_output = std::min(job.outputs, blocks * (part + 1) / cut.parts * kSplitTile);
-    const uint16_t* filters = filters_of(part, first_output, end_output);
+    const uint16_t* filters = filters_of(first_output, end_output);
     const int64_t first_row = band * cut.rows, rows = std::min(cut.rows, job.y_height - first_row);
     uint32_t* parts = arena::scratch<uint32_t>(arena::Slot::split_a, kSplitParts * part_step);
     split_image(parts, image, first_row, rows);

@@ -1,9 +1,9 @@
 #include "ops/conv_winograd.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "ops/conv_source.h"
+#include "ops/own_filters.h"
 #include "runtime/arena.h"
 #include "runtime/counters.h"
 #include "runtime/threads.h"
@@ -95,19 +95,6 @@ void transform_filters(T* u, const T* weight, const Job& job, int64_t begin, int
   }
 }
 
-// The filters that a thread has transformed last: in which call of correlate_winograd, and for which outputs.
-template <class T>
-struct OwnFilters {
-  uint64_t call = 0;
-  int64_t slice = 0;
-  T* filters = nullptr;
-};
-
-uint64_t next_call() {
-  static std::atomic<uint64_t> calls{0};
-  return calls.fetch_add(1, std::memory_order_relaxed) + 1;
-}
-
 }  // namespace
 
 // Decided without an odd last row or column, so that pooling, which leaves them out, comes to the same decision.
@@ -156,7 +143,7 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
   // A thread's own outputs, or small filters, are transformed by each thread for itself, before its first task: to
   // fetch them from another core's cache takes several times as long.
   const bool own_filters = threads > 1 && (by_outputs || job.groups * kPositions * filter_size <= kOwnFilters);
-  const uint64_t call = own_filters ? next_call() : 0;
+  const OwnFilters own(arena::Slot::columns);
   const arena::Buffer<T> shared_filters(own_filters ? 0 : job.groups * kPositions * filter_size);
   if (!own_filters) {
     const int64_t filter_parts = all_channels * outputs < kSerialFilters ? 1 : std::min(all_channels, threads);
@@ -166,16 +153,11 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
     });
   }
   const auto filters_of_this_thread = [&](int64_t first_output, int64_t count) {
-    static thread_local OwnFilters<T> own;
-    if (own.call != call || own.slice != first_output) {
-      own.filters = arena::scratch<T>(arena::Slot::columns, job.groups * kPositions * channels * count);
+    return own.get<T>(first_output, job.groups * kPositions * channels * count, [&](T* filters) {
       Job slice = job;
       slice.outputs = count;
-      transform_filters(own.filters, weight + first_output * job.weight.output_step, slice, int64_t(0), all_channels);
-      own.call = call;
-      own.slice = first_output;
-    }
-    return own.filters;
+      transform_filters(filters, weight + first_output * job.weight.output_step, slice, int64_t(0), all_channels);
+    });
   };
 
   const auto task = [&](int64_t t) {

@@ -18,16 +18,16 @@ class RecurrentDweights {
   void finish() const;
 
  private:
-  // A right operand of products in tiles, and the gradient that its products with dz are added up to; not there if that
-  // is null.
+  // A right operand of products in tiles, and the gradient that its products with dz are added up to; without columns
+  // where another form makes that, or nobody wants it.
   struct Right {
     const T* data;  // [k, columns]
     int64_t columns;
     T* dweight;
     uint16_t* parts;
   };
-  // Columns of dz, and where the gradients that they make begin: at this row of dweight_ih and of dweight_hh, or
-  // nowhere.
+  // Columns of dz, and the rows of dweight_ih and dweight_hh where the gradients that they make begin; -1: they make
+  // none.
   struct Segment {
     int64_t first, columns, row[2];
   };
