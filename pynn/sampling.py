@@ -28,6 +28,8 @@ def multinomial(probabilities: npt.ArrayLike | Tensor, num_samples: int = 1, rep
     ------
     ValueError
         If a probability is negative or not finite, a row has the sum 0, or there are too few to draw.
+    TypeError
+        For what are no real numbers.
 
     Examples
     --------
@@ -35,7 +37,7 @@ def multinomial(probabilities: npt.ArrayLike | Tensor, num_samples: int = 1, rep
     >>> pynn.multinomial([0.0, 0.5, 0.0, 2.5], 2).numpy().sum()  # 1 and 3 in either order
     np.int64(4)
     """
-    p = np.asarray(probabilities.data if isinstance(probabilities, Tensor) else probabilities, np.float64)
+    p = _numbers("multinomial: probabilities", probabilities)
     count = whole("multinomial: num_samples", num_samples)
     if p.ndim not in (1, 2):
         raise ValueError(f"multinomial: probabilities are {list(p.shape)}, need [C] or [N, C]")
@@ -73,6 +75,8 @@ def categorical(logits: npt.ArrayLike | Tensor, temperature: float = 1.0, top_k:
     ------
     ValueError
         If a row has a NaN, an infinity or no entry above -inf, or an option is out of range.
+    TypeError
+        For what are no real numbers.
 
     Examples
     --------
@@ -80,7 +84,7 @@ def categorical(logits: npt.ArrayLike | Tensor, temperature: float = 1.0, top_k:
     >>> pynn.categorical([[0.0, 9.0, -9.0], [1.0, 0.0, 0.0]], temperature=0)
     Tensor([1, 0], dtype=int64)
     """
-    x = np.asarray(logits.data if isinstance(logits, Tensor) else logits, np.float64)
+    x = _numbers("categorical: logits", logits)
     if x.ndim < 1 or x.shape[-1] < 1:
         raise ValueError(f"categorical: logits are {list(x.shape)}, need [..., C] with C at least 1")
     temperature = real("categorical: temperature", temperature, 0)
@@ -94,6 +98,13 @@ def categorical(logits: npt.ArrayLike | Tensor, temperature: float = 1.0, top_k:
         x = np.where(x < np.partition(x, -top_k, axis=-1)[..., -top_k, None], -np.inf, x)
     p = np.exp((x - highest) / temperature)
     return Tensor(_choices(p.reshape(-1, p.shape[-1]), 1).reshape(x.shape[:-1]))
+
+
+def _numbers(what: str, values: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
+    array = np.asarray(values.data if isinstance(values, Tensor) else values)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{what} are {array.dtype}, need real numbers")
+    return np.asarray(array, np.float64)
 
 
 def _choices(p: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:

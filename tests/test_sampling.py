@@ -110,3 +110,11 @@ def test_options_of_other_types():
     for call in (lambda: pynn.multinomial(P, 1.5), lambda: pynn.categorical(LOGITS, top_k=1.5)):
         with pytest.raises(TypeError):
             call()
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.5j], np.complex64([0.5, 0.5]), ["1", "2"], None])
+def test_what_are_no_real_numbers(values):
+    with pytest.raises(TypeError, match=r"^multinomial: probabilities are .*, need real numbers"):
+        pynn.multinomial(values)
+    with pytest.raises(TypeError, match=r"^categorical: logits are .*, need real numbers"):
+        pynn.categorical(values)
