@@ -54,14 +54,17 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
 
 
 def as_gradient(grad: object, data: Array) -> Array:
-    """Return what is assigned as the gradient of `data`, copied unless C-contiguous; raise if it cannot be one."""
+    """Return what is assigned as the gradient of `data`, copied unless C-contiguous; raise if it cannot be one.
+
+    Of a subclass of `numpy.ndarray` it is the memory, as `Tensor` takes it: operators of some do other things.
+    """
     if not isinstance(grad, np.ndarray):
         raise TypeError(f"grad: got a {type(grad).__name__}, needs a NumPy array (of a tensor its .data) or None")
     if grad.dtype != data.dtype:
         raise TypeError(f"grad: got {grad.dtype}, needs the dtype of the tensor, {data.dtype}")
     if grad.shape != data.shape:
         raise ValueError(f"grad: got shape {list(grad.shape)}, needs the shape of the tensor, {list(data.shape)}")
-    return grad if grad.flags.c_contiguous and grad.flags.aligned else as_array("grad", grad)
+    return grad if type(grad) is np.ndarray and grad.flags.carray else as_array("grad", grad)
 
 
 def check_elements(name: str, what: str, shape: Iterable[int]) -> None:

@@ -189,6 +189,16 @@ def test_an_assigned_gradient_is_copied_only_where_it_is_not_contiguous():
     assert w.data.tolist() == [[0, -2, -4], [-1, -3, -5]]
 
 
+@pytest.mark.parametrize("kind", [np.matrix, np.ma.MaskedArray, np.memmap, type("Mine", (np.ndarray,), {})])
+def test_an_assigned_gradient_of_a_subclass_is_its_memory(kind):
+    given = np.ones((2, 2), np.float32)
+    x = pynn.zeros(2, 2, requires_grad=True)
+    x.grad = np.ma.array(given, mask=np.eye(2)) if kind is np.ma.MaskedArray else given.view(kind)
+    assert type(x.grad) is np.ndarray
+    assert np.shares_memory(x.grad, given)
+    assert (x.grad * x.grad).tolist() == given.tolist()  # np.matrix would multiply matrices
+
+
 # -- depth and release -------------------------------------------------------------------------------------------------
 def test_chain_of_100_000():
     before = live_nodes()
