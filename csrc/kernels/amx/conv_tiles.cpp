@@ -152,10 +152,11 @@ PYNN_INLINE void add_products(const uint32_t* image, int64_t part_step, int64_t 
   if constexpr (Part < 1) add_product<I, 4, 7>();
 }
 
-// M tiles of positions by one of outputs: registers 0 to 3 hold the sums, 4 a part of the image, 5 to 7 the parts of
-// the filters. So most loads are of the image, which is in the first cache, and filters of 16 outputs often are, too.
+// sums [M][positions][16] of M tiles of positions by one of outputs: registers 0 to 3 hold the sums, 4 a part of the
+// image, 5 to 7 the parts of the filters. So most loads are of the image, which is in the first cache, and filters of
+// 16 outputs often are, too.
 template <int M>
-PYNN_INLINE void sum_tiles(const uint32_t* const* tiles, const ConvTileBlock<float>& block) {
+PYNN_INLINE void sum_tiles(float* sums, const uint32_t* const* tiles, const ConvTileBlock<float>& block) {
   const int64_t part_step = block.part_step, row_bytes = block.position_step * 4, steps = block.steps;
   const Part* b = block.filters;
   _tile_zero(0);
@@ -186,6 +187,14 @@ PYNN_INLINE void sum_tiles(const uint32_t* const* tiles, const ConvTileBlock<flo
     if constexpr (M > 2) add(Index<2>(), offset);
     fetch(2);
     if constexpr (M > 2) add(Index<3>(), offset);
+    store_in_between(sums, step);
+  }
+  const int64_t tile_size = block.positions * kSplitTile;
+  _tile_stored(0, sums, kRowBytes);
+  _tile_stored(1, sums + tile_size, kRowBytes);
+  if constexpr (M > 2) {
+    _tile_stored(2, sums + 2 * tile_size, kRowBytes);
+    _tile_stored(3, sums + 3 * tile_size, kRowBytes);
   }
 }
 
@@ -210,14 +219,10 @@ void block(float* values, float* taps, const ConvTileBlock<float>& b) {
       images[2 * p + 1] = images[2 * p] + (row[p] + 1 < b.rows ? b.row_step : 0);
     }
     if (pairs == 2) {
-      sum_tiles<4>(images, b);
-      _tile_stored(2, sums + 2 * positions * width, kRowBytes);
-      _tile_stored(3, sums + 3 * positions * width, kRowBytes);
+      sum_tiles<4>(sums, images, b);
     } else {
-      sum_tiles<2>(images, b);
+      sum_tiles<2>(sums, images, b);
     }
-    _tile_stored(0, sums, kRowBytes);
-    _tile_stored(1, sums + positions * width, kRowBytes);
     for (int64_t p = 0; p < pairs; ++p) {
       float* from = sums + p * 2 * positions * width;
       if (b.pool) {

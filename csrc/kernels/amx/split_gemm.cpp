@@ -145,6 +145,7 @@ PYNN_INLINE void sum_tiles(float* sums, const Part* a, const Part* b, int64_t st
     load_a(0);
     multiply(Index<5>());
     fetch_a(2);
+    store_in_between(sums, step);
     a += kSplitTileSize;
     a1 += kSplitTileSize;
     b += kSplitTileSize;
