@@ -67,15 +67,18 @@ __attribute__((noinline)) int64_t look_at_rows(uint64_t* live, const T* a, int64
   return terms;
 }
 
-// Rows of C; those of B are as many vectors. The last vector has `tail` lanes if Masked. Returns whether one of the
-// sums is -0.0.
+template <class T>
+bool is_finite(const T* b, int64_t size);
+
+// Rows of C, which are as many vectors. The last vector has `tail` lanes if Masked.
 template <class T, int Vectors, bool Masked>
-bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpilogue<T> epilogue, int tail, int64_t m,
-                 int64_t k) {
+bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, uint64_t* met,
+                 GemmEpilogue<T> epilogue, int tail, int64_t m, int64_t k) {
   constexpr int lanes = Vec<T>::lanes;
   using Lanes = typename Integers<T>::Lanes;
   Lanes least = {};
-  bool negative_zero = false;
+  Vec<T> zeros = Vec<T>::zero();  // of sums that are finite
+  bool may_differ = false;
   const auto load_vector = [tail](const T* p, int v) {
     return Masked && v == Vectors - 1 ? Vec<T>::load(p + v * lanes, tail) : Vec<T>::load(p + v * lanes);
   };
@@ -85,13 +88,16 @@ bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpi
     const int64_t terms = look_at_rows(live, a + group * lda, lda, rows, k);
     const int64_t n = (Vectors - 1) * lanes + (Masked ? tail : lanes);
     if (4 * terms > 3 * rows * k) {  // the sample that chose these kernels was not of these rows
-      block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, Vectors * lanes, 2 * lanes}, epilogue, rows, n,
-               k);
-      negative_zero |= has_negative_zero(c + group * ldc, ldc, rows, n);
+      block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, ldb, 2 * lanes}, epilogue, rows, n, k);
+      may_differ |= has_negative_zero(c + group * ldc, ldc, rows, n);
+      if (met == nullptr) continue;
+      *met |= ~uint64_t(0) >> (64 - k);
+      for (int64_t r = 0; r < rows; ++r) may_differ |= !is_finite(c + (group + r) * ldc, n);
       continue;
     }
     for (int64_t r = 0; r < rows; ++r) {
       uint64_t bits = live[r];
+      if (met != nullptr) *met |= bits;
       if (bits == 0 && epilogue.accumulate && !epilogue.relu) continue;
       const T* row = a + (group + r) * lda;
       T* to = c + (group + r) * ldc;
@@ -106,15 +112,16 @@ bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpi
         const int64_t p = __builtin_ctzll(bits);
         bits &= bits - 1;
         const Vec<T> factor(row[p]);
-        const T* from = in_register(b + p * Vectors * lanes);
+        const T* from = in_register(b + p * ldb);
 #pragma GCC unroll 8
-        for (int v = 0; v < Vectors; ++v) sum[v] = fma(factor, Vec<T>::load(from + v * lanes), sum[v]);
+        for (int v = 0; v < Vectors; ++v) sum[v] = fma(factor, load_vector(from, v), sum[v]);
       }
 #pragma GCC unroll 8
       for (int v = 0; v < Vectors; ++v) {
         if (epilogue.relu) sum[v] = select(sum[v] < Vec<T>::zero(), Vec<T>::zero(), sum[v]);
         const Lanes integers = (Lanes)sum[v].v;
         least = integers < least ? integers : least;
+        if (met != nullptr) zeros = fma(sum[v], Vec<T>::zero(), zeros);
         if (Masked && v == Vectors - 1) {
           sum[v].store(to + v * lanes, tail);
         } else {
@@ -123,13 +130,13 @@ bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, GemmEpi
       }
     }
   }
-  return negative_zero || is_negative_zero<T>(least);
+  return may_differ || is_negative_zero<T>(least) || reduce_add(zeros) != T(0);
 }
 
 template <class T>
 struct SparseRows {
-  bool (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const T*, GemmEpilogue<T>, int, int64_t,
-                                  int64_t);  // [vectors - 1][masked]
+  bool (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const T*, int64_t, uint64_t*, GemmEpilogue<T>, int,
+                                  int64_t, int64_t);  // [vectors - 1][masked]
   constexpr SparseRows() : rows() { fill<sparse_vectors>(); }
 
  private:
@@ -144,36 +151,18 @@ struct SparseRows {
 template <class T>
 constexpr SparseRows<T> sparse_rows_of;
 
-// packed[k, width] = B[k, n] with columns of 0 from n on, width whole vectors. Returns whether B is finite.
+// packed[k, width] = B[k, n] with columns of 0 from n on, width whole vectors
 template <class T>
-bool pack_finite(T* packed, int64_t width, const T* b, int64_t ldb, int64_t k, int64_t n) {
+void pack_columns(T* packed, int64_t width, const T* b, int64_t ldb, int64_t k, int64_t n) {
   constexpr int lanes = Vec<T>::lanes;
-  Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
   const int tail = static_cast<int>(n % lanes);
   for (int64_t p = 0; p < k; ++p) {
     const T* from = b + p * ldb;
     T* to = packed + p * width;
     int64_t j = 0;
-    for (; j + 4 * lanes <= n; j += 4 * lanes) {
-#pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) {
-        const Vec<T> x = Vec<T>::load(from + j + v * lanes);
-        x.store(to + j + v * lanes);
-        sum[v] = fma(x, Vec<T>::zero(), sum[v]);
-      }
-    }
-    for (; j + lanes <= n; j += lanes) {
-      const Vec<T> x = Vec<T>::load(from + j);
-      x.store(to + j);
-      sum[0] = fma(x, Vec<T>::zero(), sum[0]);
-    }
-    if (tail != 0) {
-      const Vec<T> x = Vec<T>::load(from + j, tail);
-      x.store(to + j);
-      sum[3] = fma(x, Vec<T>::zero(), sum[3]);
-    }
+    for (; j + lanes <= n; j += lanes) Vec<T>::load(from + j).store(to + j);
+    if (tail != 0) Vec<T>::load(from + j, tail).store(to + j);
   }
-  return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])) == T(0);
 }
 
 template <class T>

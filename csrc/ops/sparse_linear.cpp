@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <numeric>
 
 #include "ops/ceil_div.h"
@@ -21,11 +22,14 @@ constexpr int64_t kLeastDepth = 64;
 constexpr int64_t kSampledRows = 8;
 constexpr int64_t kZeroShare = 3;             // of so many sampled elements at most one is not 0
 constexpr int64_t kMostLive = 66;             // percent of a sample of gradients
-constexpr int64_t kMostLiveBesideTiles = 30;  // the same where a dense product is made of tiles
+constexpr int64_t kMostLiveBesideTiles = 30;  // the same where a dense product is made of tiles,
+constexpr int64_t kMostLiveInPlace = 38;      // and where x is read in place beside it
 constexpr int64_t kMostLiveOfFew = 40;        // the same for a weight of few rows, beside which x is packed
 constexpr int64_t kFewOutputs = 64;
 constexpr int64_t kLeastGradientVectors = 5;
 constexpr int64_t kMostDepth = 64;                    // bits of a word
+constexpr int64_t kMostRowsInPlace = 128;             // of C: for more of them, rows of B are best side by side
+constexpr int64_t kFewSetsStride = 1024;              // bytes: rows so far apart fall on few sets of the first cache
 constexpr int64_t kTileColumns = 64;                  // of x that are turned at once
 constexpr int64_t kMostGradients = int64_t(1) << 20;  // bytes of dz that a thread holds
 
@@ -50,6 +54,12 @@ Parts parts_of(int64_t columns, int64_t threads) {
   return {columns, lanes<T>(), std::max(least, std::min(round_up(least, threads), vectors / kLeastVectors))};
 }
 
+// Whether a B of a sparse product of m rows is best read where it is, if its rows begin with whole vectors.
+template <class T>
+bool reads_in_place(int64_t m, int64_t ldb) {
+  return m <= kMostRowsInPlace && ldb % lanes<T>() == 0 && ldb * int64_t(sizeof(T)) % kFewSetsStride != 0;
+}
+
 // C[m, n] = epilogue(A * B), whose B has rows of `width`. A sum of -0.0 may lack a term that makes it 0.0: who finds
 // one multiplies densely.
 template <class T>
@@ -57,7 +67,7 @@ void multiply(bool sparse, T* c, int64_t ldc, const T* a, int64_t lda, const T* 
               GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k) {
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   if (sparse) {
-    kernel.sparse_block(c, ldc, a, lda, b, epilogue, m, n, k);
+    kernel.sparse_block(c, ldc, a, lda, b, width, nullptr, epilogue, m, n, k);
   } else {
     kernel.block(c, ldc, a, lda, false, {b, width, kernel.nr}, epilogue, m, n, k);
   }
@@ -226,7 +236,8 @@ bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t 
   const int64_t least_side = kLeastGradientVectors * lanes<T>();
   if (rows < kLeastRows || in < least_side || out < kLeastRows || rows * in * out < kLeastWork) return false;
   const bool relu = activation == Activation::relu;
-  const int64_t percent = split_pays<T>(out, in, rows, false) ? kMostLiveBesideTiles
+  const int64_t beside_tiles = reads_in_place<T>(out, in) ? kMostLiveInPlace : kMostLiveBesideTiles;
+  const int64_t percent = split_pays<T>(out, in, rows, false) ? beside_tiles
                           : out < kFewOutputs                 ? kMostLiveOfFew
                                                               : kMostLive;
   const int64_t most = kSampledRows * out * percent / 100;
@@ -247,27 +258,39 @@ void sparse_multiply(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int
                      int64_t k) {
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   const Parts panels = parts_of<T>(n, 1);
+  const bool in_place =
+      reads_in_place<T>(m, ldb) && reinterpret_cast<uintptr_t>(b) % (sizeof(T) * static_cast<size_t>(lanes<T>())) == 0;
   for (int64_t part = 0; part < panels.count; ++part) {
     const int64_t j = panels.begin(part), width = panels.width(part), columns = panels.size(part);
     const int64_t most = std::min(kMostDepth, kernel.sparse_columns * kernel.sparse_depth / width);
     const int64_t blocks = ceil_div(k, most);
-    T* packed = arena::scratch<T>(arena::Slot::pack_b, ceil_div(k, blocks) * width);
-    bool negative_zero = false;
+    T* packed = in_place ? nullptr : arena::scratch<T>(arena::Slot::pack_b, ceil_div(k, blocks) * width);
+    bool may_differ = false;
     const auto multiply_all = [&](bool sparse) {
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t p = k * block / blocks, size = k * (block + 1) / blocks - p;
+        const T* rows = b + p * ldb + j;
+        int64_t stride = ldb;
+        if (!in_place) {
+          kernel.pack_columns(packed, width, rows, ldb, size, columns);
+          rows = packed;
+          stride = width;
+        }
         GemmEpilogue<T> epilogue;
         epilogue.accumulate = p > 0;
-        if (kernel.pack_finite(packed, width, b + p * ldb + j, ldb, size, columns) && sparse) {
-          negative_zero |= kernel.sparse_block(c + j, ldc, a + p, lda, packed, epilogue, m, columns, size);
-        } else {
-          kernel.block(c + j, ldc, a + p, lda, false, {packed, width, kernel.nr}, epilogue, m, columns, size);
-          negative_zero |= kernel.has_negative_zero(c + j, ldc, m, columns);
+        if (!sparse) {
+          kernel.block(c + j, ldc, a + p, lda, false, {rows, stride, kernel.nr}, epilogue, m, columns, size);
+          continue;
+        }
+        uint64_t met = 0;
+        may_differ |= kernel.sparse_block(c + j, ldc, a + p, lda, rows, stride, &met, epilogue, m, columns, size);
+        for (int64_t i = 0; i < size; ++i) {
+          if ((met >> i & 1) == 0) may_differ |= !kernel.is_finite(rows + i * stride, columns);
         }
       }
     };
     multiply_all(true);
-    if (negative_zero) multiply_all(false);
+    if (may_differ) multiply_all(false);
   }
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -6,6 +7,7 @@
 #include "ops/gemm_product.h"
 #include "ops/sparse_linear.h"
 #include "reference/gemm.h"
+#include "runtime/arena.h"
 #include "runtime/threads.h"
 
 using namespace pynn;
@@ -284,7 +286,7 @@ Guarded<T> gradient_of(ops::Activation activation, const Guarded<T>& dy, const G
   return dz;
 }
 
-// linear_backward on 1 to 3 threads beside products by dense blocks.
+// linear_backward on 1 to 3 threads beside products by dense blocks, of an x whose rows begin with whole vectors, too.
 template <class T>
 void check_backward(const Size& s, ops::Activation activation, const Guarded<T>& dy, const Guarded<T>& y,
                     const Guarded<T>& x, const Guarded<T>& weight) {
@@ -292,13 +294,16 @@ void check_backward(const Size& s, ops::Activation activation, const Guarded<T>&
   Guarded<T> want_dx(s.rows * s.in), want_dweight(s.out * s.in), want_dbias(s.out);
   ops::gemm<T>({want_dx.data(), s.in, dz.data(), s.out, false, weight.data(), s.in, false, s.rows, s.in, s.out});
   ops::linear_dweight(want_dweight.data(), want_dbias.data(), dz.data(), s.out, x.data(), s.rows, s.in, s.out, false);
+  const arena::Buffer<T> aligned(x.size());
+  std::copy_n(x.data(), x.size(), aligned.get());
   for (const int threads : kThreads) {
     const Threads scope(threads);
-    for (int needed = 1; needed < 8; ++needed) {
+    for (int needed = 1; needed < 16; ++needed) {
+      if ((needed & 7) == 0) continue;
       Guarded<T> dx(s.rows * s.in), dweight(s.out * s.in), dbias(s.out);
       ops::linear_backward(needed & 1 ? dx.data() : nullptr, needed & 2 ? dweight.data() : nullptr,
-                           needed & 4 ? dbias.data() : nullptr, dy.data(), y.data(), x.data(), weight.data(),
-                           activation, s.rows, s.in, s.out);
+                           needed & 4 ? dbias.data() : nullptr, dy.data(), y.data(),
+                           needed & 8 ? aligned.get() : x.data(), weight.data(), activation, s.rows, s.in, s.out);
       if (needed & 1) check_same(dx, want_dx, "dx");
       if (needed & 2) check_same(dweight, want_dweight, "dweight");
       if ((needed & 6) == 6) check_same(dbias, want_dbias, "dbias");  // in the passes of dweight
@@ -341,15 +346,21 @@ TEST_CASE_TEMPLATE("gradients behind a ReLU are the naive ones", T, float, doubl
 
 TEST_CASE_TEMPLATE("NaN, infinity and signs of zeros meet the zeros of a gradient", T, float, double) {
   const VectorBlocks blocks;
-  const Size s{64, 300, 130};
-  for (const T value : {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::infinity(),
-                        -std::numeric_limits<T>::infinity(), T(-0.0), -std::numeric_limits<T>::denorm_min()}) {
-    const Guarded<T> y = random_array<T>(s.rows * s.out);
-    Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
-               dy = random_array<T>(s.rows * s.out);
-    x[63 * s.in + 299] = weight[129 * s.in + 299] = value;
+  const T infinity = std::numeric_limits<T>::infinity();
+  const std::vector<T> values = {std::numeric_limits<T>::quiet_NaN(), infinity, -infinity, T(-0.0),
+                                 -std::numeric_limits<T>::denorm_min()};
+  for (size_t test = 0; test < 2 * values.size(); ++test) {
+    const T value = values[test / 2];
+    const Size s = test % 2 == 0 ? Size{64, 300, 130} : Size{64, 336, 120};
+    Guarded<T> y = random_array<T>(s.rows * s.out), x = random_array<T>(s.rows * s.in),
+               weight = random_array<T>(s.out * s.in), dy = random_array<T>(s.rows * s.out);
+    x[63 * s.in + 299] = weight[(s.out - 1) * s.in + 299] = value;
     check_backward(s, ops::Activation::relu, dy, y, x, weight);
-    for (int64_t i = 0; i < s.rows; ++i) dy[i * s.out + 5] = dy[i * s.out + 129] = value;
+    const Guarded<T> some = y;
+    for (int64_t j = 0; j < s.out; ++j) y[63 * s.out + j] = T(0);  // the value meets zeros only
+    check_backward(s, ops::Activation::relu, dy, y, x, weight);
+    y = some;
+    for (int64_t i = 0; i < s.rows; ++i) dy[i * s.out + 5] = dy[i * s.out + s.out - 1] = value;
     check_backward(s, ops::Activation::relu, dy, y, x, weight);
     for (int64_t j = 0; j < s.out; ++j) dy[3 * s.out + j] = dy[63 * s.out + j] = value;
     check_backward(s, ops::Activation::relu, dy, y, x, weight);
@@ -364,11 +375,13 @@ TEST_CASE_TEMPLATE("NaN, infinity and signs of zeros meet the zeros of a gradien
 TEST_CASE_TEMPLATE("a sample of a gradient may promise zeros that others lack", T, float, double) {
   const VectorBlocks blocks;
   const Size s{160, 300, 130};
-  const Guarded<T> x = random_array<T>(s.rows * s.in), weight = random_array<T>(s.out * s.in),
-                   dy = random_array<T>(s.rows * s.out);
-  Guarded<T> y = random_array<T>(s.rows * s.out);
+  const Guarded<T> weight = random_array<T>(s.out * s.in), dy = random_array<T>(s.rows * s.out);
+  Guarded<T> x = random_array<T>(s.rows * s.in), y = random_array<T>(s.rows * s.out);
   for (int64_t i = 0; i < y.size(); ++i) y[i] = i / s.out % 20 == 0 || i % s.out < 40 ? y[i] : T(1);
   REQUIRE(ops::gradient_zeros_pay(ops::Activation::relu, dy.data(), y.data(), s.rows, s.in, s.out));
+  check_backward(s, ops::Activation::relu, dy, y, x, weight);
+  x[7 * s.in + 250] = std::numeric_limits<T>::infinity();  // meets zeros beside outputs that have none
+  for (int64_t j = 0; j < 40; ++j) y[7 * s.out + j] = T(0);
   check_backward(s, ops::Activation::relu, dy, y, x, weight);
 }
 
