@@ -266,8 +266,9 @@ def _load_npz(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
                         state[entry.removesuffix(".npy")] = parse_npy(f"entry {entry!r}", content)
                     else:
                         raise ValueError(f"entry {entry!r} is not an array")
-        # NotImplementedError: an unknown compression. RuntimeError: encryption. EOFError: cut within an entry.
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        # RuntimeError: encryption or an unknown compression. EOFError: cut within an entry. OSError: an entry that
+        # would begin in front of the file.
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
             raise ValueError(f"load: {os.fspath(path)} is not a readable .npz file: {error}") from error
     return state, metadata
 

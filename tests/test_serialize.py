@@ -125,6 +125,15 @@ def test_every_truncation_is_refused(path):
             load(path)
 
 
+def test_a_missing_beginning_is_refused(path):
+    save(path, {"w": np.arange(3, dtype=np.float32)}, {"model": "mlp"})
+    whole = path.read_bytes()
+    for begin in range(1, len(whole)):
+        path.write_bytes(whole[begin:])
+        with pytest.raises(ValueError, match=r"load: .*weights.* is not a readable"):
+            load(path)
+
+
 def test_foreign_bytes_are_refused(path):
     for content in (b"hello world, this is no weights file", b"PK\x03\x04" + bytes(60), bytes(100), b"\xff" * 100):
         path.write_bytes(content)
