@@ -89,6 +89,8 @@ def test_train_and_eval_reach_the_whole_tree():
 
 
 def test_requires_grad_and_zero_grad():
+    with pytest.raises(TypeError, match="requires_grad_: requires_grad must be True or False, got 'no'"):
+        mlp().requires_grad_("no")
     model = mlp().requires_grad_(False)
     assert not any(p.requires_grad for p in model.parameters())
     model.requires_grad_()
@@ -122,7 +124,20 @@ def test_buffers():
     with pytest.raises(TypeError, match="register_buffer: nothing has dtype object"):
         module.register_buffer("nothing", None)
     module.scale = None
-    assert module.state_dict() == {}
+    assert module.astype(np.float64).state_dict() == {}
+
+
+def test_a_number_that_is_assigned_to_a_buffer_becomes_an_array():
+    module = nn.Module()
+    module.register_buffer("steps", 3)
+    state = module.state_dict()
+    module.steps = module.steps + 1  # to NumPy a number, as `steps` has no axis
+    assert isinstance(module.steps, np.ndarray)
+    module.load_state_dict(state)
+    assert module.steps == 3
+    with pytest.raises(TypeError, match=r"^Module: steps has dtype <U1, needs numbers$"):
+        module.steps = "4"
+    assert module.steps == 3
 
 
 def test_repr_is_a_tree():

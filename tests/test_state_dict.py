@@ -109,6 +109,16 @@ def test_not_strict_reports_keys_but_still_checks_shapes(net):
         net.load_state_dict({"4.bias": np.zeros(1)}, strict=False)
 
 
+def test_a_parameter_that_is_read_only_is_not_loaded_into():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[1].weight.data.flags.writeable = False  # as that of a file that NumPy has mapped for reading
+    before = net.state_dict()
+    with pytest.raises(ValueError, match=r"^load_state_dict: Sequential is unchanged: 1\.weight is read-only$"):
+        net.load_state_dict({name: array + 1 for name, array in before.items()})
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_load_needs_a_mapping(net):
     with pytest.raises(TypeError, match="load_state_dict: got list"):
         net.load_state_dict([1])

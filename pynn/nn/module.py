@@ -93,7 +93,10 @@ class Module:
         return y
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; TypeError if a parameter or child would silently be one no longer (None takes it away)."""
+        """Set an attribute; TypeError if a parameter or child would silently be one no longer (None takes it away).
+
+        A number that is assigned to a buffer becomes an array.
+        """
         old = self.__dict__.get(name)
         if isinstance(old, (Parameter, Module)) and not isinstance(value, (type(None), Parameter, Module)):
             kind, needs = "child", "a Module or None"
@@ -102,6 +105,8 @@ class Module:
                 needs = f"nn.Parameter(x) or None; {name}.data[...] = x keeps the parameter and changes its values"
             got = type(value).__name__
             raise TypeError(f"{type(self).__name__}: cannot assign {got} as {kind} {name!r}, needs {needs}")
+        if name in self._buffer_names and not isinstance(value, (np.ndarray, Tensor, type(None))):
+            value = _numbers(type(self).__name__, name, value)  # NumPy's `array + 1` is a number where there is no axis
         super().__setattr__(name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -158,9 +163,7 @@ class Module:
         TypeError
             If the array does not hold numbers.
         """
-        array = np.array(array)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"register_buffer: {name} has dtype {array.dtype}, needs numbers")
+        array = _numbers("register_buffer", name, array)
         if not isinstance(name, str) or not name.isidentifier() or hasattr(self, name):
             raise ValueError(f"register_buffer: name {name!r} is not a free identifier of {type(self).__name__}")
         setattr(self, name, array)
@@ -260,6 +263,7 @@ class Module:
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Freeze (False) or unfreeze all parameters; returns the module."""
+        requires_grad = flag("requires_grad_", "requires_grad", requires_grad)
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
@@ -309,8 +313,8 @@ class Module:
             parameter.grad = None
         for module in self.modules():
             for name in module._buffer_names:
-                buffer = getattr(module, name)
-                if buffer.dtype.kind == "f":
+                buffer = getattr(module, name, None)
+                if buffer is not None and buffer.dtype.kind == "f":
                     setattr(module, name, buffer.astype(dtype))
         return self
 
@@ -368,6 +372,8 @@ class Module:
                 problems.append(f"{name} has shape {list(array.shape)}, the model needs {list(target.shape)}")
             elif array.dtype.kind != target.dtype.kind:
                 problems.append(f"{name} has dtype {array.dtype}, the model needs {target.dtype}")
+            elif not target.flags.writeable:
+                problems.append(f"{name} is read-only")
             else:
                 arrays[name] = array.astype(target.dtype)  # Whatever can fail does so here, before the first write.
         if problems:
@@ -397,6 +403,13 @@ class Module:
         if not children:
             return f"{type(self).__name__}({self.extra_repr()})"
         return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *children]) + "\n)"
+
+
+def _numbers(what: str, name: str, values: npt.ArrayLike) -> Array:
+    array = np.array(values)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{what}: {name} has dtype {array.dtype}, needs numbers")
+    return array
 
 
 def _array(value: Any) -> Any:
