@@ -9,11 +9,16 @@ import sys
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from pynn.guarded import CaptureError, Guarded, where
+from pynn.nn.module import Module
 from pynn.optim.optimizer import Optimizer
 from pynn.tensor import Tensor
 
 SIMPLE = (bool, int, float, str)
+
+_COMPARED = (FunctionType, MethodType, Tensor, Module, Optimizer, np.ndarray)  # in other ways, or with nothing to name
 
 # From 3.12 on `dis` also has numbers above 255, of instructions that only the compiler uses.
 _ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if dis.opmap.get(name, 256) < 256]
@@ -26,36 +31,58 @@ class Around:
 
     def __init__(self) -> None:
         self.values: list[tuple[Any, str, Any]] = []  # thing, attribute, value
-        self.globals: list[tuple[dict[str, Any], str, Any]] = []
-        self._functions: set[Any] = set()
+        self.entries: list[
+            tuple[dict[Any, Any], Any, Any]
+        ] = []  # of the module's globals and of dicts: dict, key, value
+        self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
         self._optimizers: list[tuple[Optimizer, list[Any]]] = []  # and their options
 
-    def note(self, function: Any) -> None:
-        """Note what the function has from around it, and the functions among that, which it must not change."""
+    def note(self, function: Any, is_forward: bool = False) -> None:
+        """Note what the function has from around it, and the functions among that, which it must not change.
+
+        Of a module that is called (`is_forward`) all attributes are compared as it is.
+        """
         if isinstance(function, functools.partial):
             function = function.func
         owner = None
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
-        if not isinstance(function, FunctionType) or function in self._functions:
+        if not isinstance(function, FunctionType) or (function, id(owner)) in self._functions:
             return
         if (function.__module__ or "").partition(".")[0] == "pynn":
             return
-        self._functions.add(function)
+        self._functions.add((function, id(owner)))
         values, variables, methods = surroundings(function, owner)
-        self.values += values
-        self.globals += variables
-        for value in (*(value for _, _, value in (*values, *variables)), *methods):
+        found = [value for _, _, value in (*values, *variables)]
+        self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
+        self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
+        for thing in found:
+            self._note_settings(function.__code__, thing)
+        for value in (*found, *methods):
             if isinstance(value, Optimizer):
                 self._optimizers.append((value, _options(value)))
             elif isinstance(value, (FunctionType, MethodType, functools.partial)):
                 self.note(value)
 
+    def _note_settings(self, code: CodeType, thing: Any) -> None:
+        """Note numbers and texts of a thing that the function names: `args.beta`, `config["beta"]`."""
+        if isinstance(thing, _COMPARED):
+            return
+        if type(thing) is dict:
+            self.entries += [(thing, key, thing[key]) for key in _constants(code) if type(thing.get(key)) in SIMPLE]
+            return
+        own, kind = getattr(thing, "__dict__", {}), type(thing)
+        self.values += [
+            (thing, name, getattr(thing, name))
+            for name in _attributes(code)
+            if type(own.get(name, getattr(kind, name, None))) in SIMPLE  # no property is asked for its value
+        ]
+
     def check(self) -> None:
         """Refuse what a function did to it."""
         for optimizer, _ in self._optimizers:
             self._same_options(optimizer)
-        for entries, find in ((self.values, getattr), (self.globals, dict.get)):
+        for entries, find in ((self.values, getattr), (self.entries, dict.get)):
             for i, entry in enumerate(entries):
                 thing, name, before = entry
                 now = find(thing, name)
@@ -84,7 +111,7 @@ class Around:
         if same and not isinstance(last.data if isinstance(last, Tensor) else last, Guarded):
             return thing, name, now
         if name == "cell_contents":
-            variables = [zip(f.__code__.co_freevars, f.__closure__ or (), strict=True) for f in self._functions]
+            variables = [zip(f.__code__.co_freevars, f.__closure__ or (), strict=True) for f, _ in self._functions]
             name = next(name for name, cell in itertools.chain(*variables) if cell is thing)
         raise CaptureError(
             f"capture: the function {'puts a result into' if same else 'changes'} {name}, which it has from around it, "
@@ -126,7 +153,7 @@ def surroundings(
             elif isinstance(of_class, FunctionType):
                 methods.append(getattr(owner, name))
     variables = [(around, name, around[name]) for name in names(code, "LOAD_GLOBAL") if name in around]
-    return values, [entry for entry in variables if not isinstance(entry[2], ModuleType)], methods
+    return values, variables, methods
 
 
 @functools.lru_cache(1024)  # functions are captured again, and share others
@@ -153,6 +180,13 @@ def names(code: CodeType, operation: str) -> frozenset[str]:
 @functools.lru_cache(1024)
 def _attributes(code: CodeType) -> frozenset[str]:
     return frozenset().union(*(names(code, operation) for operation in _ATTRIBUTES))
+
+
+@functools.lru_cache(1024)
+def _constants(code: CodeType) -> frozenset[Any]:
+    inside = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    own = [constant for constant in code.co_consts if type(constant) in SIMPLE]
+    return frozenset(own).union(*map(_constants, inside))
 
 
 def _is_set(cell: Any) -> bool:

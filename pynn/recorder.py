@@ -219,6 +219,7 @@ class Recorder:
             if id(m) in before:
                 continue
             before[id(m)] = m, pairs(vars(m))
+            self.around.note(m.forward, is_forward=True)
             if m._forward_hooks or m._backward_hooks:
                 raise CaptureError(f"capture: {type(m).__name__} has a hook, {where()}, which a replay would not call")
             for value in vars(m).values():

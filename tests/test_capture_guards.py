@@ -2,6 +2,7 @@
 
 import dis
 import runpy
+import types
 import warnings
 
 import numpy as np
@@ -407,6 +408,57 @@ def test_numbers_around_the_function_are_guarded():
     assert [f(x).data[0], f(x).data[0]] == [2, 2]
     factor = 3.0
     assert [f(x).data[0], f(x).data[0]] == [3, 3]
+
+
+class Settings:
+    factor = 2.0
+
+
+class TimesSetting(nn.Module):
+    def __init__(self, settings):
+        self.settings = settings
+
+    def forward(self, x):
+        return x * self.settings.factor
+
+
+settings, around, entries = Settings(), types.ModuleType("around"), {"factor": 2.0}
+around.factor = 2.0
+
+
+class TimesGlobal(nn.Module):
+    def forward(self, x):
+        return x * settings.factor
+
+
+def times_global(x):
+    return x * settings.factor
+
+
+@pytest.mark.parametrize(
+    ("function", "change"),
+    [
+        (lambda x: x * settings.factor, lambda value: setattr(settings, "factor", value)),
+        (lambda x: x * Settings.factor, lambda value: setattr(Settings, "factor", value)),
+        (lambda x: x * around.factor, lambda value: setattr(around, "factor", value)),
+        (lambda x: x * entries["factor"], lambda value: entries.update(factor=value)),
+        (lambda x: sum([x * entries["factor"] for _ in range(1)]), lambda value: entries.update(factor=value)),
+        (lambda x: times_global(x), lambda value: setattr(settings, "factor", value)),
+        (TimesSetting(settings), lambda value: setattr(settings, "factor", value)),
+        (
+            nn.Sequential(TimesSetting(Settings()), TimesSetting(settings)),
+            lambda value: setattr(settings, "factor", value),
+        ),
+        (TimesGlobal(), lambda value: setattr(settings, "factor", value)),
+    ],
+    ids=["object", "class", "module", "dict", "inside", "function", "attribute", "second", "forward"],
+)
+def test_numbers_that_the_function_names_are_guarded(function, change):
+    f, x = pynn.capture(function), np.ones(2, np.float32)
+    for value in (2.0, 2.0, 3.0, 3.0, 2.0):
+        change(value)
+        np.testing.assert_array_equal(f(x).data, function(pynn.Tensor(x)).data)
+    assert repr(f).endswith("plans=2)")
 
 
 def test_a_zero_of_another_sign_is_another_value():

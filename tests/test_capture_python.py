@@ -1,5 +1,7 @@
 """What Python does beside the calls of the core: repeated by every replay, in its place, or refused."""
 
+import types
+
 import numpy as np
 import pytest
 from captured_steps import X, Y, mlp, step_of
@@ -209,6 +211,19 @@ def counts(x):
     return x * 2
 
 
+steps = {"taken": 0}
+
+
+def counts_in_dict(x):
+    steps["taken"] += 1
+    return x * 2
+
+
+def counts_in_object(x):
+    counter.taken += 1
+    return x * 2
+
+
 def keeps(x):
     kept.append(x * 2)
     return kept[-1]
@@ -227,12 +242,21 @@ class Owner:
         return y if self.history else x
 
 
+counter = types.SimpleNamespace(taken=0)
+
+
 @pytest.mark.parametrize(
     ("function", "what"),
-    [(counts, "changes counted"), (keeps, "puts a result into kept"), (Owner().recurs, "changes state"),
-     (Owner().logs, "puts a result into history")],
-    ids=["counts", "keeps", "recurs", "logs"],
-)  # fmt: skip
+    [
+        (counts, "changes counted"),
+        (counts_in_dict, "changes taken"),
+        (counts_in_object, "changes taken"),
+        (keeps, "puts a result into kept"),
+        (Owner().recurs, "changes state"),
+        (Owner().logs, "puts a result into history"),
+    ],
+    ids=["counts", "dict", "object", "keeps", "recurs", "logs"],
+)
 def test_what_a_function_changes_around_it_is_refused(function, what):
     with pytest.raises(CaptureError, match=rf"^capture: the function {what}, which it has from around it"):
         pynn.capture(function)(X)
