@@ -79,7 +79,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", choices=("main", "neighbours", "all"), default="main", help="training: %(default)s")
     parser.add_argument("--filter", metavar="A,B", help="names of cases, or parts of them, from all sets")
     parser.add_argument("--threads", type=int, default=pynn.info()["max_threads"], help="of all sides (%(default)s)")
-    parser.add_argument("--repeats", type=int, help="blocks of each side (15; neighbours 9)")
+    parser.add_argument("--repeats", type=int, help="blocks of each side (15; neighbours 9; sklearn: trainings, 5)")
     parser.add_argument("--lr", type=float, help="training: in place of each case's own")
     parser.add_argument("--quick", action="store_true", help="few short blocks: shows that it runs, not how fast")
     parser.add_argument("--seed", type=int, default=0, help="of weights, data and order (%(default)s)")
