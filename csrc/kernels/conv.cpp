@@ -129,7 +129,9 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
   const int64_t width = vectors * lanes, least_rows = pool ? 2 : 1, run_columns = kRun / least_rows;
   const int64_t y_columns = pixels.columns / least_rows;
   const bool rows_are_neighbours = pixels.row_step == y_columns && pixels.column_step == 1;
-  const int64_t run_rows = rows_are_neighbours && pixels.columns <= run_columns
+  const bool whole_rows = pixels.columns <= run_columns;
+  // Rows that are written one by one gain by the second vector alone.
+  const int64_t run_rows = whole_rows && (rows_are_neighbours || vectors == 2)
                                ? kRun / (pixels.columns * least_rows) * least_rows
                                : least_rows;
   T* maxima = buffer + (kRun + lanes) * width;
@@ -142,13 +144,13 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
       for (int64_t r = 0, count = 1; r < rows; r += count) {
         const int64_t* of_row = row_taps + 2 * (row + r);
         const int64_t k = of_row[0], taps = of_row[1] - k;
-        const bool two =
-            outputs_in_two_rows<T> && vectors == 1 && r + 1 < rows && of_row[2] == k && of_row[3] == of_row[1];
+        const bool two = outputs_in_two_rows<T> && (vectors == 1 || columns <= most_pixels_of_two_rows<T>) &&
+                         r + 1 < rows && of_row[2] == k && of_row[3] == of_row[1];
         count = two ? 2 : 1;
         for (int64_t b = 0; b < blocks; ++b) {
           const int64_t begin = columns * b / blocks, end = columns * (b + 1) / blocks;
           const auto& kernels = outputs_micro_kernels<T>;
-          (two ? kernels.two_rows[end - begin - 1] : kernels.of[end - begin - 1][vectors - 1])(
+          (two ? kernels.two_rows : kernels.of)[end - begin - 1][vectors - 1](
               buffer + (r * columns + begin) * width, columns * width,
               source + (row + r) * pixels.source_row + first + begin, pixels.source_row, offsets + k,
               weight + k * width, epilogue.bias, tail, epilogue.relu, taps);
@@ -162,8 +164,12 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
         if (epilogue.indices == nullptr) continue;
         write_indices(epilogue.indices + at, pixels.channel_step, pixels.rows / 2 * pixels.row_step - at,
                       taps_of_maxima, width, outputs, windows);
-      } else {
-        write_outputs(y + at, pixels.channel_step, pixels.column_step, buffer, width, outputs, rows * columns);
+        continue;
+      }
+      const int64_t runs = rows_are_neighbours && whole_rows ? 1 : rows, of_run = rows * columns / runs;
+      for (int64_t r = 0; r < runs; ++r) {
+        write_outputs(y + at + r * pixels.row_step, pixels.channel_step, pixels.column_step,
+                      buffer + r * of_run * width, width, outputs, of_run);
       }
     }
   }
@@ -217,6 +223,50 @@ PYNN_INLINE void copy_row(T* to, int64_t n, Load load_from) {
   if (i < n) load_from(i, static_cast<int>(n - i)).store(to + i);
 }
 
+#if defined(__AVX512F__)
+// N vectors for each row, loaded with the zeros around them by a mask that is the same for all rows: the columns of a
+// plane are few, and a case for each of their ends takes longer than they do.
+template <int N, int step, bool masked>
+void copy_rows_by_masks(float* plane, const Inside& row, int64_t columns, const float* x, const float* y,
+                        const ConvWindow& window) {
+  constexpr int64_t lanes = Vec<float>::lanes;
+  const int64_t end = window.width - window.left < columns * step ? window.width - window.left : columns * step;
+  Mask<float> inside[N * step];
+#pragma GCC unroll 6
+  for (int v = 0; v < N * step; ++v) {
+    const auto first = [&](int64_t n) { return Vec<float>::first(static_cast<int>(clamp(n - v * lanes, lanes))); };
+    inside[v] = {static_cast<Vec<float>::Mask>(first(end) & ~first(-window.left))};
+  }
+  const int64_t row_distance = window.row_step * window.width;
+  int64_t at = (window.top + row.begin * window.row_step) * window.width + window.left;
+  float* to = plane + row.begin * columns;
+  for (int64_t r = row.begin; r < row.end; ++r, to += columns, at += row_distance) {
+#pragma GCC unroll 3
+    for (int v = 0; v < N; ++v) {
+      Vec<float> of_x = load(x + at + v * step * lanes, inside[v * step]);
+      if constexpr (step == 2) of_x = even(of_x, load(x + at + (2 * v + 1) * lanes, inside[2 * v + 1]));
+      if constexpr (masked) {
+        const Vec<float> kept = load(y + at + v * lanes, inside[v]);
+        of_x = select(kept <= Vec<float>::zero(), Vec<float>::zero(), of_x);
+      }
+      of_x.store(to + v * lanes);
+    }
+  }
+}
+
+template <int step, bool masked>
+PYNN_INLINE bool copy_few_columns(float* plane, const Inside& row, int64_t columns, const float* x, const float* y,
+                                  const ConvWindow& window) {
+  constexpr int64_t lanes = Vec<float>::lanes;
+  if (columns > 3 * lanes) return false;
+  const auto copy = columns <= lanes       ? copy_rows_by_masks<1, step, masked>
+                    : columns <= 2 * lanes ? copy_rows_by_masks<2, step, masked>
+                                           : copy_rows_by_masks<3, step, masked>;
+  copy(plane, row, columns, x, y, window);
+  return true;
+}
+#endif
+
 // Rows are written one after the other, in whole vectors: what is behind a row's elements is zeros, or overwritten.
 template <class T>
 void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const T* y, const ConvWindow& window) {
@@ -227,6 +277,23 @@ void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const T* y
   const int64_t first = window.left + column.begin * window.column_step;
   // There may be nothing beside the last element.
   const int64_t pairs = n == 0 || first + 2 * n <= window.width ? n : n - 1;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    bool copied = false;
+    clear(plane, row.begin * columns);
+    if (y != nullptr) {
+      copied = copy_few_columns<1, true>(plane, row, columns, x, y, window);
+    } else if (window.column_step == 1) {
+      copied = copy_few_columns<1, false>(plane, row, columns, x, y, window);
+    } else if (window.column_step == 2) {
+      copied = copy_few_columns<2, false>(plane, row, columns, x, y, window);
+    }
+    if (copied) {
+      clear(plane + row.end * columns, (rows - row.end) * columns);
+      return;
+    }
+  }
+#endif
   clear(plane, row.begin * columns + (row.begin < row.end ? column.begin : 0));
   for (int64_t r = row.begin; r < row.end; ++r) {
     const int64_t start = (window.top + r * window.row_step) * window.width + first;

@@ -165,16 +165,21 @@ template <class T>
 using OutputsMicroKernel = void (*)(T*, int64_t, const T*, int64_t, const int64_t*, const T*, const T*, int, bool,
                                     int64_t);
 
-// A single vector of output channels takes pixels of two rows at a time: of one row alone the products are too few to
-// keep the multipliers busy, and wait for the loads. float64 serves gradient checks.
+// A single vector of output channels takes pixels of two rows at a time, and so do two vectors where rows are short: of
+// one row alone the products are too few to keep the multipliers busy, and wait for the loads. float64 serves gradient
+// checks.
 template <class T>
 constexpr bool outputs_in_two_rows = sizeof(T) == 4;
 
-// [pixels - 1][vectors - 1], and of two rows [pixels - 1]
+// Pixels of a row, of two vectors of output channels.
+template <class T>
+constexpr int most_pixels_of_two_rows = most_pixels<T> / 2;
+
+// [pixels - 1][vectors - 1], and the same of two rows
 template <class T>
 struct OutputsMicroKernels {
   OutputsMicroKernel<T> of[most_pixels<T>][2];
-  OutputsMicroKernel<T> two_rows[most_pixels<T>];
+  OutputsMicroKernel<T> two_rows[most_pixels<T>][2];
   constexpr OutputsMicroKernels() : of(), two_rows() { fill<most_pixels<T>>(); }
 
  private:
@@ -182,7 +187,10 @@ struct OutputsMicroKernels {
   constexpr void fill() {
     of[P - 1][0] = outputs_micro_kernel<T, 1, P, 1>;
     of[P - 1][1] = outputs_micro_kernel<T, 1, P, 2>;
-    if constexpr (outputs_in_two_rows<T>) two_rows[P - 1] = outputs_micro_kernel<T, 2, P, 1>;
+    if constexpr (outputs_in_two_rows<T>) {
+      two_rows[P - 1][0] = outputs_micro_kernel<T, 2, P, 1>;
+      if constexpr (P <= most_pixels_of_two_rows<T>) two_rows[P - 1][1] = outputs_micro_kernel<T, 2, P, 2>;
+    }
     if constexpr (P > 1) fill<P - 1>();
   }
 };

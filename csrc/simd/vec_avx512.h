@@ -49,6 +49,9 @@ struct Mask {
   typename Vec<T>::Mask m;
 };
 
+// The lanes of m; the others are 0, and nothing is read for them.
+PYNN_INLINE Vec<float> load(const float* p, Mask<float> m) { return _mm512_maskz_loadu_ps(m.m, p); }
+
 template <class T>
 PYNN_INLINE Mask<T> operator&(Mask<T> a, Mask<T> b) {
   return {static_cast<typename Vec<T>::Mask>(a.m & b.m)};
