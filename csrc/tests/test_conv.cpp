@@ -25,6 +25,12 @@ std::vector<ops::ConvShape> shapes() {
   // Every block of output channels and every filling of the last vector.
   for (int64_t outputs = 1; outputs <= 17; ++outputs) all.push_back({2, 2, outputs, 1, axis(5, 2), axis(9, 3)});
   for (const int64_t width : kSizes) all.push_back({1, 2, 5, 1, axis(4, 3, 1, 1, 1), axis(width, 3, 1, 1, 1)});
+  for (const int64_t width : kSizes) all.push_back({1, 2, 5, 1, axis(5, 3, 2, 1, 1), axis(width + 3, 5, 2, 2, 1)});
+  // Two vectors of output channels, and short rows, an even and an odd number of them.
+  for (const int64_t size : {8, 13, 14}) {
+    all.push_back({2, 2, 29, 1, axis(size, 5, 2, 2, 2), axis(size, 5, 2, 2, 2)});
+    all.push_back({2, 29, 2, 1, axis(size - 1, 3, 2, 1, 1), axis(size, 3, 2, 1, 1)});
+  }
   for (int64_t taps = 1; taps <= 13; ++taps) all.push_back({3, 1, 3, 1, axis(6, 1), axis(17, taps)});
   // LeNet, strides, paddings of each side, dilations, groups; taps that no output or input reaches.
   all.push_back({3, 1, 6, 1, axis(28, 5, 1, 2, 2), axis(28, 5, 1, 2, 2)});
