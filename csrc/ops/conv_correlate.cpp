@@ -163,15 +163,16 @@ Job backward_job(const AxisPlan& rows, const AxisPlan& columns, const ConvShape&
 template <class T>
 void correlate(const CorrelateOut<T>& out, const T* x, const T* mask, const T* weight, const Job& job) {
   if (job.images * job.groups * job.outputs * job.rows.most_outputs() * job.columns.most_outputs() == 0) return;
-  if (winograd_pays<T>(job)) {
-    correlate_winograd(out, x, mask, weight, job);
-    return;
-  }
+  const bool winograd = winograd_pays<T>(job);
   if constexpr (std::is_same_v<T, float>) {
-    if (conv_tiles_pay(job)) {
+    if (winograd ? conv_tiles_beat_winograd(job) : conv_tiles_pay(job)) {
       correlate_tiles(out, x, mask, weight, job);
       return;
     }
+  }
+  if (winograd) {
+    correlate_winograd(out, x, mask, weight, job);
+    return;
   }
   correlate_vectors(out, x, mask, weight, job);
 }

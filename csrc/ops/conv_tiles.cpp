@@ -28,8 +28,9 @@ constexpr int64_t kMostFilters = std::numeric_limits<int32_t>::max() / 16;  // e
 // 16 pairs of a filter; and of a multiply-add of vectors.
 constexpr double kProductCycles = 3, kPositionCycles = 1.1, kSplitCycles = 50, kPlaceCycles = 8, kWriteCycles = 12,
                  kFilterCycles = 80, kMultiplyCycles = 1 / 27.0;
-constexpr double kMargin = 1.1;        // by which tiles must be quicker
-constexpr int64_t kLeastChannels = 8;  // fewer do not fill tiles
+constexpr double kMargin = 1.1;         // by which tiles must be quicker
+constexpr int64_t kLeastChannels = 8;   // fewer do not fill tiles
+constexpr int64_t kLeastPositions = 6;  // of a tile, for fewer take nearly as long: where Winograd is the other way
 // Of a part of a band, as `choose_cut` makes bands where the second cache has 2 MB; and of two rows of outputs, beyond
 // which lines that are placed come from behind that cache, and take twice as long.
 constexpr int64_t kBandSize = (int64_t(1) << 19) / (kSplitParts * int64_t(sizeof(uint32_t)));
@@ -176,6 +177,16 @@ std::vector<int64_t> step_offsets(const Sizes& size) {
   return offsets;
 }
 
+// What pooling leaves out of y is left out of decisions, so that it comes to the same ones.
+Job without_odd(const Job& job) {
+  Job even = job;
+  even.odd_rows += job.y_height % 2;
+  even.odd_columns += job.y_width % 2;
+  even.y_height -= job.y_height % 2;
+  even.y_width -= job.y_width % 2;
+  return even;
+}
+
 void keep_largest(std::atomic<uint32_t>& largest, uint32_t value) {
   uint32_t before = largest.load(std::memory_order_relaxed);
   while (before < value && !largest.compare_exchange_weak(before, value, std::memory_order_relaxed)) {
@@ -189,15 +200,10 @@ bool can_use_conv_tiles(const Job& job) {
          Neighbours(job.rows).count() > 0 && Neighbours(job.columns).count() > 0;
 }
 
-// Decided without an odd last row or column, so that pooling, which leaves them out, comes to the same decision.
 bool conv_tiles_pay(const Job& job) {
   if (kernels<float>().conv_tiles.block == nullptr || job.channels < kLeastChannels || !can_use_conv_tiles(job))
     return false;
-  Job even = job;
-  even.odd_rows += job.y_height % 2;
-  even.odd_columns += job.y_width % 2;
-  even.y_height -= job.y_height % 2;
-  even.y_width -= job.y_width % 2;
+  const Job even = without_odd(job);
   if (even.y_height == 0 || even.y_width == 0) return false;
   const double products = static_cast<double>(even.images * even.y_height * even.y_width) *
                           static_cast<double>(job.outputs * job.channels * job.rows.taps * job.columns.taps);
@@ -206,6 +212,14 @@ bool conv_tiles_pay(const Job& job) {
   const Cut cut = usual_cut(even, size);
   const double covered = static_cast<double>(round_up(even.y_height, cut.rows)) / static_cast<double>(even.y_height);
   return kMargin * cycles(even, size, cut, 1) / covered < kMultiplyCycles * products;
+}
+
+bool conv_tiles_beat_winograd(const Job& job) {
+  if (kernels<float>().conv_tiles.block == nullptr || job.channels < kLeastChannels || !can_use_conv_tiles(job))
+    return false;
+  const Sizes size(without_odd(job));
+  return !size.placed && size.part_step(2) <= kMostPlaced && size.positions >= kLeastPositions &&
+         4 * job.outputs >= 3 * round_up(job.outputs, kSplitTile);
 }
 
 void correlate_tiles(const CorrelateOut<float>& out, const float* x, const float* mask, const float* weight,

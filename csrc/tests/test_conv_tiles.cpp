@@ -261,3 +261,20 @@ TEST_CASE("tiles are chosen for many channels, with and without pooling alike, a
   CHECK_FALSE(pays({16, 48, 16, 1, axis(64, 5, 1, 2, 2), axis(64, 5, 1, 2, 2)}));
   CHECK_FALSE(pays({4, 16, 16, 1, axis(128, 5, 1, 2, 2), axis(128, 5, 1, 2, 2)}));
 }
+
+TEST_CASE("tiles take the place of Winograd where they are full, with and without pooling alike") {
+  if (!has_tiles()) return;
+  const auto beat = [](int64_t images, int64_t channels, int64_t outputs, int64_t height, int64_t width) {
+    Case c({images, channels, outputs, 1, axis(height, 3, 1, 1, 1), axis(width, 3, 1, 1, 1)});
+    const bool whole = ops::conv_tiles_beat_winograd(c.job());
+    c.set_pool(true);
+    CHECK(ops::conv_tiles_beat_winograd(c.job()) == whole);
+    return whole;
+  };
+  CHECK(beat(1, 32, 64, 24, 24));
+  CHECK(beat(16, 63, 12, 13, 7));
+  CHECK_FALSE(beat(1, 48, 64, 24, 24));   // tiles would have to be placed
+  CHECK_FALSE(beat(1, 32, 17, 24, 24));   // the last tile of outputs has one
+  CHECK_FALSE(beat(16, 32, 64, 5, 5));    // tiles of four or five positions
+  CHECK_FALSE(beat(1, 256, 64, 8, 300));  // four rows are more than the second cache holds
+}
