@@ -131,7 +131,8 @@ void correlate_outputs(T* y, const ConvPixels& all_pixels, const T* source, cons
   const bool rows_are_neighbours = pixels.row_step == y_columns && pixels.column_step == 1;
   const bool whole_rows = pixels.columns <= run_columns;
   // Rows that are written one by one gain by the second vector alone.
-  const int64_t run_rows = whole_rows && (rows_are_neighbours || vectors == 2)
+  const bool short_rows = vectors == 2 && pixels.columns <= most_pixels_of_two_rows<T>;
+  const int64_t run_rows = whole_rows && (rows_are_neighbours || short_rows)
                                ? kRun / (pixels.columns * least_rows) * least_rows
                                : least_rows;
   T* maxima = buffer + (kRun + lanes) * width;
