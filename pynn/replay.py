@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def capture(function: Callable[..., Any]) -> Captured:
     ----------
     function
         Any function of arrays, tensors and hashable values that runs forward, loss, `backward`, optimisers, or only a
-        forward: also a module. Arrays and tensors may be inside of tuples, lists and dicts.
+        forward: also a module, or a method. Arrays and tensors may be inside of tuples, lists and dicts.
 
     Returns
     -------
@@ -100,6 +101,17 @@ class Captured:
             return self._choose(args, kwargs)
         finally:
             self._lock.release()
+
+    def __get__(self, thing: object, kind: type | None = None) -> Any:
+        """As a method of a class: what is captured is the method of each object, which keeps its plans."""
+        if thing is None or not isinstance(self.function, FunctionType):
+            return self
+        method = MethodType(self.function, thing)
+        if mode.recorder is not None:  # inside of another capture: a part of it
+            return method
+        attribute = f"_captured {self.function.__qualname__}"  # a subclass may have a method of the same name
+        own = vars(thing).get(attribute)
+        return own if own is not None else vars(thing).setdefault(attribute, Captured(method))
 
     def _choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Replay the plan for these arguments, or make one."""
