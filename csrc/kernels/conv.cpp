@@ -1,5 +1,7 @@
 #include "kernels/conv.h"
 
+#include <type_traits>
+
 #include "kernels/conv_blocks.h"
 #include "kernels/conv_windows.h"
 #include "kernels/conv_write.h"
@@ -224,49 +226,57 @@ PYNN_INLINE void copy_row(T* to, int64_t n, Load load_from) {
   if (i < n) load_from(i, static_cast<int>(n - i)).store(to + i);
 }
 
-#if defined(__AVX512F__)
 // N vectors for each row, loaded with the zeros around them by a mask that is the same for all rows: the columns of a
 // plane are few, and a case for each of their ends takes longer than they do.
-template <int N, int step, bool masked>
-void copy_rows_by_masks(float* plane, const Inside& row, int64_t columns, const float* x, const float* y,
+template <int N, int step, bool masked, class T>
+void copy_rows_by_masks(T* plane, const Inside& row, int64_t columns, const T* x, const T* y,
                         const ConvWindow& window) {
-  constexpr int64_t lanes = Vec<float>::lanes;
+  constexpr int64_t lanes = Vec<T>::lanes;
   const int64_t end = window.width - window.left < columns * step ? window.width - window.left : columns * step;
-  Mask<float> inside[N * step];
+  Mask<T> inside[N * step];
 #pragma GCC unroll 6
-  for (int v = 0; v < N * step; ++v) {
-    const auto first = [&](int64_t n) { return Vec<float>::first(static_cast<int>(clamp(n - v * lanes, lanes))); };
-    inside[v] = {static_cast<Vec<float>::Mask>(first(end) & ~first(-window.left))};
-  }
+  for (int v = 0; v < N * step; ++v) inside[v] = {Vec<T>::between(-window.left - v * lanes, end - v * lanes)};
   const int64_t row_distance = window.row_step * window.width;
   int64_t at = (window.top + row.begin * window.row_step) * window.width + window.left;
-  float* to = plane + row.begin * columns;
+  T* to = plane + row.begin * columns;
   for (int64_t r = row.begin; r < row.end; ++r, to += columns, at += row_distance) {
 #pragma GCC unroll 3
     for (int v = 0; v < N; ++v) {
-      Vec<float> of_x = load(x + at + v * step * lanes, inside[v * step]);
+      Vec<T> of_x = load(x + at + v * step * lanes, inside[v * step]);
       if constexpr (step == 2) of_x = even(of_x, load(x + at + (2 * v + 1) * lanes, inside[2 * v + 1]));
       if constexpr (masked) {
-        const Vec<float> kept = load(y + at + v * lanes, inside[v]);
-        of_x = select(kept <= Vec<float>::zero(), Vec<float>::zero(), of_x);
+        const Vec<T> kept = load(y + at + v * lanes, inside[v]);
+        of_x = select(kept <= Vec<T>::zero(), Vec<T>::zero(), of_x);
       }
       of_x.store(to + v * lanes);
     }
   }
 }
 
-template <int step, bool masked>
-PYNN_INLINE bool copy_few_columns(float* plane, const Inside& row, int64_t columns, const float* x, const float* y,
-                                  const ConvWindow& window) {
-  constexpr int64_t lanes = Vec<float>::lanes;
-  if (columns > 3 * lanes) return false;
-  const auto copy = columns <= lanes       ? copy_rows_by_masks<1, step, masked>
-                    : columns <= 2 * lanes ? copy_rows_by_masks<2, step, masked>
-                                           : copy_rows_by_masks<3, step, masked>;
-  copy(plane, row, columns, x, y, window);
-  return true;
+// Whether the rows of a window were copied that way.
+template <class T>
+bool copy_few_columns(T* plane, const Inside& row, int64_t columns, const T* x, const T* y, const ConvWindow& window) {
+  if constexpr (loads_by_mask && sizeof(T) == 4) {
+    constexpr int64_t lanes = Vec<T>::lanes;
+    const int64_t step = window.column_step;
+    if (columns > 3 * lanes || step > 2 || (y != nullptr && step > 1)) return false;
+    const auto copy = [&](auto vectors) {
+      constexpr int n = decltype(vectors)::value;
+      (y != nullptr ? copy_rows_by_masks<n, 1, true, T>
+       : step == 1  ? copy_rows_by_masks<n, 1, false, T>
+                    : copy_rows_by_masks<n, 2, false, T>)(plane, row, columns, x, y, window);
+    };
+    if (columns <= lanes) {
+      copy(std::integral_constant<int, 1>());
+    } else if (columns <= 2 * lanes) {
+      copy(std::integral_constant<int, 2>());
+    } else {
+      copy(std::integral_constant<int, 3>());
+    }
+    return true;
+  }
+  return false;
 }
-#endif
 
 // Rows are written one after the other, in whole vectors: what is behind a row's elements is zeros, or overwritten.
 template <class T>
@@ -278,24 +288,11 @@ void copy_window(T* plane, int64_t rows, int64_t columns, const T* x, const T* y
   const int64_t first = window.left + column.begin * window.column_step;
   // There may be nothing beside the last element.
   const int64_t pairs = n == 0 || first + 2 * n <= window.width ? n : n - 1;
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4) {
-    bool copied = false;
-    clear(plane, row.begin * columns);
-    if (y != nullptr) {
-      copied = copy_few_columns<1, true>(plane, row, columns, x, y, window);
-    } else if (window.column_step == 1) {
-      copied = copy_few_columns<1, false>(plane, row, columns, x, y, window);
-    } else if (window.column_step == 2) {
-      copied = copy_few_columns<2, false>(plane, row, columns, x, y, window);
-    }
-    if (copied) {
-      clear(plane + row.end * columns, (rows - row.end) * columns);
-      return;
-    }
-  }
-#endif
   clear(plane, row.begin * columns + (row.begin < row.end ? column.begin : 0));
+  if (copy_few_columns(plane, row, columns, x, y, window)) {
+    clear(plane + row.end * columns, (rows - row.end) * columns);
+    return;
+  }
   for (int64_t r = row.begin; r < row.end; ++r) {
     const int64_t start = (window.top + r * window.row_step) * window.width + first;
     const T* from = x + start;

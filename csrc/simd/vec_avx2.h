@@ -163,6 +163,7 @@ PYNN_INLINE double reduce_max(D a) {
 
 // gemm keeps gemm_rows x 2 vectors of accumulators in the 16 registers.
 constexpr int gemm_rows = 6;
+constexpr bool loads_by_mask = false;
 
 // The 8 x 8 block in `row`, transposed: pairs, quads, then halves.
 PYNN_INLINE void transpose_square(__m256 row[8]) {

@@ -20,6 +20,10 @@ struct Vec<float> {
   PYNN_INLINE explicit Vec(float x) : v(_mm512_set1_ps(x)) {}
   static PYNN_INLINE Vec zero() { return _mm512_setzero_ps(); }
   static PYNN_INLINE Mask first(int n) { return static_cast<Mask>((1u << n) - 1u); }
+  static PYNN_INLINE Mask between(int64_t begin, int64_t end) {
+    const auto limited = [](int64_t n) { return static_cast<int>(n < 0 ? 0 : n < lanes ? n : lanes); };
+    return static_cast<Mask>(first(limited(end)) & ~first(limited(begin)));
+  }
   static PYNN_INLINE Vec load(const float* p) { return _mm512_loadu_ps(p); }
   static PYNN_INLINE Vec load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
   PYNN_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
@@ -136,6 +140,7 @@ PYNN_INLINE int expand_load(double* to, const double* p, unsigned bits) {
 
 // gemm keeps gemm_rows x 2 vectors of accumulators in the 32 registers.
 constexpr int gemm_rows = 14;
+constexpr bool loads_by_mask = true;  // of float32, with Vec::between
 
 // The 16 x 16 block in `row`, transposed: pairs, quads, then 128-bit lanes.
 PYNN_INLINE void transpose_square(__m512 row[16]) {

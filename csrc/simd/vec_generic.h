@@ -115,6 +115,7 @@ PYNN_INLINE Mask<T> operator!(Mask<T> a) {
 }
 
 constexpr int gemm_rows = 4;
+constexpr bool loads_by_mask = false;
 
 }  // namespace
 }  // namespace pynn::PYNN_ISA

@@ -129,6 +129,7 @@ PYNN_INLINE Vec<T> min(Vec<T> a, Vec<T> b) {
 
 // gemm keeps gemm_rows x 2 vectors of accumulators in the 32 registers.
 constexpr int gemm_rows = 14;
+constexpr bool loads_by_mask = false;
 
 }  // namespace
 }  // namespace pynn::PYNN_ISA
