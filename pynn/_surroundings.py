@@ -18,7 +18,8 @@ from pynn.tensor import Tensor
 
 SIMPLE = (bool, int, float, str)
 
-_COMPARED = (FunctionType, MethodType, Tensor, Module, Optimizer, np.ndarray)  # in other ways, or with nothing to name
+# What is compared in another way, or names nothing.
+_WITHOUT_SETTINGS = (FunctionType, MethodType, Tensor, Module, Optimizer, np.ndarray)
 
 # From 3.12 on `dis` also has numbers above 255, of instructions that only the compiler uses.
 _ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if dis.opmap.get(name, 256) < 256]
@@ -31,9 +32,7 @@ class Around:
 
     def __init__(self) -> None:
         self.values: list[tuple[Any, str, Any]] = []  # thing, attribute, value
-        self.entries: list[
-            tuple[dict[Any, Any], Any, Any]
-        ] = []  # of the module's globals and of dicts: dict, key, value
+        self.entries: list[tuple[dict[Any, Any], Any, Any]] = []  # globals and other dicts, key, value
         self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
         self._optimizers: list[tuple[Optimizer, list[Any]]] = []  # and their options
 
@@ -66,7 +65,7 @@ class Around:
 
     def _note_settings(self, code: CodeType, thing: Any) -> None:
         """Note numbers and texts of a thing that the function names: `args.beta`, `config["beta"]`."""
-        if isinstance(thing, _COMPARED):
+        if isinstance(thing, _WITHOUT_SETTINGS):
             return
         if type(thing) is dict:
             self.entries += [(thing, key, thing[key]) for key in _constants(code) if type(thing.get(key)) in SIMPLE]

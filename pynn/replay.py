@@ -106,12 +106,19 @@ class Captured:
         """As a method of a class: what is captured is the method of each object, which keeps its plans."""
         if thing is None or not isinstance(self.function, FunctionType):
             return self
-        method = MethodType(self.function, thing)
-        if mode.recorder is not None:  # inside of another capture: a part of it
-            return method
+        try:
+            attributes = vars(thing)
+        except TypeError:
+            raise TypeError(
+                f"capture: {self._name} of {type(thing).__name__}, needs a class without __slots__"
+            ) from None
         attribute = f"_captured {self.function.__qualname__}"  # a subclass may have a method of the same name
-        own = vars(thing).get(attribute)
-        return own if own is not None else vars(thing).setdefault(attribute, Captured(method))
+        own = attributes.get(attribute)
+        if own is None:
+            own = Captured(MethodType(self.function, thing))
+            if mode.recorder is None:  # a captured function may not give things new attributes
+                own = attributes.setdefault(attribute, own)
+        return own
 
     def _choose(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Replay the plan for these arguments, or make one."""

@@ -40,9 +40,29 @@ def test_a_decorated_method_is_captured_for_each_object():
         assert three.twice(x).tolist() == [9, 9]
     assert two.step is two.step
     assert repr(two.step) == "Captured(step, plans=1)"
-    two.scale = 5.0
+    two.scale = three.scale = 5.0
     assert two.step(x).tolist() == [5, 5]
+    assert three.twice(x).tolist() == [25, 25]
     assert isinstance(Scaled.step, Captured)
+
+
+def test_what_a_method_of_another_reads_is_compared():
+    x, thing = pynn.ones(2), Scaled(2.0)  # whose `step` was never called on its own
+    assert thing.twice(x).tolist() == [4, 4]
+    thing.scale = 3.0
+    assert thing.twice(x).tolist() == [9, 9]
+
+
+def test_a_method_of_a_class_with_slots_is_refused():
+    class Slots:
+        __slots__ = ()
+
+        @pynn.capture
+        def step(self, x):
+            return x
+
+    with pytest.raises(TypeError, match=r"^capture: step of Slots, needs a class without __slots__$"):
+        Slots().step(pynn.ones(2))
 
 
 def test_a_decorated_method_may_be_overridden():

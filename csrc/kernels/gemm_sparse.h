@@ -68,7 +68,16 @@ __attribute__((noinline)) int64_t look_at_rows(uint64_t* live, const T* a, int64
 }
 
 template <class T>
-bool is_finite(const T* b, int64_t size);
+bool is_finite(const T* b, int64_t size) {
+  Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
+  int64_t i = 0;
+  for (; i + 4 * Vec<T>::lanes <= size; i += 4 * Vec<T>::lanes) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) sum[v] = fma(Vec<T>::load(b + i + v * Vec<T>::lanes), Vec<T>::zero(), sum[v]);
+  }
+  for_lanes<T>(size - i, [&](int64_t j, auto n) { sum[0] = fma(load(b + i + j, n), Vec<T>::zero(), sum[0]); });
+  return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])) == T(0);
+}
 
 // Rows of C, which are as many vectors. The last vector has `tail` lanes if Masked.
 template <class T, int Vectors, bool Masked>
@@ -163,18 +172,6 @@ void pack_columns(T* packed, int64_t width, const T* b, int64_t ldb, int64_t k, 
     for (; j + lanes <= n; j += lanes) Vec<T>::load(from + j).store(to + j);
     if (tail != 0) Vec<T>::load(from + j, tail).store(to + j);
   }
-}
-
-template <class T>
-bool is_finite(const T* b, int64_t size) {
-  Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
-  int64_t i = 0;
-  for (; i + 4 * Vec<T>::lanes <= size; i += 4 * Vec<T>::lanes) {
-#pragma GCC unroll 4
-    for (int v = 0; v < 4; ++v) sum[v] = fma(Vec<T>::load(b + i + v * Vec<T>::lanes), Vec<T>::zero(), sum[v]);
-  }
-  for_lanes<T>(size - i, [&](int64_t j, auto n) { sum[0] = fma(load(b + i + j, n), Vec<T>::zero(), sum[0]); });
-  return reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3])) == T(0);
 }
 
 }  // namespace

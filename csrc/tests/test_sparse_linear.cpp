@@ -374,15 +374,16 @@ TEST_CASE_TEMPLATE("NaN, infinity and signs of zeros meet the zeros of a gradien
 
 TEST_CASE_TEMPLATE("a sample of a gradient may promise zeros that others lack", T, float, double) {
   const VectorBlocks blocks;
-  const Size s{160, 300, 130};
-  const Guarded<T> weight = random_array<T>(s.out * s.in), dy = random_array<T>(s.rows * s.out);
-  Guarded<T> x = random_array<T>(s.rows * s.in), y = random_array<T>(s.rows * s.out);
-  for (int64_t i = 0; i < y.size(); ++i) y[i] = i / s.out % 20 == 0 || i % s.out < 40 ? y[i] : T(1);
-  REQUIRE(ops::gradient_zeros_pay(ops::Activation::relu, dy.data(), y.data(), s.rows, s.in, s.out));
-  check_backward(s, ops::Activation::relu, dy, y, x, weight);
-  x[7 * s.in + 250] = std::numeric_limits<T>::infinity();  // meets zeros beside outputs that have none
-  for (int64_t j = 0; j < 40; ++j) y[7 * s.out + j] = T(0);
-  check_backward(s, ops::Activation::relu, dy, y, x, weight);
+  for (const Size s : {Size{160, 300, 130}, {160, 336, 120}}) {
+    const Guarded<T> weight = random_array<T>(s.out * s.in), dy = random_array<T>(s.rows * s.out);
+    Guarded<T> x = random_array<T>(s.rows * s.in), y = random_array<T>(s.rows * s.out);
+    for (int64_t i = 0; i < y.size(); ++i) y[i] = i / s.out % 20 == 0 || i % s.out < 40 ? y[i] : T(1);
+    REQUIRE(ops::gradient_zeros_pay(ops::Activation::relu, dy.data(), y.data(), s.rows, s.in, s.out));
+    check_backward(s, ops::Activation::relu, dy, y, x, weight);
+    x[7 * s.in + 250] = std::numeric_limits<T>::infinity();  // meets zeros beside outputs that have none
+    for (int64_t j = 0; j < 40; ++j) y[7 * s.out + j] = T(0);
+    check_backward(s, ops::Activation::relu, dy, y, x, weight);
+  }
 }
 
 TEST_CASE("gradients' zeros are left out behind a ReLU if a large layer has many") {
