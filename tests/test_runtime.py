@@ -263,6 +263,46 @@ def test_workers_stay_on_the_cores_that_a_running_process_is_restricted_to() -> 
     assert set(result.stdout.split()) == {"True"}
 
 
+FEWER = """
+import os
+import numpy as np
+import pynn
+
+def switches(thread):  # how often it gave up its core or lost it
+    with open(f"/proc/self/task/{thread}/status") as status:
+        return sum(int(line.split()[1]) for line in status if "ctxt_switches" in line)
+
+def work():
+    for _ in range(20):
+        pynn.functional.matmul(a, a)
+        sum(range(100000))  # long enough for a worker to fall asleep
+
+a = np.ones((256, 256), np.float32)
+others = set(os.listdir("/proc/self/task"))
+pynn.set_num_threads(4)
+work()
+workers = sorted(set(os.listdir("/proc/self/task")) - others)
+
+def unused():
+    before = [switches(worker) for worker in workers]
+    work()
+    return sum(switches(worker) == count for worker, count in zip(workers, before, strict=True))
+
+# In one of many rounds: on a busy machine, a worker comes late to where it is left alone.
+pynn.set_num_threads(2)
+print(len(workers), any(unused() == 2 for _ in range(100)))
+pynn.set_num_threads(4)
+print(any(unused() == 0 for _ in range(100)), len(os.listdir("/proc/self/task")) - len(others))
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell how often threads ran")
+def test_workers_beyond_the_number_of_threads_are_not_woken() -> None:
+    result = run_python(FEWER)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["3 True", "True 3"]
+
+
 def test_outputs_are_aligned_for_vectors() -> None:
     for n in (1, 7, 100):
         assert _core.matmul(np.ones((n, n), np.float32), np.ones((n, n), np.float32)).ctypes.data % 64 == 0

@@ -164,6 +164,14 @@ class Pool {
 
   bool any_asleep() const { return sleeping_.load(std::memory_order_relaxed) > 0; }
 
+  // After a change of num_threads(): workers that were beyond it may be needed again.
+  void call_back_workers() {
+    {
+      const std::lock_guard<std::mutex> lock(sleep_mutex_);
+    }
+    needed_.notify_all();
+  }
+
  private:
   // Where the system refuses a thread, the others do its tasks.
   void grow(int workers) {
@@ -200,6 +208,7 @@ class Pool {
 
   void serve(int id) {
     for (uint64_t seen = 0;;) {
+      wait_until_needed(id);
       seen = wait_for_ticket(seen);
       inside_.fetch_add(1, std::memory_order_seq_cst);
       // The caller clears job_ before it waits for inside_ to fall: a job seen here stays alive until we leave.
@@ -207,6 +216,13 @@ class Pool {
       if (job != nullptr) job->work(id);
       inside_.fetch_sub(1, std::memory_order_seq_cst);
     }
+  }
+
+  // Workers beyond num_threads(), once it was lowered, would take cores from those that work.
+  void wait_until_needed(int id) {
+    if (id < num_threads()) return;
+    std::unique_lock<std::mutex> lock(sleep_mutex_);
+    needed_.wait(lock, [&] { return id < num_threads(); });
   }
 
   uint64_t wait_for_ticket(uint64_t seen) {
@@ -233,6 +249,7 @@ class Pool {
   std::atomic<int> sleeping_{0};
   std::mutex sleep_mutex_;
   std::condition_variable wake_;
+  std::condition_variable needed_;
   std::vector<pthread_t> workers_;
 #if defined(__linux__)
   int core_ = -1;  // that the workers are kept off
@@ -278,6 +295,7 @@ int64_t parallel_calls() { return calls_with_others; }
 
 void set_num_threads(int n) {
   thread_setting().store(checked_threads(n, "set_num_threads: n is " + std::to_string(n)));
+  the_pool().call_back_workers();
 }
 
 namespace detail {

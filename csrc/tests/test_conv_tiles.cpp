@@ -15,7 +15,7 @@ namespace {
 // Whether the instruction set has the kernels that are tested; where it has none, that is said.
 bool has_tiles() {
   if (kernels<float>().conv_tiles.block != nullptr) return true;
-  MESSAGE("not run: ", isa_name(active_isa()), " multiplies no tiles");
+  MESSAGE("not run: ", std::string(isa_name(active_isa())), " multiplies no tiles");
   return false;
 }
 

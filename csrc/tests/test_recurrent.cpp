@@ -291,7 +291,7 @@ TEST_CASE_TEMPLATE("a batch of sequences equals its quarters", T, float, double)
 
 TEST_CASE("steps in tiles equal those of vectors, with the same bits on any threads") {
   if (kernels<float>().split_gemm.block == nullptr) {
-    MESSAGE("not run: ", isa_name(active_isa()), " multiplies no tiles");
+    MESSAGE("not run: ", std::string(isa_name(active_isa())), " multiplies no tiles");
     return;
   }
   struct Size {

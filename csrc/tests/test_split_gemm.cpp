@@ -19,7 +19,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 const SplitGemmKernels<float>* tiles() {
   const SplitGemmKernels<float>& kernels = pynn::kernels<float>().split_gemm;
   if (kernels.block != nullptr) return &kernels;
-  MESSAGE("not run: ", isa_name(active_isa()), " multiplies no tiles");
+  MESSAGE("not run: ", std::string(isa_name(active_isa())), " multiplies no tiles");
   return nullptr;
 }
 
