@@ -23,14 +23,16 @@ constexpr int64_t kWritten = 128;                  // pixels that are written to
 constexpr int64_t kOwnFilters = int64_t(1) << 16;  // elements that every thread splits for itself
 constexpr int64_t kMostFilters = std::numeric_limits<int32_t>::max() / 16;  // elements: places in them are 32 bits
 
-// Cycles as measured: of a product of tiles beside its positions, and of each of these; of 16 numbers of two channels
-// that are split and turned; of a line that is placed, and read from the second cache; of 16 sums that are written; of
-// 16 pairs of a filter; and of a multiply-add of vectors.
-constexpr double kProductCycles = 3, kPositionCycles = 1.1, kSplitCycles = 50, kPlaceCycles = 8, kWriteCycles = 12,
-                 kFilterCycles = 80, kMultiplyCycles = 1 / 27.0;
-constexpr double kMargin = 1.1;         // by which tiles must be quicker
+// Cycles, fitted to 1,020 convolutions: of a product of tiles; of 16 numbers of two channels that are split and turned;
+// of a line that is placed, and read from the second cache; of 16 sums that are written; of 16 pairs of a filter. Those
+// of vectors: of a multiply-add, and of an element of a filter.
+constexpr double kProductCycles = 16, kSplitCycles = 38, kPlaceCycles = 6, kWriteCycles = 20, kFilterCycles = 44,
+                 kVectorMultiplyCycles = 1 / 22.5, kVectorFilterCycles = 2.9;
+constexpr double kUsualThreads = 2;  // that share all but filters; not those that run, so that the shape alone decides
+constexpr double kMargin = 1.15;     // by which tiles must be quicker
+constexpr double kPlacedMargin = 1.4;   // and those that are placed, whose cost varies more
 constexpr int64_t kLeastChannels = 8;   // fewer do not fill tiles
-constexpr int64_t kLeastPositions = 6;  // of a tile, for fewer take nearly as long: where Winograd is the other way
+constexpr int64_t kLeastPositions = 4;  // of a tile, for fewer take nearly as long: where Winograd is the other way
 // Of a part of a band, as `choose_cut` makes bands where the second cache has 2 MB; and of two rows of outputs, beyond
 // which lines that are placed come from behind that cache, and take twice as long.
 constexpr int64_t kBandSize = (int64_t(1) << 19) / (kSplitParts * int64_t(sizeof(uint32_t)));
@@ -38,10 +40,10 @@ constexpr int64_t kMostPlaced = 2 * kBandSize;
 
 // Where the taps of an axis read that are neighbours: position u * step + i for output u and tap taps[i].
 struct Neighbours {
-  int64_t first = 0;
+  int64_t first = 0, step;
   std::vector<int64_t> taps;  // in the weight; none if they are no neighbours
 
-  explicit Neighbours(const AxisPlan& plan) {
+  explicit Neighbours(const AxisPlan& plan) : step(plan.step) {
     if (plan.outputs.size() != 1) return;
     const std::vector<AxisTap>& of_plan = plan.outputs[0].taps;
     const auto place = [&](const AxisTap& tap) {
@@ -64,6 +66,17 @@ struct Neighbours {
   }
 
   int64_t count() const { return static_cast<int64_t>(taps.size()); }
+
+  // Of the places that so many outputs read, those inside of an image: vectors leave out rows of padding.
+  int64_t inside(int64_t outputs, int64_t size) const {
+    int64_t sum = 0;
+    for (int64_t at = first; at < first + count(); ++at) {
+      const int64_t before = at < 0 ? ceil_div(-at, step) : 0;
+      const int64_t end = at < size ? std::min(outputs, ceil_div(size - at, step)) : 0;
+      sum += std::max<int64_t>(0, end - before);
+    }
+    return sum;
+  }
 };
 
 // How the work is cut: bands of rows of outputs, and parts of the blocks of outputs.
@@ -106,21 +119,26 @@ struct Sizes {
   int64_t source_step(int64_t rows) const { return (rows * pixels + kVector + 1) * pairs + 2 * kPairsOfTile; }
 };
 
-// What the thread with most to do takes.
-double cycles(const Job& job, const Sizes& size, const Cut& cut, int64_t threads) {
-  const int64_t tasks = job.images * ceil_div(job.y_height, cut.rows) * cut.parts;
-  const double rounds = static_cast<double>(ceil_div(tasks, threads));
-  const int64_t outputs = ceil_div(ceil_div(job.outputs, kSplitTile), cut.parts) * kSplitTile;
-  const double output_tiles = static_cast<double>(ceil_div(std::min(job.outputs, outputs), kSplitTile));
+// Of a task, whose filters are split already.
+double task_cycles(const Job& job, const Sizes& size, const Cut& cut) {
+  const double output_tiles = static_cast<double>(ceil_div(ceil_div(job.outputs, kSplitTile), cut.parts));
   const double products = static_cast<double>(round_up(cut.rows, 2) * size.tiles * size.steps * 6) * output_tiles;
   const double of_image = static_cast<double>(size.rows_read(cut.rows) * ceil_div(size.pixels, kVector) * size.pairs);
   const double placed =
       size.placed ? static_cast<double>(kSplitParts * size.rows_read(cut.rows) * job.y_width * size.row_steps) : 0;
   const double written = static_cast<double>(cut.rows * job.y_width) * output_tiles;
-  const double of_filters = output_tiles * static_cast<double>(kSplitTile * size.steps) * kFilterCycles;
-  return rounds * (products * (kProductCycles + kPositionCycles * static_cast<double>(size.positions)) +
-                   of_image * kSplitCycles + placed * kPlaceCycles + written * kWriteCycles) +
-         of_filters;
+  return products * kProductCycles + of_image * kSplitCycles + placed * kPlaceCycles + written * kWriteCycles;
+}
+
+double filter_cycles(const Job& job, const Sizes& size, const Cut& cut) {
+  return static_cast<double>(ceil_div(ceil_div(job.outputs, kSplitTile), cut.parts) * kSplitTile * size.steps) *
+         kFilterCycles;
+}
+
+// What the thread with most to do takes.
+double cycles(const Job& job, const Sizes& size, const Cut& cut, int64_t threads) {
+  const int64_t tasks = job.images * ceil_div(job.y_height, cut.rows) * cut.parts;
+  return static_cast<double>(ceil_div(tasks, threads)) * task_cycles(job, size, cut) + filter_cycles(job, size, cut);
 }
 
 Cut choose_cut(const Job& job, const Sizes& size, int64_t threads) {
@@ -205,13 +223,18 @@ bool conv_tiles_pay(const Job& job) {
     return false;
   const Job even = without_odd(job);
   if (even.y_height == 0 || even.y_width == 0) return false;
-  const double products = static_cast<double>(even.images * even.y_height * even.y_width) *
-                          static_cast<double>(job.outputs * job.channels * job.rows.taps * job.columns.taps);
   const Sizes size(even);
   if (size.placed && size.part_step(2) > kMostPlaced) return false;
   const Cut cut = usual_cut(even, size);
-  const double covered = static_cast<double>(round_up(even.y_height, cut.rows)) / static_cast<double>(even.y_height);
-  return kMargin * cycles(even, size, cut, 1) / covered < kMultiplyCycles * products;
+  const double of_tiles = static_cast<double>(even.images * even.y_height) / static_cast<double>(cut.rows) *
+                              task_cycles(even, size, cut) / kUsualThreads +
+                          filter_cycles(even, size, cut);
+  const double filter = static_cast<double>(job.outputs * job.channels * job.columns.taps);  // of a row
+  const double of_vectors =
+      static_cast<double>(even.images * size.rows.inside(even.y_height, job.height) * even.y_width) * filter *
+          kVectorMultiplyCycles / kUsualThreads +
+      static_cast<double>(job.rows.taps) * filter * kVectorFilterCycles;
+  return (size.placed ? kPlacedMargin : kMargin) * of_tiles < of_vectors;
 }
 
 bool conv_tiles_beat_winograd(const Job& job) {
