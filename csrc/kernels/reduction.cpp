@@ -137,13 +137,13 @@ void columns(T* y, const T* x, const T* center, int64_t n, int64_t cols, int64_t
 #pragma GCC unroll 4
     for (int p = 0; p < Parts; ++p) part[p] = R<T>::start();
     const Vec<T> middle = center != nullptr ? load(center + j + k, some) : Vec<T>::zero();
-    const T* row = x + j + k;
+    const auto row = [&](int64_t i) __attribute__((always_inline)) { return load(x + i * ldx + j + k, some); };
     int64_t i = 0;
-    for (; i + Parts <= n; i += Parts, row += Parts * ldx) {
+    for (; i + Parts <= n; i += Parts) {
 #pragma GCC unroll 4
-      for (int p = 0; p < Parts; ++p) part[p] = R<T>::step(part[p], load(row + p * ldx, some), middle);
+      for (int p = 0; p < Parts; ++p) part[p] = R<T>::step(part[p], row(i + p), middle);
     }
-    for (; i < n; ++i, row += ldx) part[0] = R<T>::step(part[0], load(row, some), middle);
+    for (; i < n; ++i) part[0] = R<T>::step(part[0], row(i), middle);
     for (int p = 1; p < Parts; ++p) part[0] = R<T>::combine(part[0], part[p]);
     store(y + j + k, part[0], some);
   });

@@ -76,9 +76,10 @@ struct Vec {
     const Vec limit(T(int64_t(1) << (VecTypes<T>::mantissa_bits - 1)));
     return select(abs(a) < limit, (a + shift) - shift, a);
   }
+  // By the same addition: to convert a NaN is undefined.
   friend PYNN_INLINE Vec exp2i(Vec n) {
-    Bits bits;
-    for (int i = 0; i < lanes; ++i) bits[i] = typename VecTypes<T>::Int(n.v[i]);
+    const Vec shift(T(1.5) * T(int64_t(1) << VecTypes<T>::mantissa_bits));
+    const Bits bits = (Bits)(n + shift).v - (Bits)shift.v;
     return (Lanes)((bits + VecTypes<T>::bias) << VecTypes<T>::mantissa_bits);
   }
   friend PYNN_INLINE Vec exponent(Vec a) {
