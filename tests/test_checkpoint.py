@@ -135,6 +135,8 @@ def test_a_transform_with_random_numbers_of_its_own():
         with pytest.raises(ValueError, match=message):
             second.load_state_dict(wrong)
         assert second.state_dict() == before
+    with pytest.raises(TypeError, match="DataLoader: state is a NoneType"):
+        second.load_state_dict(None)
 
 
 def test_random_numbers_go_on_and_bad_states_change_nothing():

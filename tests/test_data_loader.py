@@ -180,6 +180,8 @@ def test_split_is_random_and_repeatable() -> None:
         (10, [1.5, -0.5], ValueError, "fractions with the sum 1"),
         (10, [float("nan"), 1.0], ValueError, "fractions with the sum 1"),
         (10, [5, 0.5], TypeError, "all int"),
+        (10, 5, TypeError, "lengths is 5, needs a sequence"),
+        (10, None, TypeError, "lengths is None, needs a sequence"),
         (10, [True, 9], TypeError, "all int"),
         (-1, [1.0], ValueError, "-1 samples"),
         (True, [1], TypeError, "argument 0 is a bool"),

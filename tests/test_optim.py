@@ -358,6 +358,11 @@ def test_a_failed_load_changes_nothing(path, value, message):
     assert repr(optimizer.state_dict()) == before
 
 
+def test_state_that_is_no_mapping_is_refused():
+    with pytest.raises(TypeError, match="got NoneType, needs what state_dict returned"):
+        optim.SGD(parameters(), lr=0.1).load_state_dict(None)
+
+
 # -- clipping ----------------------------------------------------------------------------------------------------------
 
 

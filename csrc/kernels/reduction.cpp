@@ -137,6 +137,7 @@ void columns(T* y, const T* x, const T* center, int64_t n, int64_t cols, int64_t
 #pragma GCC unroll 4
     for (int p = 0; p < Parts; ++p) part[p] = R<T>::start();
     const Vec<T> middle = center != nullptr ? load(center + j + k, some) : Vec<T>::zero();
+    // No pointer is moved on, for x may be null where n is 0.
     const auto row = [&](int64_t i) __attribute__((always_inline)) { return load(x + i * ldx + j + k, some); };
     int64_t i = 0;
     for (; i + Parts <= n; i += Parts) {

@@ -10,7 +10,7 @@
 #if defined(__linux__)
 #include <pthread.h>
 #endif
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PYNN_ADDRESS_SANITIZER)
 #include <sanitizer/asan_interface.h>
 
 #include <cstring>
@@ -50,7 +50,7 @@ size_t size_of_class(uint32_t size_class) {
 // AddressSanitizer takes a block of `size` bytes for as long as was asked, and the content it begins with is NaN: what
 // reads beyond it, after its release, or before it writes fails a test.
 void only_usable([[maybe_unused]] void* block, [[maybe_unused]] size_t bytes, [[maybe_unused]] size_t size) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(PYNN_ADDRESS_SANITIZER)
   __asan_unpoison_memory_region(block, bytes);
   std::memset(block, 0xff, bytes);
   __asan_poison_memory_region(static_cast<char*>(block) + bytes, size - bytes);

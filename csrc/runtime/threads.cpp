@@ -133,8 +133,8 @@ void relax() {
 }
 
 // Threads that wait for a job: first spinning for a bounded time, so that the many short jobs of a training step start
-// in under a microsecond, then asleep. A job ends as soon as its tasks are done: a worker that never woke, because
-// another process has its core, is not waited for.
+// in under a microsecond, then asleep; those beyond num_threads(), where it was lowered, apart. A job ends as soon as
+// its tasks are done: a worker that never woke, because another process has its core, is not waited for.
 class Pool {
  public:
   void run(Job& job, int participants) {
@@ -164,12 +164,13 @@ class Pool {
 
   bool any_asleep() const { return sleeping_.load(std::memory_order_relaxed) > 0; }
 
-  // After a change of num_threads(): workers that were beyond it may be needed again.
-  void call_back_workers() {
+  // After a change of num_threads(): each worker waits where it now belongs.
+  void sort_workers() {
     {
       const std::lock_guard<std::mutex> lock(sleep_mutex_);
     }
     needed_.notify_all();
+    wake_.notify_all();  // who sleeps and is no longer needed counts no more
   }
 
  private:
@@ -209,7 +210,7 @@ class Pool {
   void serve(int id) {
     for (uint64_t seen = 0;;) {
       wait_until_needed(id);
-      seen = wait_for_ticket(seen);
+      seen = wait_for_ticket(id, seen);
       inside_.fetch_add(1, std::memory_order_seq_cst);
       // The caller clears job_ before it waits for inside_ to fall: a job seen here stays alive until we leave.
       Job* job = job_.load(std::memory_order_seq_cst);
@@ -218,14 +219,15 @@ class Pool {
     }
   }
 
-  // Workers beyond num_threads(), once it was lowered, would take cores from those that work.
+  // Here wait workers beyond num_threads(), whom no job wakes: they would take cores from those that work.
   void wait_until_needed(int id) {
     if (id < num_threads()) return;
     std::unique_lock<std::mutex> lock(sleep_mutex_);
     needed_.wait(lock, [&] { return id < num_threads(); });
   }
 
-  uint64_t wait_for_ticket(uint64_t seen) {
+  // Also returns, without a new ticket, once this worker is beyond num_threads().
+  uint64_t wait_for_ticket(int id, uint64_t seen) {
     using Clock = std::chrono::steady_clock;
     constexpr auto kSpinTime = std::chrono::microseconds(100);
     const auto start = Clock::now();
@@ -238,7 +240,7 @@ class Pool {
     } while (Clock::now() - start < kSpinTime);
     std::unique_lock<std::mutex> lock(sleep_mutex_);
     sleeping_.fetch_add(1, std::memory_order_seq_cst);
-    wake_.wait(lock, [&] { return ticket_.load(std::memory_order_seq_cst) != seen; });
+    wake_.wait(lock, [&] { return ticket_.load(std::memory_order_seq_cst) != seen || id >= num_threads(); });
     sleeping_.fetch_sub(1, std::memory_order_seq_cst);
     return ticket_.load(std::memory_order_acquire);
   }
@@ -248,8 +250,8 @@ class Pool {
   alignas(64) std::atomic<int> inside_{0};
   std::atomic<int> sleeping_{0};
   std::mutex sleep_mutex_;
-  std::condition_variable wake_;
-  std::condition_variable needed_;
+  std::condition_variable wake_;    // a ticket
+  std::condition_variable needed_;  // another num_threads()
   std::vector<pthread_t> workers_;
 #if defined(__linux__)
   int core_ = -1;  // that the workers are kept off
@@ -295,7 +297,7 @@ int64_t parallel_calls() { return calls_with_others; }
 
 void set_num_threads(int n) {
   thread_setting().store(checked_threads(n, "set_num_threads: n is " + std::to_string(n)));
-  the_pool().call_back_workers();
+  the_pool().sort_workers();
 }
 
 namespace detail {

@@ -9,9 +9,9 @@
 namespace pynn {
 
 int num_threads();
-int max_threads();            // the cores this process may use
-int awake_threads();          // num_threads(), or 1 while a worker sleeps: for work that is done before one is awake
-void keep_awake();            // workers that are not asleep wait anew: between two calls, for one that comes later
+int max_threads();    // the cores this process may use
+int awake_threads();  // num_threads(), or 1 while one of its workers sleeps: for work that is done before one is awake
+void keep_awake();    // workers that are not asleep wait anew: between two calls, for one that comes later
 void set_num_threads(int n);  // throws std::invalid_argument unless 1 <= n <= 256
 
 int64_t parallel_calls();  // how many calls this thread has made that woke other threads

@@ -76,7 +76,7 @@ struct Vec {
     const Vec limit(T(int64_t(1) << (VecTypes<T>::mantissa_bits - 1)));
     return select(abs(a) < limit, (a + shift) - shift, a);
   }
-  // By the same addition: to convert a NaN is undefined.
+  // By adding 1.5 * 2^mantissa_bits, as round does: to convert a NaN to an integer is undefined.
   friend PYNN_INLINE Vec exp2i(Vec n) {
     const Vec shift(T(1.5) * T(int64_t(1) << VecTypes<T>::mantissa_bits));
     const Bits bits = (Bits)(n + shift).v - (Bits)shift.v;

@@ -273,6 +273,8 @@ TEST_CASE("tiles take the place of Winograd where they are full, with and withou
   };
   CHECK(beat(1, 32, 64, 24, 24));
   CHECK(beat(16, 63, 12, 13, 7));
+  CHECK(beat(16, 32, 64, 5, 5));
+  CHECK(beat(16, 32, 64, 4, 4));
   CHECK_FALSE(beat(1, 48, 64, 24, 24));   // tiles would have to be placed
   CHECK_FALSE(beat(1, 32, 17, 24, 24));   // the last tile of outputs has one
   CHECK_FALSE(beat(16, 32, 64, 3, 3));    // tiles of two or three positions

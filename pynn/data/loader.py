@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, overload
 
 import numpy as np
@@ -215,9 +215,11 @@ class DataLoader:
 
         Raises
         ------
-        ValueError
-            If keys or the number of samples differ; the loader is then unchanged.
+        TypeError, ValueError
+            If it is no such state, or keys or the number of samples differ; the loader is then unchanged.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"DataLoader: state is a {type(state).__name__}, needs what state_dict returned")
         transform = self._stateful_transform()
         needed = {"seed", "epoch", "num_samples"} | ({"transform"} if transform is not None else set())
         if state.keys() != needed:
@@ -312,6 +314,8 @@ def random_split(
 
 
 def _split_sizes(n: int, lengths: Sequence[float]) -> list[int]:
+    if not isinstance(lengths, Iterable):
+        raise TypeError(f"random_split: lengths is {lengths!r}, needs a sequence of sizes or of fractions")
     lengths = list(lengths)
     if not lengths:
         raise ValueError("random_split: lengths is empty")

@@ -263,12 +263,15 @@ class Optimizer:
 
         Raises
         ------
-        ValueError
-            If groups, options, names or shapes differ from this optimiser's; it is then unchanged.
+        TypeError, ValueError
+            If it is no such state, or groups, options, names or shapes differ from this optimiser's; it is then
+            unchanged.
         """
         catch_up()
         what = f"{self._name}.load_state_dict"
-        if not isinstance(state, Mapping) or not {"state", "param_groups"} <= state.keys():
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{what}: got {type(state).__name__}, needs what state_dict returned")
+        if not {"state", "param_groups"} <= state.keys():
             raise ValueError(f"{what}: needs a dict with the keys 'state' and 'param_groups'")
         if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in self.param_groups]:
             raise ValueError(f"{what}: the numbers of parameters in the groups differ from this optimiser's")
