@@ -67,7 +67,7 @@ struct Neighbours {
 
   int64_t count() const { return static_cast<int64_t>(taps.size()); }
 
-  // Of the places that so many outputs read, those inside of an image: vectors of outputs leave out the rows of padding.
+  // Of the places that so many outputs read, those inside of an image: vectors of outputs leave out rows of padding.
   int64_t inside(int64_t outputs, int64_t size) const {
     int64_t sum = 0;
     for (int64_t at = first; at < first + count(); ++at) {
