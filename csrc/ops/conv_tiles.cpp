@@ -40,10 +40,10 @@ constexpr int64_t kMostPlaced = 2 * kBandSize;
 
 // Where the taps of an axis read that are neighbours: position u * step + i for output u and tap taps[i].
 struct Neighbours {
-  int64_t first = 0, step;
+  int64_t first = 0;
   std::vector<int64_t> taps;  // in the weight; none if they are no neighbours
 
-  explicit Neighbours(const AxisPlan& plan) : step(plan.step) {
+  explicit Neighbours(const AxisPlan& plan) {
     if (plan.outputs.size() != 1) return;
     const std::vector<AxisTap>& of_plan = plan.outputs[0].taps;
     const auto place = [&](const AxisTap& tap) {
@@ -66,17 +66,6 @@ struct Neighbours {
   }
 
   int64_t count() const { return static_cast<int64_t>(taps.size()); }
-
-  // Of the places that so many outputs read, those inside of an image: vectors of outputs leave out rows of padding.
-  int64_t inside(int64_t outputs, int64_t size) const {
-    int64_t sum = 0;
-    for (int64_t at = first; at < first + count(); ++at) {
-      const int64_t before = at < 0 ? ceil_div(-at, step) : 0;
-      const int64_t end = at < size ? std::min(outputs, ceil_div(size - at, step)) : 0;
-      sum += std::max<int64_t>(0, end - before);
-    }
-    return sum;
-  }
 };
 
 // How the work is cut: bands of rows of outputs, and parts of the blocks of outputs.
@@ -229,10 +218,14 @@ bool conv_tiles_pay(const Job& job) {
   const double of_tiles = static_cast<double>(even.images * even.y_height) / static_cast<double>(cut.rows) *
                               task_cycles(even, size, cut) / kUsualThreads +
                           filter_cycles(even, size, cut);
+  int64_t rows = 0;  // of the filter, for all rows of y: vectors of outputs leave out those on padding
+  for (int64_t u = 0; u < even.y_height; ++u) {
+    const auto [begin, end] = taps_inside(job.rows, job.rows.outputs[0], u, job.height);
+    rows += end - begin;
+  }
   const double filter = static_cast<double>(job.outputs * job.channels * job.columns.taps);  // of a row
   const double of_vectors =
-      static_cast<double>(even.images * size.rows.inside(even.y_height, job.height) * even.y_width) * filter *
-          kVectorMultiplyCycles / kUsualThreads +
+      static_cast<double>(even.images * rows * even.y_width) * filter * kVectorMultiplyCycles / kUsualThreads +
       static_cast<double>(job.rows.taps) * filter * kVectorFilterCycles;
   return (size.placed ? kPlacedMargin : kMargin) * of_tiles < of_vectors;
 }
