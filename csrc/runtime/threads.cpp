@@ -17,6 +17,7 @@
 
 #include "runtime/cpu.h"
 #include "runtime/denormals.h"
+#include "runtime/jobs.h"
 
 #if defined(__linux__)
 #include <sched.h>
@@ -27,6 +28,12 @@
 
 namespace pynn {
 namespace {
+
+using detail::Announcement;
+using detail::Count;
+using detail::Failure;
+using detail::Job;
+using detail::Share;
 
 constexpr int kMostThreads = 256;
 
@@ -74,56 +81,6 @@ struct Claim {
   const bool claimed;
 };
 
-// One call of parallel_for: every participant begins with its own run of tasks and then takes from the others.
-class Job {
- public:
-  Job(int64_t tasks, detail::Task task, void* context, int participants)
-      : task_(task), context_(context), participants_(participants) {
-    for (int p = 0; p < participants; ++p) {
-      shares_[p].next = tasks * p / participants;
-      shares_[p].end = tasks * (p + 1) / participants;
-    }
-  }
-
-  void work(int participant) {
-    if (participant >= participants_) return;
-    set_float_mode(float_mode_);
-    inside_task = true;
-    for (int other = 0; other < participants_; ++other) {
-      Share& share = shares_[(participant + other) % participants_];
-      for (int64_t i; (i = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) run(i);
-    }
-    inside_task = false;
-  }
-
-  void rethrow() {
-    if (failed_) std::rethrow_exception(error_);
-  }
-
- private:
-  // Without initialisers: only the shares of the participants are ever touched.
-  struct alignas(64) Share {
-    std::atomic<int64_t> next;
-    int64_t end;
-  };
-
-  void run(int64_t i) {
-    try {
-      task_(context_, i);
-    } catch (...) {  // carried to the caller of parallel_for
-      if (!failed_.exchange(true)) error_ = std::current_exception();
-    }
-  }
-
-  detail::Task task_;
-  void* context_;
-  int participants_;
-  const uint64_t float_mode_ = float_mode();  // the caller's: a task's bits do not depend on its thread
-  Share shares_[kMostThreads];
-  std::atomic<bool> failed_{false};
-  std::exception_ptr error_;
-};
-
 void relax() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -134,33 +91,31 @@ void relax() {
 
 // Threads that wait for a job: first spinning for a bounded time, so that the many short jobs of a training step start
 // in under a microsecond, then asleep; those beyond num_threads(), where it was lowered, apart. A job ends as soon as
-// its tasks are done: a worker that never woke, because another process has its core, is not waited for.
+// its pieces are done: a worker that never woke, because another process has its core, is not waited for. One that
+// comes late finds nothing to claim, and of a job only who has claimed a piece uses what the caller owns.
 class Pool {
  public:
-  void run(Job& job, int participants) {
-    grow(participants - 1);
-    job_.store(&job, std::memory_order_seq_cst);
-    ticket_.fetch_add(1, std::memory_order_seq_cst);
-    if (sleeping_.load(std::memory_order_seq_cst) > 0) {
-      keep_workers_off_this_core();
-      {
-        const std::lock_guard<std::mutex> lock(sleep_mutex_);
-      }
-      wake_.notify_all();
-    }
-    job.work(0);
-    job_.store(nullptr, std::memory_order_seq_cst);
-    for (int spins = 0; inside_.load(std::memory_order_seq_cst) > 0; ++spins) {
+  void run(Job& job) {
+    grow(static_cast<int>(job.participants) - 1);
+    Failure failure;
+    job.failure = &failure;
+    const uint64_t number = announcement_.publish(job);
+    // Not ordered behind the announcement, which would cost a wait for it to arrive: a worker that falls asleep at this
+    // very moment may miss this job.
+    if (any_asleep()) wake_workers();
+    const int64_t done = work(0, job, number);
+    for (int spins = 0; done + finished_by_workers(job, number) < job.pieces(); ++spins) {
       if (spins < 4000) {
         relax();
       } else {
         std::this_thread::yield();
       }
     }
+    if (failure.happened) std::rethrow_exception(failure.error);
   }
 
   // Who waits awake finds no job, and waits from now on.
-  void keep_awake() { ticket_.fetch_add(1, std::memory_order_seq_cst); }
+  void keep_awake() { announcement_.publish({}); }
 
   bool any_asleep() const { return sleeping_.load(std::memory_order_relaxed) > 0; }
 
@@ -174,6 +129,37 @@ class Pool {
   }
 
  private:
+  // Runs pieces, those of this participant's share first, and returns how many.
+  int64_t work(int64_t participant, const Job& job, uint64_t number) {
+    set_float_mode(job.float_mode);
+    inside_task = true;
+    int64_t done = 0;
+    for (int64_t other = 0; other < job.participants; ++other) {
+      const int64_t owner = (participant + other) % job.participants, pieces = job.pieces();
+      const int64_t first = pieces * owner / job.participants, size = pieces * (owner + 1) / job.participants - first;
+      const int64_t before = done;
+      int64_t piece = participant == 0 && owner == 0 ? 0 : shares_[owner].claim(number, size, owner == 0);
+      for (; piece >= 0; piece = shares_[owner].claim(number, size, owner == 0)) {
+        job.run(first + piece);
+        ++done;
+      }
+      if (participant > 0 && done > before) {
+        shares_[participant].finished.store(Count(number, done), std::memory_order_release);
+      }
+    }
+    inside_task = false;
+    return done;
+  }
+
+  int64_t finished_by_workers(const Job& job, uint64_t number) const {
+    int64_t pieces = 0;
+    for (int64_t p = 1; p < job.participants; ++p) {
+      const Count finished = shares_[p].finished.load(std::memory_order_acquire);
+      if (finished.job() == number) pieces += finished.pieces();
+    }
+    return pieces;
+  }
+
   // Where the system refuses a thread, the others do its tasks.
   void grow(int workers) {
     try {
@@ -207,15 +193,22 @@ class Pool {
 #endif
   }
 
+  void wake_workers() {
+    keep_workers_off_this_core();
+    {
+      const std::lock_guard<std::mutex> lock(sleep_mutex_);
+    }
+    wake_.notify_all();
+  }
+
   void serve(int id) {
     for (uint64_t seen = 0;;) {
       wait_until_needed(id);
-      seen = wait_for_ticket(id, seen);
-      inside_.fetch_add(1, std::memory_order_seq_cst);
-      // The caller clears job_ before it waits for inside_ to fall: a job seen here stays alive until we leave.
-      Job* job = job_.load(std::memory_order_seq_cst);
-      if (job != nullptr) job->work(id);
-      inside_.fetch_sub(1, std::memory_order_seq_cst);
+      const uint64_t number = wait_for_job(id, seen);
+      if (number == seen) continue;
+      seen = number;
+      Job job;
+      if (announcement_.read(number, job) && id < job.participants) work(id, job, number);
     }
   }
 
@@ -226,31 +219,32 @@ class Pool {
     needed_.wait(lock, [&] { return id < num_threads(); });
   }
 
-  // Also returns, without a new ticket, once this worker is beyond num_threads().
-  uint64_t wait_for_ticket(int id, uint64_t seen) {
+  // Returns the number of a job after `seen`, or `seen` once this worker is beyond num_threads().
+  uint64_t wait_for_job(int id, uint64_t seen) {
     using Clock = std::chrono::steady_clock;
     constexpr auto kSpinTime = std::chrono::microseconds(100);
     const auto start = Clock::now();
+    const auto is_new = [seen](uint64_t number) { return number != seen && number % 2 == 0; };
     do {
       for (int i = 0; i < 64; ++i) {
-        const uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        if (ticket != seen) return ticket;
+        const uint64_t number = announcement_.number();
+        if (is_new(number)) return number;
         relax();
       }
     } while (Clock::now() - start < kSpinTime);
     std::unique_lock<std::mutex> lock(sleep_mutex_);
     sleeping_.fetch_add(1, std::memory_order_seq_cst);
-    wake_.wait(lock, [&] { return ticket_.load(std::memory_order_seq_cst) != seen || id >= num_threads(); });
+    wake_.wait(lock, [&] { return is_new(announcement_.number()) || id >= num_threads(); });
     sleeping_.fetch_sub(1, std::memory_order_seq_cst);
-    return ticket_.load(std::memory_order_acquire);
+    const uint64_t number = announcement_.number();
+    return is_new(number) ? number : seen;
   }
 
-  alignas(64) std::atomic<uint64_t> ticket_{0};
-  alignas(64) std::atomic<Job*> job_{nullptr};
-  alignas(64) std::atomic<int> inside_{0};
+  Announcement announcement_;
+  Share shares_[kMostThreads];
   std::atomic<int> sleeping_{0};
   std::mutex sleep_mutex_;
-  std::condition_variable wake_;    // a ticket
+  std::condition_variable wake_;    // a job
   std::condition_variable needed_;  // another num_threads()
   std::vector<pthread_t> workers_;
 #if defined(__linux__)
@@ -291,7 +285,10 @@ int awake_threads() {
   return threads > 1 && the_pool().any_asleep() ? 1 : threads;
 }
 
-void keep_awake() { the_pool().keep_awake(); }
+void keep_awake() {
+  const Claim claim;  // a job that is running keeps them awake
+  if (claim.claimed) the_pool().keep_awake();
+}
 
 int64_t parallel_calls() { return calls_with_others; }
 
@@ -309,9 +306,8 @@ void run_tasks(int64_t tasks, Task task, void* context) {
     const Claim claim;
     if (claim.claimed) {
       ++calls_with_others;
-      Job job(tasks, task, context, participants);
-      the_pool().run(job, participants);
-      job.rethrow();
+      Job job{task, context, tasks, participants, float_mode(), nullptr};
+      the_pool().run(job);
       return;
     }
   }

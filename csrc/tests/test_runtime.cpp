@@ -9,6 +9,7 @@
 #include "harness.h"
 #include "runtime/arena.h"
 #include "runtime/counters.h"
+#include "runtime/jobs.h"
 #include "runtime/threads.h"
 
 #if defined(PYNN_ADDRESS_SANITIZER)
@@ -19,11 +20,37 @@ using namespace pynn;
 using namespace pynn::test;
 
 TEST_CASE("parallel_for runs every task once") {
-  for (const int64_t tasks : {0, 1, 2, 3, 7, 100, 10000}) {
+  for (const int64_t tasks : {0, 1, 2, 3, 7, 100, 10000, 65535, 65536, 200003}) {
     std::vector<std::atomic<int>> calls(static_cast<size_t>(tasks));
     parallel_for(tasks, [&](int64_t i) { calls[static_cast<size_t>(i)].fetch_add(1); });
     for (const auto& count : calls) REQUIRE(count == 1);
   }
+}
+
+TEST_CASE("a share gives each of its pieces once, and nothing of a job that is over") {
+  detail::Share share;
+  for (const int64_t piece : {0, 1, 2, -1, -1}) CHECK(share.claim(2, 3, false) == piece);
+  CHECK(share.claim(4, 2, false) == 0);
+  CHECK(share.claim(2, 3, false) == -1);
+  CHECK(share.claim(4, 2, false) == 1);
+  for (const int64_t piece : {1, 2, -1}) CHECK(share.claim(6, 3, true) == piece);  // the caller has piece 0
+  CHECK(share.claim(8, 1, true) == -1);
+  for (int64_t piece = 0; piece < detail::Job::kMostPieces; ++piece) {
+    REQUIRE(share.claim(10, detail::Job::kMostPieces, false) == piece);
+  }
+  CHECK(share.claim(10, detail::Job::kMostPieces, false) == -1);
+}
+
+TEST_CASE("an announcement tells of the latest job only") {
+  detail::Announcement announcement;
+  detail::Job job, told;
+  job.tasks = 5;
+  const uint64_t first = announcement.publish(job);
+  CHECK(first == announcement.number());
+  REQUIRE(announcement.read(first, told));
+  CHECK(told.tasks == 5);
+  CHECK(announcement.publish({}) > first);
+  CHECK_FALSE(announcement.read(first, told));
 }
 
 TEST_CASE("parallel_ranges covers everything once, in multiples of the grain") {
