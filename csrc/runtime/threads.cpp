@@ -33,7 +33,7 @@ using detail::Announcement;
 using detail::Count;
 using detail::Failure;
 using detail::Job;
-using detail::Share;
+using detail::Participant;
 
 constexpr int kMostThreads = 256;
 
@@ -92,7 +92,7 @@ void relax() {
 // Threads that wait for a job: first spinning for a bounded time, so that the many short jobs of a training step start
 // in under a microsecond, then asleep; those beyond num_threads(), where it was lowered, apart. A job ends as soon as
 // its pieces are done: a worker that never woke, because another process has its core, is not waited for. One that
-// comes late finds nothing to claim, and of a job only who has claimed a piece uses what the caller owns.
+// comes late finds nothing to claim. What the caller owns is used only by who has claimed a piece.
 class Pool {
  public:
   void run(Job& job) {
@@ -100,8 +100,6 @@ class Pool {
     Failure failure;
     job.failure = &failure;
     const uint64_t number = announcement_.publish(job);
-    // Not ordered behind the announcement, which would cost a wait for it to arrive: a worker that falls asleep at this
-    // very moment may miss this job.
     if (any_asleep()) wake_workers();
     const int64_t done = work(0, job, number);
     for (int spins = 0; done + finished_by_workers(job, number) < job.pieces(); ++spins) {
@@ -117,7 +115,7 @@ class Pool {
   // Who waits awake finds no job, and waits from now on.
   void keep_awake() { announcement_.publish({}); }
 
-  bool any_asleep() const { return sleeping_.load(std::memory_order_relaxed) > 0; }
+  bool any_asleep() const { return sleeping_.load(std::memory_order_seq_cst) > 0; }
 
   // After a change of num_threads(): each worker waits where it now belongs.
   void sort_workers() {
@@ -129,22 +127,23 @@ class Pool {
   }
 
  private:
-  // Runs pieces, those of this participant's share first, and returns how many.
+  // Runs pieces, those of the participant's own share first, and returns how many. The caller, participant 0, has the
+  // first piece of its share without claiming it.
   int64_t work(int64_t participant, const Job& job, uint64_t number) {
     set_float_mode(job.float_mode);
     inside_task = true;
     int64_t done = 0;
+    if (participant == 0) {
+      job.run(0);
+      ++done;
+    }
     for (int64_t other = 0; other < job.participants; ++other) {
       const int64_t owner = (participant + other) % job.participants, pieces = job.pieces();
-      const int64_t first = pieces * owner / job.participants, size = pieces * (owner + 1) / job.participants - first;
-      const int64_t before = done;
-      int64_t piece = participant == 0 && owner == 0 ? 0 : shares_[owner].claim(number, size, owner == 0);
-      for (; piece >= 0; piece = shares_[owner].claim(number, size, owner == 0)) {
-        job.run(first + piece);
-        ++done;
-      }
+      const int64_t begin = pieces * owner / job.participants, size = pieces * (owner + 1) / job.participants - begin;
+      const int64_t before = done, first = owner == 0 ? 1 : 0;
+      for (int64_t i; (i = participants_[owner].claim(number, first, size)) >= 0; ++done) job.run(begin + i);
       if (participant > 0 && done > before) {
-        shares_[participant].finished.store(Count(number, done), std::memory_order_release);
+        participants_[participant].finished.store(Count(number, done), std::memory_order_release);
       }
     }
     inside_task = false;
@@ -154,7 +153,7 @@ class Pool {
   int64_t finished_by_workers(const Job& job, uint64_t number) const {
     int64_t pieces = 0;
     for (int64_t p = 1; p < job.participants; ++p) {
-      const Count finished = shares_[p].finished.load(std::memory_order_acquire);
+      const Count finished = participants_[p].finished.load(std::memory_order_acquire);
       if (finished.job() == number) pieces += finished.pieces();
     }
     return pieces;
@@ -219,12 +218,12 @@ class Pool {
     needed_.wait(lock, [&] { return id < num_threads(); });
   }
 
-  // Returns the number of a job after `seen`, or `seen` once this worker is beyond num_threads().
+  // Returns the number of another job than `seen`. Once this worker is beyond num_threads(), `seen` as well.
   uint64_t wait_for_job(int id, uint64_t seen) {
     using Clock = std::chrono::steady_clock;
     constexpr auto kSpinTime = std::chrono::microseconds(100);
     const auto start = Clock::now();
-    const auto is_new = [seen](uint64_t number) { return number != seen && number % 2 == 0; };
+    const auto is_new = [seen](uint64_t number) { return number != seen && Announcement::is_complete(number); };
     do {
       for (int i = 0; i < 64; ++i) {
         const uint64_t number = announcement_.number();
@@ -235,13 +234,13 @@ class Pool {
     std::unique_lock<std::mutex> lock(sleep_mutex_);
     sleeping_.fetch_add(1, std::memory_order_seq_cst);
     wake_.wait(lock, [&] { return is_new(announcement_.number()) || id >= num_threads(); });
-    sleeping_.fetch_sub(1, std::memory_order_seq_cst);
+    sleeping_.fetch_sub(1, std::memory_order_relaxed);
     const uint64_t number = announcement_.number();
     return is_new(number) ? number : seen;
   }
 
   Announcement announcement_;
-  Share shares_[kMostThreads];
+  Participant participants_[kMostThreads];
   std::atomic<int> sleeping_{0};
   std::mutex sleep_mutex_;
   std::condition_variable wake_;    // a job

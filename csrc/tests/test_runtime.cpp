@@ -9,6 +9,7 @@
 #include "harness.h"
 #include "runtime/arena.h"
 #include "runtime/counters.h"
+#include "runtime/denormals.h"
 #include "runtime/jobs.h"
 #include "runtime/threads.h"
 
@@ -28,29 +29,102 @@ TEST_CASE("parallel_for runs every task once") {
 }
 
 TEST_CASE("a share gives each of its pieces once, and nothing of a job that is over") {
-  detail::Share share;
-  for (const int64_t piece : {0, 1, 2, -1, -1}) CHECK(share.claim(2, 3, false) == piece);
-  CHECK(share.claim(4, 2, false) == 0);
-  CHECK(share.claim(2, 3, false) == -1);
-  CHECK(share.claim(4, 2, false) == 1);
-  for (const int64_t piece : {1, 2, -1}) CHECK(share.claim(6, 3, true) == piece);  // the caller has piece 0
-  CHECK(share.claim(8, 1, true) == -1);
+  detail::Participant owner;
+  for (const int64_t piece : {0, 1, 2, -1, -1}) CHECK(owner.claim(2, 0, 3) == piece);
+  CHECK(owner.claim(4, 0, 2) == 0);
+  CHECK(owner.claim(2, 0, 3) == -1);
+  CHECK(owner.claim(4, 0, 2) == 1);
+  for (const int64_t piece : {1, 2, -1}) CHECK(owner.claim(6, 1, 3) == piece);
+  CHECK(owner.claim(8, 1, 1) == -1);
   for (int64_t piece = 0; piece < detail::Job::kMostPieces; ++piece) {
-    REQUIRE(share.claim(10, detail::Job::kMostPieces, false) == piece);
+    REQUIRE(owner.claim(10, 0, detail::Job::kMostPieces) == piece);
   }
-  CHECK(share.claim(10, detail::Job::kMostPieces, false) == -1);
+  CHECK(owner.claim(10, 0, detail::Job::kMostPieces) == -1);
 }
 
-TEST_CASE("an announcement tells of the latest job only") {
+TEST_CASE("what is read of an announcement is one job, whole, or nothing") {
   detail::Announcement announcement;
-  detail::Job job, told;
-  job.tasks = 5;
-  const uint64_t first = announcement.publish(job);
-  CHECK(first == announcement.number());
-  REQUIRE(announcement.read(first, told));
-  CHECK(told.tasks == 5);
-  CHECK(announcement.publish({}) > first);
-  CHECK_FALSE(announcement.read(first, told));
+  std::vector<char> places(50000);
+  const auto nth = [&](int64_t n) {
+    detail::Job job;
+    job.context = &places[static_cast<size_t>(n)];
+    job.tasks = job.participants = n;
+    job.float_mode = static_cast<uint64_t>(n);
+    return job;
+  };
+  std::atomic<bool> done{false};
+  std::thread writer([&] {
+    for (int64_t n = 1; n < int64_t(places.size()); ++n) announcement.publish(nth(n));
+    done = true;
+  });
+  int64_t torn = 0, latest = 0;
+  for (bool last = false; !last;) {
+    last = done;
+    const uint64_t number = announcement.number();
+    detail::Job job;
+    if (number == 0 || !announcement.read(number, job)) continue;
+    latest = int64_t(number / 2);
+    const bool whole = job.tasks == latest && job.participants == latest && job.float_mode == uint64_t(latest) &&
+                       job.context == &places[static_cast<size_t>(latest)];
+    torn += !whole;
+  }
+  writer.join();
+  CHECK(torn == 0);
+  CHECK(latest == int64_t(places.size()) - 1);
+  detail::Job job;
+  CHECK_FALSE(announcement.read(announcement.number() - 1, job));
+  CHECK_FALSE(announcement.read(announcement.number() - 2, job));
+}
+
+TEST_CASE("workers that come late run nothing of a job that is over") {
+  const int before = num_threads();
+  struct Calls {
+    std::atomic<bool> over{false};
+    std::atomic<int> of[9];
+  };
+  std::vector<Calls> jobs(64);  // not freed after a job, so that a late call is counted
+  std::atomic<int> late{0};
+  for (int repeat = 0; repeat < 3000; ++repeat) {
+    const int threads[] = {2, 5, 3, 8};
+    if (repeat % 500 == 0) set_num_threads(threads[repeat / 500 % 4]);
+    Calls& job = jobs[static_cast<size_t>(repeat) % jobs.size()];
+    for (auto& calls : job.of) calls = 0;
+    job.over = false;
+    const int64_t tasks = 2 + repeat % 8;
+    parallel_for(tasks, [&](int64_t i) {
+      if (job.over) ++late;
+      ++job.of[i];
+    });
+    job.over = true;
+    for (int64_t i = 0; i < tasks; ++i) REQUIRE(job.of[i] == 1);
+  }
+  CHECK(late == 0);
+  set_num_threads(before);
+}
+
+TEST_CASE("a worker computes in the caller's float mode, and what it throws reaches the caller") {
+  const int before = num_threads();
+  set_num_threads(2);
+  const FlushDenormals flush;
+  const volatile float denormal = 1e-40f;
+  int by_worker = 0;
+  for (int attempt = 0; attempt < 1000 && by_worker < 3; ++attempt) {  // on a busy machine the caller may run both
+    const auto caller = std::this_thread::get_id();
+    std::atomic<bool> begun{false}, flushed{false}, elsewhere{false};
+    const auto task = [&](int64_t i) {
+      for (int spins = 0; i == 0 && !begun && spins < 1000000; ++spins) std::this_thread::yield();
+      if (i == 0) return;
+      begun = true;
+      flushed = denormal * 2 == 0;
+      elsewhere = std::this_thread::get_id() != caller;
+      throw std::runtime_error("one");
+    };
+    CHECK_THROWS_WITH(parallel_for(2, task), "one");
+    CHECK(flushed);
+    by_worker += elsewhere;
+  }
+  CHECK(by_worker == 3);
+  set_num_threads(before);
 }
 
 TEST_CASE("parallel_ranges covers everything once, in multiples of the grain") {
