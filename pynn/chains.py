@@ -1,6 +1,6 @@
 """A pass over the calls of a captured step: runs of elementwise calls become one call (see `pynn.passes`).
 
-It goes over the arrays once, in blocks that stay in the first cache, with the kernels of the single calls, so that the
+It goes over the arrays once, in blocks that stay in the L1 cache, with the kernels of the single calls, so that the
 bits are theirs.
 """
 
@@ -16,7 +16,7 @@ from pynn.plan import Array, Call, Link, Value, memory
 
 __all__ = ["fuse_elementwise", "run_links"]
 
-LEAST = 4096  # elements; smaller arrays are in the first cache as it is
+LEAST = 4096  # elements; smaller arrays are in the L1 cache as it is
 MOST = 16  # calls of a chain
 NEAR = 16  # how many calls one may move over
 

@@ -17,7 +17,7 @@ from pynn.plan import Array, Call, memory
 
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "fuse_update", "place"]
 
-NEAR = 1 << 18  # bytes of all results that stay in the second cache: to look for free places would bring nothing
+NEAR = 1 << 18  # bytes of all results that stay in the L2 cache: to look for free places would bring nothing
 
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
 ACTIVATION = {"linear": 3, "linear_backward": 4, "conv2d": 7, "conv2d_backward": 8}  # position of the argument
@@ -223,7 +223,7 @@ def _conv_backward(call: Call, readers: dict[int, list[Call]]) -> list[Call]:
 def _is_worth_fusing(call: Call) -> bool:
     """Whether the update of a `linear_backward`'s weight waits for the other core's cache, or for memory.
 
-    Between the two it comes from the third cache, as quickly as it is computed.
+    Between the two it comes from the L3 cache, as quickly as it is computed.
     """
     dy, weight = call.args[0], call.args[3]
     rows = next((rows for sizes, rows in UPDATED if weight.size in sizes), 0)

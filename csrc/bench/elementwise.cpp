@@ -1,4 +1,4 @@
-// Activations and their gradients: in the second cache, and beyond it.
+// Activations and their gradients: in the L2 cache, and beyond it.
 #include "ops/elementwise.h"
 
 #include <cmath>

@@ -68,7 +68,7 @@ PYNN_INLINE void correlate_pixels(T* y, const ConvPixels& pixels, const PixelVec
   }
 }
 
-// Some rows at a time, through a part of the buffer that stays in the first cache.
+// Some rows at a time, through a part of the buffer that stays in the L1 cache.
 template <class T>
 void correlate_pool(T* y, uint8_t* indices, const ConvPixels& pixels, const T* source, const int64_t* offsets,
                     const T* weight, const T* bias, bool relu, int64_t outputs, int64_t taps, T* buffer) {

@@ -73,7 +73,7 @@ struct ConvKernels {
 
   // y [outputs, windows], with the distance between channels given: the maxima of
   // y[i, w, row, column] = bias[i] + sum over k of weight[k, i] * halves[offsets[k, row] + column * half + w]
-  // Meanwhile the `next_size` elements at `next` are fetched into the first cache, some for each vector of windows.
+  // Meanwhile the `next_size` elements at `next` are fetched into the L1 cache, some for each vector of windows.
   void (*correlate_windows)(T* y, int64_t channel_step, int64_t windows, const T* halves, int64_t half,
                             const int64_t* offsets, const T* weight, const ConvEpilogue<T>& epilogue, int64_t outputs,
                             int64_t taps, const T* next, int64_t next_size);

@@ -1,4 +1,4 @@
-// How the sums of a convolution get from a buffer in the first cache to y: as they are, or the maxima of their windows.
+// How the sums of a convolution get from a buffer in the L1 cache to y: as they are, or the maxima of their windows.
 #pragma once
 
 #include "kernels/conv.h"

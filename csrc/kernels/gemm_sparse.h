@@ -10,7 +10,7 @@ namespace {
 
 constexpr int sparse_vectors = 8;  // of a row of C, whose sums stay in registers
 
-// Of B: they stay in the first cache beside rows of A and C if they have that many vectors, and are bits of a word.
+// Of B: they stay in the L1 cache beside rows of A and C if they have that many vectors, and are bits of a word.
 template <class T>
 constexpr int64_t sparse_depth = 28672 / (sparse_vectors * int64_t(sizeof(T)) * Vec<T>::lanes) < 64
                                      ? 28672 / (sparse_vectors * int64_t(sizeof(T)) * Vec<T>::lanes)

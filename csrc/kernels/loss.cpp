@@ -93,7 +93,7 @@ void softmax_backward(T* dx, const T* dy, const T* y, int64_t rows, int64_t cols
 
 // Rows whose maxima and sums are kept at a time, so that their logarithms fill vectors.
 constexpr int kRows = 32;
-constexpr int64_t kRowsElements = 4096;  // of a block of rows, which stays in the first cache
+constexpr int64_t kRowsElements = 4096;  // of a block of rows, which stays in the L1 cache
 
 PYNN_INLINE int rows_of_block(int64_t rows, int64_t cols) {
   int64_t n = cols > 0 ? kRowsElements / cols : kRows;

@@ -9,7 +9,7 @@ namespace {
 constexpr int64_t block_columns = 64;  // bits of a word
 constexpr int64_t line = 64;           // bytes of the cache
 
-// Sums of a row that stay in registers: those of 64 rows of the other factor then stay in the first cache, too.
+// Sums of a row that stay in registers: those of 64 rows of the other factor then stay in the L1 cache, too.
 constexpr int64_t most_vectors = 8;
 template <class T>
 constexpr int64_t group_vectors = 28672 / (block_columns * int64_t(sizeof(T)) * Vec<T>::lanes) < most_vectors
@@ -173,8 +173,7 @@ template <class T>
 void dweight(T* dweight, PackedBlocks<T> x, const T** at, const T* dz, int64_t width, int64_t columns,
              bool accumulate) {
   constexpr int64_t height = 64, lanes = Vec<T>::lanes;
-  constexpr int64_t tile_columns =
-      256 / int64_t(sizeof(T));  // so that a tile and the rows of dz stay in the first cache
+  constexpr int64_t tile_columns = 256 / int64_t(sizeof(T));  // so that a tile and the rows of dz stay in the L1 cache
   alignas(64) T tile[height * tile_columns];
   for (int64_t r = 0; r < x.rows; ++r) at[r] = x.values[r];
   for (int64_t row = 0; row < x.rows; row += height) {

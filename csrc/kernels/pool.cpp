@@ -72,7 +72,7 @@ struct Inside {
   }
 };
 
-constexpr int64_t kSmallPlane = 1024;  // elements, which the first cache holds beside what is read
+constexpr int64_t kSmallPlane = 1024;  // elements, which the L1 cache holds beside what is read
 
 // Of an axis with its padding, and as far as the last window reaches.
 PYNN_INLINE int64_t padded_size(const PoolAxis& axis) {

@@ -67,7 +67,7 @@ void lstm_backward(T* dz, T* dc, const T* dh, const T* dy, const T* gates, const
   const Vec<T> one(T(1));
   for_block<T>(block, 4, [&](int64_t at, int64_t gate, int64_t sum, auto lanes) {
     const T* a = gates + gate;
-    // A row further on. What the forward has left is in the third cache or beyond, and the prefetchers lose their way
+    // A row further on. What the forward has left is in the L3 cache or beyond, and the prefetchers lose their way
     // at the ends of rows.
     for (int64_t k = 4; k < 8; ++k) __builtin_prefetch(a + k * hidden);
     __builtin_prefetch(c + at + hidden);

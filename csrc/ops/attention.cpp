@@ -11,13 +11,13 @@
 namespace pynn::ops {
 namespace {
 
-constexpr int64_t kKeys = 256;               // whose packed keys and values stay in the second cache
-constexpr int64_t kTileStride = kKeys + 16;  // rows that do not all fall on few sets of the first cache
+constexpr int64_t kKeys = 256;               // whose packed keys and values stay in the L2 cache
+constexpr int64_t kTileStride = kKeys + 16;  // rows that do not all fall on few sets of the L1 cache
 constexpr int64_t kGroups = 8;               // of queries that share packed keys
 constexpr int64_t kUnpackedQueries = 8;      // so few do not pay for packing
 constexpr int64_t kFewestTasks = 4;
 
-// Queries whose scores stay in the first cache: at least a dozen, in whole blocks of registers.
+// Queries whose scores stay in the L1 cache: at least a dozen, in whole blocks of registers.
 template <class T>
 int64_t group_rows() {
   const int64_t mr = kernels<T>().gemm.mr;

@@ -5,8 +5,8 @@
 namespace pynn::ops {
 namespace {
 
-constexpr int64_t kSide = 128;               // queries and keys of a tile, which stays in the second cache
-constexpr int64_t kTileStride = kSide + 16;  // rows that do not all fall on few sets of the first cache
+constexpr int64_t kSide = 128;               // queries and keys of a tile, which stays in the L2 cache
+constexpr int64_t kTileStride = kSide + 16;  // rows that do not all fall on few sets of the L1 cache
 constexpr int64_t kStrip = 16;               // in which a tile on the diagonal of a causal mask is cut
 constexpr int64_t kFewestTasks = 8;
 

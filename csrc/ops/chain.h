@@ -1,4 +1,4 @@
-// A run of elementwise operations on arrays of one size, block by block: what one of them leaves in the first cache,
+// A run of elementwise operations on arrays of one size, block by block: what one of them leaves in the L1 cache,
 // the next finds there.
 #pragma once
 

@@ -12,7 +12,7 @@ namespace pynn::ops {
 
 // Multiply-adds below which a second thread costs more than it gives.
 constexpr int64_t kConvSerialWork = int64_t(1) << 19;
-// Of a band's source, which should stay in the second cache.
+// Of a band's source, which should stay in the L2 cache.
 constexpr int64_t kSourceBytes = int64_t(1) << 19;
 
 // Images are worked on in bands of output rows, so that what a band reads stays in the cache.

@@ -24,7 +24,7 @@ constexpr int64_t kOwnFilters = int64_t(1) << 16;  // elements that every thread
 constexpr int64_t kMostFilters = std::numeric_limits<int32_t>::max() / 16;  // elements: places in them are 32 bits
 
 // Cycles, fitted to 1,020 convolutions: of a product of tiles; of 16 numbers of two channels that are split and turned;
-// of a line that is placed, and read from the second cache; of 16 sums that are written; of 16 pairs of a filter. Those
+// of a line that is placed, and read from the L2 cache; of 16 sums that are written; of 16 pairs of a filter. Those
 // of vectors: of a multiply-add, and of an element of a filter.
 constexpr double kProductCycles = 16, kSplitCycles = 38, kPlaceCycles = 6, kWriteCycles = 20, kFilterCycles = 44,
                  kVectorMultiplyCycles = 1 / 22.5, kVectorFilterCycles = 2.9;
@@ -33,7 +33,7 @@ constexpr double kMargin = 1.15;     // by which tiles must be quicker
 constexpr double kPlacedMargin = 1.4;   // and those that are placed, whose cost varies more
 constexpr int64_t kLeastChannels = 8;   // fewer do not fill tiles
 constexpr int64_t kLeastPositions = 4;  // of a tile, for fewer take nearly as long: where Winograd is the other way
-// Of a part of a band, as `choose_cut` makes bands where the second cache has 2 MB; and of two rows of outputs, beyond
+// Of a part of a band, as `choose_cut` makes bands where the L2 cache has 2 MB; and of two rows of outputs, beyond
 // which lines that are placed come from behind that cache, and take twice as long.
 constexpr int64_t kBandSize = (int64_t(1) << 19) / (kSplitParts * int64_t(sizeof(uint32_t)));
 constexpr int64_t kMostPlaced = 2 * kBandSize;
@@ -131,7 +131,7 @@ double cycles(const Job& job, const Sizes& size, const Cut& cut, int64_t threads
 }
 
 Cut choose_cut(const Job& job, const Sizes& size, int64_t threads) {
-  const int64_t most = second_cache_bytes() / 4 / static_cast<int64_t>(kSplitParts * sizeof(uint32_t));
+  const int64_t most = l2_cache_bytes() / 4 / static_cast<int64_t>(kSplitParts * sizeof(uint32_t));
   const int64_t blocks = ceil_div(job.outputs, kSplitTile);
   const int64_t most_bands = ceil_div(job.y_height, 2);
   Cut best{std::min<int64_t>(2, job.y_height), 1};
@@ -152,7 +152,7 @@ Cut choose_cut(const Job& job, const Sizes& size, int64_t threads) {
   return best;
 }
 
-// The bands of a processor with a second cache of 2 MB, so that the shape alone decides.
+// The bands of a processor with an L2 cache of 2 MB, so that the shape alone decides.
 Cut usual_cut(const Job& job, const Sizes& size) {
   const int64_t rows_read = kBandSize / size.row_size;
   const int64_t most = std::max<int64_t>(2, (rows_read - size.rows.count()) / size.stride - size.odd_rows + 1);

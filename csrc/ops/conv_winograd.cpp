@@ -12,10 +12,10 @@ namespace pynn::ops {
 namespace {
 
 constexpr int64_t kPositions = 16, kTaps = 9;
-constexpr int64_t kTaskBytes = int64_t(5) << 17;     // of the tiles of a task, which should stay in the second cache
+constexpr int64_t kTaskBytes = int64_t(5) << 17;     // of the tiles of a task, which should stay in the L2 cache
 constexpr int64_t kOwnTaskBytes = int64_t(1) << 18;  // the same where threads have outputs of their own
 constexpr int64_t kLeastTiles = 64;                  // of a task all the same: each reads all filters
-constexpr int64_t kPackedBytes = int64_t(1) << 14;   // of filters between packing and transform: the first cache
+constexpr int64_t kPackedBytes = int64_t(1) << 14;   // of filters between packing and transform: the L1 cache
 constexpr int64_t kLeastPacked = 4;                  // channels all the same
 constexpr int64_t kOwnFilters = int64_t(1) << 16;    // elements that every thread transforms for itself
 constexpr int64_t kSerialFilters = int64_t(1) << 9;  // filters that one thread transforms as quickly
@@ -135,7 +135,7 @@ void correlate_winograd(const CorrelateOut<T>& out, const T* x, const T* mask, c
   const int64_t band = choose_band(all_rows, tile_columns, most_tiles, lanes, by_outputs ? 1 : threads);
   const int64_t bands = ceil_div(all_rows, band);
   // Of the tiles of a task, [position][channel][tile], positions a vector more apart than they need: 16 places to write
-  // to whose distance is a power of two would fall on one set of the first cache.
+  // to whose distance is a power of two would fall on one set of the L1 cache.
   const int64_t row = round_up(band * tile_columns, lanes) + lanes;
   const int64_t in_position = channels * row + lanes, out_position = part_outputs * row + lanes;
   const int64_t plane_columns = 2 * tile_columns + 2;

@@ -15,16 +15,16 @@
 namespace pynn::ops {
 namespace {
 
-constexpr int64_t kDepth = 512;                       // k of one pass over a packed B
-constexpr int64_t kDepthUnsplit = 1024;               // a k up to this is done in one pass, C is then written once
-constexpr int64_t kGroupSize = int64_t(1) << 17;      // elements of A that stay in the second cache beside a panel of B
-constexpr int64_t kSlabGroupSize = int64_t(1) << 16;  // the same beside a slab of a packed B
+constexpr int64_t kDepth = 512;                         // k of one pass over a packed B
+constexpr int64_t kDepthUnsplit = 1024;                 // a k up to this is done in one pass, C is then written once
+constexpr int64_t kGroupSize = int64_t(1) << 17;        // elements of A that stay in the L2 cache beside a panel of B
+constexpr int64_t kSlabGroupSize = int64_t(1) << 16;    // the same beside a slab of a packed B
 constexpr int64_t kSparseGroupSize = int64_t(1) << 18;  // the same of an A without its zeros
-constexpr int64_t kPageFloats = 1024;                   // row strides of 4 KiB fall on one set of the first cache
+constexpr int64_t kPageFloats = 1024;                   // row strides of 4 KiB fall on one set of the L1 cache
 constexpr int64_t kUnpackedBytes = int64_t(1) << 20;
-constexpr int64_t kCachedSize = int64_t(1) << 18;  // elements of C that are still in the second caches when it is read
-constexpr int64_t kShallow = 64;                   // k of blocks that write C often
-constexpr int64_t kDotColumns = 12;                // columns of C: whole blocks of the dot kernel
+constexpr int64_t kCachedSize = int64_t(1) << 18;    // elements of C that are still in the L2 caches when it is read
+constexpr int64_t kShallow = 64;                     // k of blocks that write C often
+constexpr int64_t kDotColumns = 12;                  // columns of C: whole blocks of the dot kernel
 constexpr int64_t kDotTurnBytes = int64_t(1) << 20;  // of a B that one thread reads and that may not stay in its cache
 
 // What is done beside the products, in multiply-adds of an element's worth of time.
@@ -38,10 +38,10 @@ constexpr int64_t kSplitWork = 35;               // to split an element, which m
 constexpr int64_t kSharedLineWork = 4096;        // to write a line that another core writes as well, in all
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
-// Elements of a packed B that stay in the second cache beside rows of A and C: half of it.
+// Elements of a packed B that stay in the L2 cache beside rows of A and C: half of it.
 template <class T>
 int64_t slab_size() {
-  return second_cache_bytes() / 2 / static_cast<int64_t>(sizeof(T));
+  return l2_cache_bytes() / 2 / static_cast<int64_t>(sizeof(T));
 }
 
 template <class T>
@@ -65,7 +65,7 @@ int64_t turned_work(const GemmArguments<T>& g) {
   return blocks_work<T>(g.n, g.m, g.k, !g.a_transposed) + kTurnWork * g.m * g.n;
 }
 
-// Whether this thread goes through b from its end: in every second call. What it read last is still in its second
+// Whether this thread goes through b from its end: in every second call. What it read last is still in its L2
 // cache then, where always the same order finds nothing of a b that is a little larger.
 bool from_the_end(const void* b) {
   constexpr int kBits = 6;
@@ -275,7 +275,7 @@ template <class T>
 void Product<T>::run_blocks(Range rows, Range columns) const {
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   const int64_t nr = kernel.nr, panels = ceil_div(columns.size, nr);
-  // Few rows stay in the second cache with C, and meet each panel of B just after it is packed. Otherwise a slab of B
+  // Few rows stay in the L2 cache with C, and meet each panel of B just after it is packed. Otherwise a slab of B
   // stays there, and all rows meet it before the next is packed.
   const bool few_rows = !in_tiles_ && rows.size * depth_ <= kGroupSize && g_.m * g_.n <= kCachedSize;
   const int64_t slab_panels = few_rows ? 1 : std::max<int64_t>(1, slab_size<T>() / std::max<int64_t>(1, nr * depth_));

@@ -28,7 +28,7 @@ bool split_pays(int64_t m, int64_t n, int64_t k, bool b_transposed);
 // Of the k that a block goes through before C is written.
 int64_t pass_depth(int64_t k);
 
-// Whether rows that are so many elements apart all fall on one set of the first cache; and how far apart to copy rows
+// Whether rows that are so many elements apart all fall on one set of the L1 cache; and how far apart to copy rows
 // of this size.
 bool bad_row_stride(int64_t stride);
 int64_t good_row_stride(int64_t size);

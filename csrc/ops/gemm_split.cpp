@@ -24,9 +24,9 @@ template <class T>
 void Product<T>::run_split(Range rows, Range columns) const {
   const SplitGemmKernels<T>& split = kernels<T>().split_gemm;
   const GemmKernels<T>& gemm = kernels<T>().gemm;
-  // What is gone through again and again has half of the second cache: all columns, or all rows, or a slab of columns.
-  const int64_t half = block_range(second_cache_bytes() / 2, depth_);
-  const int64_t group_rows = block_range(second_cache_bytes() / 8, depth_);
+  // What is gone through again and again has half of the L2 cache: all columns, or all rows, or a slab of columns.
+  const int64_t half = block_range(l2_cache_bytes() / 2, depth_);
+  const int64_t group_rows = block_range(l2_cache_bytes() / 8, depth_);
   const bool one_slab = columns.size <= half;
   const int64_t slab_columns = !one_slab && rows.size <= half ? group_rows : half;
   const int64_t group_parts = parts_size(std::min(group_rows, rows.size), depth_);

@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kTileColumns = 4096;           // at most
 constexpr int64_t kTileElements = 24000;         // of dweight that are made before they are used
 constexpr int64_t kSparseElements = 65536;       // the same without zeros
-constexpr int64_t kSparseHeight = 64;            // of their rows, which share a part of x in the first cache
+constexpr int64_t kSparseHeight = 64;            // of their rows, which share a part of x in the L1 cache
 constexpr int64_t kChunk = 16384;                // elements of a task that uses a gradient which is there
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 

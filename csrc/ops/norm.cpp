@@ -42,7 +42,7 @@ struct BatchCut {
   static constexpr int64_t kLeastValues = 64;  // of a channel in a part, beside which its sums are few
   static constexpr int64_t kLeastTasks = 8;
   static constexpr int64_t kColumns = 64;
-  // Long rows of channels that stay in the second cache from the sums to the output are taken channel by channel.
+  // Long rows of channels that stay in the L2 cache from the sums to the output are taken channel by channel.
   static constexpr int64_t kLongRow = 256, kCached = 65536;
 };
 

@@ -6,7 +6,7 @@
 namespace pynn::ops {
 namespace {
 
-constexpr int64_t kMostTileInput = 512;  // features, whose parts stay in the second cache beside the sums
+constexpr int64_t kMostTileInput = 512;  // features, whose parts stay in the L2 cache beside the sums
 constexpr int64_t kMostTileRows = 1280;  // of a chunk that are multiplied at a time
 constexpr int64_t kGroupColumns = 64;    // of dz that are split at a time
 

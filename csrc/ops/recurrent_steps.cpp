@@ -20,9 +20,9 @@ constexpr int64_t kTileRows = 32;         // of a step, from which tiles are qui
 constexpr int64_t kTileHidden = 64;       // hidden units,
 constexpr int64_t kTileWork = int64_t(1) << 21;        // and multiply-adds of a step with weight_hh
 constexpr int64_t kTileSteps = 8;                      // that are worth to split the weights for
-constexpr int64_t kTilePartsBytes = int64_t(3) << 19;  // of the parts of a weight that stay in the second cache
+constexpr int64_t kTilePartsBytes = int64_t(3) << 19;  // of the parts of a weight that stay in the L2 cache
 
-// Whether weight_ih stays in the second cache beside weight_hh. By the shape alone: products of few columns may add in
+// Whether weight_ih stays in the L2 cache beside weight_hh. By the shape alone: products of few columns may add in
 // another order.
 template <class T>
 bool input_stays_cached(int64_t gates, RecurrentSizes s) {

@@ -23,7 +23,7 @@ struct RecurrentRange {
 };
 
 // Sequences do not need each other: a thread takes some of them through all steps. Few sequences, and weights that the
-// second cache does not hold, are cut by hidden units instead, and the threads meet after every step.
+// L2 cache does not hold, are cut by hidden units instead, and the threads meet after every step.
 struct RecurrentCut {
   int64_t row_parts, unit_parts;
 };
@@ -84,7 +84,7 @@ class RecurrentWeights {
     return {blocks.begin * unit(), std::min(blocks.end * unit(), columns_)};
   }
 
-  // Rows [rows, k] with the stride ld; moved where that stride makes them fall on one set of the first cache, or split,
+  // Rows [rows, k] with the stride ld; moved where that stride makes them fall on one set of the L1 cache, or split,
   // into scratch of this slot.
   RecurrentRows<T> rows(const T* data, int64_t ld, int64_t rows, int64_t k, arena::Slot slot) const;
 
@@ -113,7 +113,7 @@ class RecurrentWeights {
 };
 
 // The sums that the gates are made of. What does not depend on the steps before, x weight_ih^T + bias_ih + the first
-// `shared` of bias_hh, is made step by step, in scratch of the thread, while its weights stay in the second cache
+// `shared` of bias_hh, is made step by step, in scratch of the thread, while its weights stay in the L2 cache
 // beside weight_hh, or if it is only looked up; else for all steps at once.
 template <class T>
 class RecurrentSums {
@@ -139,7 +139,7 @@ class RecurrentSums {
 };
 
 // The row stride of the sums and of their gradients. Rows that are a multiple of 512 bytes apart would fall on few sets
-// of the first cache when the gradients of the weights read columns.
+// of the L1 cache when the gradients of the weights read columns.
 template <class T>
 int64_t recurrent_ldz(int64_t outputs) {
   return outputs % int64_t(512 / sizeof(T)) == 0 ? outputs + int64_t(64 / sizeof(T)) : outputs;

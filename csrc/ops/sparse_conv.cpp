@@ -14,9 +14,9 @@ namespace {
 constexpr int64_t kMostChunks = 16;
 constexpr int64_t kPartialBytes = int64_t(1) << 24;
 constexpr int64_t kMostElements = INT32_MAX / 2;  // of an image, so that positions fit into integers of 32 bits
-constexpr int64_t kStripBytes = 36 << 10;         // of an image, to stay in the first cache, or nearly so
+constexpr int64_t kStripBytes = 36 << 10;         // of an image, to stay in the L1 cache, or nearly so
 constexpr int64_t kFilterBytes = 40 << 10;        // of a group of outputs, likewise
-constexpr int64_t kListBytes = 256 << 10;         // of the lists of several strips, to stay in the second cache
+constexpr int64_t kListBytes = 256 << 10;         // of the lists of several strips, to stay in the L2 cache
 
 // An image with its channels last, zeros around it, and of its rows and columns those that windows read.
 struct Image {
@@ -82,7 +82,7 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
                                    const ConvShape& s) {
   using Int = typename SparsePosition<T>::Int;
   const SparseConvKernels<T>& kernel = kernels<T>().sparse_conv;
-  // Channels in blocks of a vector each: of fewer channels more rows fit into the first cache, and the sums of a block
+  // Channels in blocks of a vector each: of fewer channels more rows fit into the L1 cache, and the sums of a block
   // of channels into the registers.
   const bool in_blocks = s.channels % kernel.lanes == 0 && s.rows.kernel > 2 && s.columns.kernel > 2;
   const Image image(s, in_blocks ? kernel.lanes : s.channels);
@@ -105,7 +105,7 @@ void sparse_conv2d_backward_weight(T* dweight, T* dbias, const PooledGradient<T>
       }
     }
   }
-  // The lists of all outputs are made first, as many strips of them as stay in the second cache.
+  // The lists of all outputs are made first, as many strips of them as stay in the L2 cache.
   const int64_t list = round_up(static_cast<int64_t>(corners.size()), kernel.lanes) + kernel.lanes;
   const int64_t list_bytes = s.outputs * list * static_cast<int64_t>(sizeof(T) + sizeof(Int));
   const int64_t list_strips = std::min(strips.count, std::max<int64_t>(1, kListBytes / list_bytes));
@@ -239,7 +239,7 @@ void sparse_conv2d_backward_data(T* dx, const PooledGradient<T>& gradient, const
   const arena::Buffer<T> packed(filters.blocks * filters.block);
   pack_filters(packed.get(), filters, weight, s);
 
-  // Outputs in groups whose filters stay in the first cache.
+  // Outputs in groups whose filters stay in the L1 cache.
   const int64_t filter_bytes = filters.variants * filters.filter * static_cast<int64_t>(sizeof(T));
   const int64_t fit = std::max<int64_t>(1, kFilterBytes / filter_bytes / kernel.lanes) * kernel.lanes;
   const int64_t groups = ceil_div(s.outputs, std::min(fit, kernel.most_winners));

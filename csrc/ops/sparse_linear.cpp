@@ -29,7 +29,7 @@ constexpr int64_t kFewOutputs = 64;
 constexpr int64_t kLeastGradientVectors = 5;
 constexpr int64_t kMostDepth = 64;                    // bits of a word
 constexpr int64_t kMostRowsInPlace = 128;             // of C: for more of them, rows of B are best side by side
-constexpr int64_t kFewSetsStride = 1024;              // bytes: rows so far apart fall on few sets of the first cache
+constexpr int64_t kFewSetsStride = 1024;              // bytes: rows so far apart fall on few sets of the L1 cache
 constexpr int64_t kTileColumns = 64;                  // of x that are turned at once
 constexpr int64_t kMostGradients = int64_t(1) << 20;  // bytes of dz that a thread holds
 

@@ -126,7 +126,7 @@ int usable_cores() {
   return std::max(1, std::min(cores, static_cast<int>(std::ceil(std::min(cgroup_quota(), 4096.0)))));
 }
 
-int64_t second_cache_bytes() {
+int64_t l2_cache_bytes() {
   static const int64_t bytes = [] {
     int64_t said = 0;
 #if defined(_SC_LEVEL2_CACHE_SIZE)

@@ -20,7 +20,7 @@ Isa isa_from_name(const std::string& name);
 // Cores this process may use: the smaller of its affinity mask and its cgroup quota, at least 1.
 int usable_cores();
 
-// Bytes of a core's second cache; 1 MB where the system does not say.
-int64_t second_cache_bytes();
+// Bytes of a core's L2 cache; 1 MB where the system does not say.
+int64_t l2_cache_bytes();
 
 }  // namespace pynn

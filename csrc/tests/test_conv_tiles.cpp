@@ -278,5 +278,5 @@ TEST_CASE("tiles take the place of Winograd where they are full, with and withou
   CHECK_FALSE(beat(1, 48, 64, 24, 24));   // tiles would have to be placed
   CHECK_FALSE(beat(1, 32, 17, 24, 24));   // the last tile of outputs has one
   CHECK_FALSE(beat(16, 32, 64, 3, 3));    // tiles of two or three positions
-  CHECK_FALSE(beat(1, 256, 64, 8, 300));  // four rows are more than the second cache holds
+  CHECK_FALSE(beat(1, 256, 64, 8, 300));  // four rows are more than the L2 cache holds
 }

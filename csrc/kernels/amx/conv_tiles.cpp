@@ -153,7 +153,7 @@ PYNN_INLINE void add_products(const uint32_t* image, int64_t part_step, int64_t 
 }
 
 // sums [M][positions][16] of M tiles of positions by one of outputs: registers 0 to 3 hold the sums, 4 a part of the
-// image, 5 to 7 the parts of the filters. So most loads are of the image, which is in the first cache, and filters of
+// image, 5 to 7 the parts of the filters. So most loads are of the image, which is in the L1 cache, and filters of
 // 16 outputs often are, too.
 template <int M>
 PYNN_INLINE void sum_tiles(float* sums, const uint32_t* const* tiles, const ConvTileBlock<float>& block) {

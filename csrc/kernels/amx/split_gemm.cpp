@@ -112,7 +112,7 @@ PYNN_INLINE void sum_tiles(float* sums, const Part* a, const Part* b, int64_t st
     if constexpr (M > 1) add_product<c + 2, 5, 6>();
     if constexpr (M > 1 && N > 1) add_product<3, 5, 7>();
   };
-  // The parts of the next step: they come from the second cache.
+  // The parts of the next step: they come from the L2 cache.
   const auto fetch = [](const Part* tile) __attribute__((always_inline)) {
 #pragma GCC unroll 16
     for (int row = 0; row < kSplitTile; ++row) __builtin_prefetch(tile + row * kSplitDepth);
