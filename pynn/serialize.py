@@ -11,7 +11,6 @@ import json
 import math
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -266,10 +265,13 @@ def _load_npz(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
                         state[entry.removesuffix(".npy")] = parse_npy(f"entry {entry!r}", content)
                     else:
                         raise ValueError(f"entry {entry!r} is not an array")
-        # RuntimeError: encryption or an unknown compression. EOFError: cut within an entry. OSError: an entry that
-        # would begin in front of the file.
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
-            raise ValueError(f"load: {os.fspath(path)} is not a readable .npz file: {error}") from error
+        except MemoryError:
+            raise
+        # Of any type: each way of compression has its own, and Python may be built without that of LZMA's.
+        except Exception as error:
+            raise ValueError(
+                f"load: {os.fspath(path)} is not a readable .npz file: {error or type(error).__name__}"
+            ) from error
     return state, metadata
 
 
@@ -288,7 +290,10 @@ def parse_npy(name: str, content: bytes) -> Array:
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"{name} has .npy version {version}, expected 1.0 or 2.0")
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = read_header(stream)
+    try:
+        shape, fortran_order, dtype = read_header(stream)
+    except Exception as error:  # a corrupt header leads NumPy to errors of any type, such as tokenize.TokenError
+        raise ValueError(f"{name} has no readable .npy header: {error or type(error).__name__}") from error
     if dtype.kind not in "biuf":
         raise ValueError(f"{name} has dtype {dtype}, expected bool, integer or float")
     payload = stream.read()

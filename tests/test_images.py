@@ -77,6 +77,9 @@ def test_refused_images(tmp_path):
     np.save("object.npy", np.array([None]), allow_pickle=True)
     with pytest.raises(ValueError, match=r"read_digits: object\.npy is not a readable \.npy file"):
         read_digits("object.npy")
+    (tmp_path / "open.npy").write_bytes((tmp_path / "shape.npy").read_bytes().replace(b"28)", b"28 "))
+    with pytest.raises(ValueError, match=r"read_digits: open\.npy is not a readable \.npy file: it has no readable"):
+        read_digits("open.npy")
     # The header alone asks for 713 TiB.
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 28, 28), }".ljust(117) + b"\n"
     (tmp_path / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)

@@ -151,6 +151,19 @@ def test_a_flipped_bit_in_npz_is_refused(tmp_path):
         load(path)
 
 
+def test_a_corrupt_entry_by_lzma_is_refused(tmp_path):
+    pytest.importorskip("lzma")
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("w.npy", _npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1000,), }", bytes(1000)))
+    np.testing.assert_array_equal(load(path)[0]["w"], np.zeros(1000, np.uint8))
+    content = bytearray(path.read_bytes())
+    content[50:60] = b"\xff" * 10
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"load: .*weights\.npz is not a readable \.npz file"):
+        load(path)
+
+
 def _npy(header: str, payload: bytes = b"") -> bytes:
     body = header.encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + len(body).to_bytes(2, "little") + body + payload
@@ -163,6 +176,9 @@ def _npy(header: str, payload: bytes = b"") -> bytes:
         ("w.npy", _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -1), }", bytes(4)), "shape"),
         ("w.npy", _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", bytes(8)), "dtype object"),
         ("w.npy", b"no magic", "magic"),
+        ("w.npy", _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (1, }"), "no readable .npy header"),
+        ("w.npy", _npy("{'descr': ('<f4',), 'fortran_order': False, 'shape': (), }"), "no readable .npy header"),
+        ("w.npy", _npy("-" * 5000 + "1"), "no readable .npy header"),
         ("readme.txt", b"hello", "'readme.txt' is not an array"),
         ("__metadata__.json", b"{", "Expecting"),
         ("__metadata__.json", b"[1]", "not an object of strings"),
