@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import pynn
-from pynn.data import Vocabulary, load_names, load_shakespeare, text
+from pynn.data import Vocabulary, load_mnist, load_names, load_shakespeare, text
 from pynn.data.text import _Corpus
 
 CONTENT = "emma\r\nolivia\n\nmary ann\nzoë\n".encode()
@@ -53,6 +53,19 @@ def test_a_folder_of_the_caller_is_the_only_one(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PYNN_DATA_DIR", str(tmp_path / "other"))
     with pytest.raises(FileNotFoundError, match=r"^load_names: data_dir .*none has no names.txt"):
         load_names(tmp_path / "none")
+
+
+def test_an_empty_name_is_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"^load_names: data_dir \. has no names.txt"):
+        load_names("")
+    with pytest.raises(FileNotFoundError, match=r"^load_mnist: data_dir \. has no MNIST"):
+        load_mnist("")
+    put(tmp_path / "names.txt")
+    assert load_names("")[0] == "emma"
+    monkeypatch.setenv("PYNN_DATA_DIR", "")
+    with pytest.raises(FileNotFoundError, match=r"^load_names: cache .* lacks names.txt"):
+        load_names(download=False)
 
 
 def test_refuses_other_encodings(tmp_path: Path) -> None:

@@ -78,14 +78,15 @@ def load_shakespeare(data_dir: str | os.PathLike[str] | None = None, *, download
 
 def _load(op: str, corpus: _Corpus, data_dir: str | os.PathLike[str] | None, download: bool) -> str:
     reasons = []
-    for what, folder in (("data_dir", data_dir), ("PYNN_DATA_DIR", os.environ.get("PYNN_DATA_DIR"))):
-        if folder:
-            for path in (Path(folder, corpus.file), Path(folder, "text", corpus.file)):
-                if path.is_file():
-                    return _decoded(op, path)
-            reasons.append(f"{what} {folder} has no {corpus.file}, neither in itself nor in text/")
-        if data_dir is not None:
-            raise FileNotFoundError(f"{op}: {reasons[0]}")
+    what, given = ("data_dir", data_dir) if data_dir is not None else ("PYNN_DATA_DIR", os.environ.get("PYNN_DATA_DIR"))
+    if given or data_dir is not None:  # an empty data_dir is the working folder, an empty variable is none
+        folder = Path(given or "")
+        for path in (folder / corpus.file, folder / "text" / corpus.file):
+            if path.is_file():
+                return _decoded(op, path)
+        reasons.append(f"{what} {folder} has no {corpus.file}, neither in itself nor in text/")
+    if data_dir is not None:
+        raise FileNotFoundError(f"{op}: {reasons[0]}")
     path = cache_dir(op) / "text" / corpus.file
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == corpus.sha256:
         return _decoded(op, path)
