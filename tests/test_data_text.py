@@ -117,6 +117,8 @@ def test_download_once(tmp_path: Path, mirror: list[str], capfd: pytest.CaptureF
     assert [path.name for path in folder.iterdir()] == ["names.txt"]
     assert capfd.readouterr().err == f"pynn: load_names: downloading names.txt to {folder}\n"
     put(folder / "names.txt", CONTENT[:-1])  # a cache that is not the text
+    with pytest.raises(FileNotFoundError, match=r"^load_names: cache .* has a corrupt names.txt \(SHA-256 differs\)"):
+        load_names(download=False)
     assert load_names()[-1] == "zoë"
     assert (folder / "names.txt").read_bytes() == CONTENT
 

@@ -88,10 +88,12 @@ def _load(op: str, corpus: _Corpus, data_dir: str | os.PathLike[str] | None, dow
     if data_dir is not None:
         raise FileNotFoundError(f"{op}: {reasons[0]}")
     path = cache_dir(op) / "text" / corpus.file
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == corpus.sha256:
+    cached = path.is_file()
+    if cached and hashlib.sha256(path.read_bytes()).hexdigest() == corpus.sha256:
         return _decoded(op, path)
     if not download:
-        reasons.append(f"cache {path.parent} lacks {corpus.file} and download is off")
+        state = "has a corrupt" if cached else "lacks"
+        reasons.append(f"cache {path.parent} {state} {corpus.file}{' (SHA-256 differs)' * cached} and download is off")
         raise FileNotFoundError(f"{op}: {'; '.join(reasons)}")
     print(f"pynn: {op}: downloading {corpus.file} to {path.parent}", file=sys.stderr, flush=True)
     try:
