@@ -161,6 +161,8 @@ def test_vocabulary_refuses() -> None:
     for character in "Az~":
         with pytest.raises(ValueError, match=rf"^Vocabulary: character '{character}' at 2 is none of the 3 known ones"):
             vocabulary.encode(f"ab{character}")
+    with pytest.raises(TypeError, match=r"^Vocabulary: text is a list, encode needs a str"):
+        vocabulary.encode(["a"])  # type: ignore[arg-type]
     for ids in ([0, 3], [-1, 0]):
         with pytest.raises(IndexError, match=r"^Vocabulary: ids from .* to .*, needs 0 to 2"):
             vocabulary.decode(ids)

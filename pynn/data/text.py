@@ -151,7 +151,17 @@ class Vocabulary:
         return len(self.characters)
 
     def encode(self, text: str) -> npt.NDArray[np.int64]:
-        """Return the numbers of the characters of `text`; ValueError names one that is not in the vocabulary."""
+        """Return the numbers of the characters of `text`.
+
+        Raises
+        ------
+        TypeError
+            If `text` is no str.
+        ValueError
+            If a character is not in the vocabulary; the message names it.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"Vocabulary: text is a {type(text).__name__}, encode needs a str")
         codes = _code_points(text)
         ids = np.searchsorted(self._codes, codes)
         wrong = self._codes[np.minimum(ids, len(self) - 1)] != codes
