@@ -87,3 +87,5 @@ def test_counts_are_integers():
     for make in (data.make_moons, data.make_spiral, data.make_blobs, data.make_sine):
         with pytest.raises(TypeError, match=rf"^{make.__name__}: n\w* is 2\.5, needs an integer$"):
             make(2.5)
+    with pytest.raises(TypeError, match=r"^make_blobs: centers is True, needs an integer$"):
+        data.make_blobs(3, centers=True)

@@ -77,15 +77,14 @@ def make_blobs(
     >>> bool(((points[:, 0] > 50) == (labels == 1)).all())
     True
     """
+    _require("make_blobs", std, n=n)
     rng = rng or generator()
     if isinstance(centers, (int, np.integer)):
-        _require("make_blobs", std, n=n, centers=int(centers))
-        where = rng.uniform(-10, 10, (int(centers), 2))
+        where = rng.uniform(-10, 10, (whole("make_blobs: centers", centers, 1), 2))
     else:
         where = np.asarray(centers, np.float64)
         if where.ndim != 2 or where.size == 0:
             raise ValueError(f"make_blobs: centers is {list(where.shape)}, needs [k, d]")
-        _require("make_blobs", std, n=n)
     labels = rng.permutation(np.arange(n) % len(where))
     return (where[labels] + rng.normal(0, std, (n, where.shape[1]))).astype(np.float32), labels
 
