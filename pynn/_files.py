@@ -15,7 +15,8 @@ from typing import BinaryIO
 def make_folder(what: str, path: str | os.PathLike[str]) -> Path:
     """Make a folder, with those above it, unless it is there, and see that it takes files.
 
-    NotADirectoryError for a file, another OSError for a folder that is read-only; both messages begin with `what`.
+    NotADirectoryError for a file, another OSError for a folder that cannot be made or is read-only; all messages begin
+    with `what`.
 
     >>> import tempfile
     >>> make_folder("save", tempfile.mkdtemp()).is_dir()
@@ -29,6 +30,8 @@ def make_folder(what: str, path: str | os.PathLike[str]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise NotADirectoryError(f"{what} {folder} is a file, or would lie in one; it needs a folder") from None
+    except OSError as error:
+        raise OSError(error.errno, f"{what} cannot be made: {error.strerror}", str(folder)) from None
     try:
         with tempfile.TemporaryFile(dir=folder):
             return folder

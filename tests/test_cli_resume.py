@@ -2,12 +2,14 @@
 
 import errno
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from checkpoint_tools import position_of
 from cli_tools import run
 
+from pynn._files import make_folder
 from pynn.serialize import load
 from pynn.train import Trainer
 from pynn.train.progress import Progress
@@ -183,6 +185,16 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(tmp_path, tra
     monkeypatch.setattr("pynn._files.tempfile.TemporaryFile", read_only)
     monkeypatch.setattr(Trainer, "fit", None)
     assert train(*SHORT, "--out", "x").endswith("train mnist: --out takes no files: Read-only file system: 'x'\n")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, train, monkeypatch):
+    def forbidden(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", forbidden)
+    assert train(*SHORT, "--out", "x").endswith("train mnist: --out cannot be made: Permission denied: 'x'\n")
+    with pytest.raises(PermissionError):
+        make_folder("save", "x")
 
 
 def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path, train, monkeypatch):
