@@ -46,6 +46,7 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     The bytes go to a temporary name in the same folder, are flushed to the disk, the file is renamed, and the folder is
     flushed. If the body raises, the temporary file is removed and a file already at `path` stays as it was. Until the
     file has its name it is locked, by which `remove_leftovers` knows it from those of processes that were killed.
+    OSError for a `path` that is something else than a regular file, since one would take its place.
 
     >>> import tempfile, pathlib
     >>> path = pathlib.Path(tempfile.mkdtemp(), "a.txt")
@@ -57,6 +58,9 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(path).resolve()  # so that a link keeps pointing at the new bytes
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    # Of `path` and not of `target`: what /dev/stdout points at, such as a pipe, has no name of its own.
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(errno.EINVAL, "Is a device, pipe or socket, needs a regular file or a new name", os.fspath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with _opened(temporary, path) as file:

@@ -276,6 +276,23 @@ def test_a_folder_in_the_place_of_the_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder.npz"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="pipes and links are those of POSIX")
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "link.npz").symlink_to("pipe.npz")
+    for name in ("pipe.npz", "link.npz"):
+        with pytest.raises(OSError, match="needs a regular file") as caught:
+            save(tmp_path / name, {"w": np.ones(2)})
+        assert caught.value.filename == str(tmp_path / name)
+    assert (tmp_path / "pipe.npz").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.npz", "pipe.npz"]
+    reading, writing = os.pipe()  # it has a name that leads to none
+    with pytest.raises(OSError, match="needs a regular file"), atomic_file(f"/dev/fd/{writing}"):
+        pass
+    os.close(reading)
+    os.close(writing)
+
+
 def test_bytes_reach_the_disk_before_the_name(path, monkeypatch):
     calls = []
     fsync, replace = os.fsync, os.replace
