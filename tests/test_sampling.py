@@ -1,6 +1,7 @@
 """Sampling: frequencies against probabilities, the limits of temperature and top-k, seeds, and refusals."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -42,6 +43,16 @@ def test_multinomial_without_replacement():
     second = [sum(p[j] * p[i] / (1 - p[j]) for j in range(6) if j != i) for i in range(6)]  # behind every other first
     assert_frequencies(pynn.Tensor(drawn[:, 1]), second)
     assert sorted(pynn.multinomial(P, 3).tolist()) == [1, 3, 4]
+
+
+def test_memory_does_not_grow_with_the_product_of_weights_and_samples():
+    p = np.ones(5_000)
+    tracemalloc.start()
+    drawn = pynn.multinomial(p, 20_000, replacement=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (drawn.dtype, drawn.shape) == (np.int64, (20_000,))
+    assert peak < 4e6  # the product is 1e8
 
 
 def test_a_seed_repeats_the_choice():
