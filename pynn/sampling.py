@@ -41,16 +41,20 @@ def multinomial(probabilities: npt.ArrayLike | Tensor, num_samples: int = 1, rep
     count = whole("multinomial: num_samples", num_samples)
     if p.ndim not in (1, 2):
         raise ValueError(f"multinomial: probabilities are {list(p.shape)}, need [C] or [N, C]")
-    if not (np.isfinite(p).all() and (p >= 0).all() and p.sum(-1).all()):
+    if not (np.isfinite(p).all() and (p >= 0).all() and p.any(-1).all()):
         raise ValueError("multinomial: probabilities must be finite, not negative, and of positive sum in each row")
     fewest = int((p > 0).sum(-1).min(initial=p.shape[-1]))
     if count < 1 or (not replacement and count > fewest):
         raise ValueError(f"multinomial: num_samples is {count}, needs 1 to {fewest}, or replacement")
+    # Else sums would overflow. A power of two rounds nothing, so that the draws are the same for any scale.
+    scaled = np.ldexp(p, -np.frexp(p.max(-1, keepdims=True, initial=0))[1])
     if replacement or count == 1:
-        return Tensor(_choices(p.reshape(-1, p.shape[-1]), count).reshape(*p.shape[:-1], count))
+        return Tensor(_choices(scaled.reshape(-1, p.shape[-1]), count).reshape(*p.shape[:-1], count))
     # The order in which exponential clocks of these rates ring.
-    with np.errstate(divide="ignore"):
-        rings = generator().standard_exponential(p.shape) / p
+    with np.errstate(divide="ignore", over="ignore"):
+        rings = generator().standard_exponential(p.shape) / scaled
+    # Before those of probability 0, however late they ring.
+    rings = np.where(p > 0, np.minimum(rings, np.finfo(np.float64).max), np.inf)
     return Tensor(np.argsort(rings, axis=-1)[..., :count])
 
 

@@ -45,6 +45,18 @@ def test_multinomial_without_replacement():
     assert sorted(pynn.multinomial(P, 3).tolist()) == [1, 3, 4]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [2.0**1023, 2.0**-1074])
+def test_the_scale_of_the_probabilities_does_not_matter(scale):
+    for count, replacement in ((50, True), (1, False), (3, False)):
+        pynn.seed(3)
+        expected = pynn.multinomial([1.0, 0.0, 1.0, 1.0], count, replacement).tolist()
+        pynn.seed(3)
+        assert pynn.multinomial([scale, 0.0, scale, scale], count, replacement).tolist() == expected
+    assert {*pynn.multinomial([[scale, 0.0, scale]] * 50).numpy().flat} == {0, 2}
+    assert sorted(pynn.multinomial([1e308, 0.0, 1e-320], 2).tolist()) == [0, 2]
+
+
 def test_memory_does_not_grow_with_the_product_of_weights_and_samples():
     p = np.ones(5_000)
     tracemalloc.start()
