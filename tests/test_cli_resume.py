@@ -187,6 +187,17 @@ def test_a_folder_that_takes_no_files_is_found_before_the_training(tmp_path, tra
     assert train(*SHORT, "--out", "x").endswith("train mnist: --out takes no files: Read-only file system: 'x'\n")
 
 
+def test_metrics_are_json_where_the_last_step_diverges(tmp_path, train):
+    def unknown(constant):
+        raise ValueError(f"{constant} is not JSON's")
+
+    argv = ["--model", "mlp", "--epochs", 1, "--batch-size", 400, "--lr", 1e30, "--out", "x"]  # a single step
+    assert train(*argv) == ""
+    metrics = json.loads((tmp_path / "x" / "metrics.json").read_text(), parse_constant=unknown)
+    assert metrics["final_test_loss"] is None
+    assert metrics["history"][0]["loss"] > 0
+
+
 def test_a_folder_that_cannot_be_made(tmp_path, train, monkeypatch):
     def forbidden(*args, **options):
         raise PermissionError(errno.EACCES, "Permission denied")

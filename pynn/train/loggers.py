@@ -90,8 +90,7 @@ class JSONLinesLogger(_FileLogger):
     """
 
     def _lines(self, rows: Iterable[Mapping[str, float]]) -> str:
-        plain = ({name: _number(value) for name, value in row.items()} for row in rows)
-        return "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in plain)
+        return "".join(f"{json.dumps(as_json(row), allow_nan=False)}\n" for row in rows)
 
 
 class CSVLogger(_FileLogger):
@@ -208,7 +207,15 @@ class TensorBoardLogger(Callback):
         self._writer.close()
 
 
-def _number(value: Any) -> Any:
-    """Return a figure as JSON has it, also if it is NumPy's."""
+def as_json(value: Any) -> Any:
+    """Return figures as JSON has them, also if they are NumPy's: NaN and infinity become None.
+
+    >>> as_json({"loss": math.nan, "history": [{"loss": 0.5}]})
+    {'loss': None, 'history': [{'loss': 0.5}]}
+    """
+    if isinstance(value, Mapping):
+        return {name: as_json(figure) for name, figure in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(figure) for figure in value]
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -44,6 +44,8 @@ def train_mnist(
 ) -> bool:
     """Train, test, and write metrics.json, weights and (with matplotlib) pictures into a run folder.
 
+    A loss that is NaN or infinite, as the test may find it after a last step that diverges, is null in metrics.json.
+
     The test set has no part in the choice of weights: they are those of the last epoch, or with `settings.val` those
     of the epoch that was best on the images held out.
 
@@ -330,8 +332,9 @@ def _write_pictures(
     if len(history):
         history.plot(folder / "curves.png", title=f"{prefix}{data.name}")
         written.append("curves.png")
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(logits)), data.test_labels]
+    with np.errstate(invalid="ignore"):  # logits that are infinite: the test loss says so
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(logits)), data.test_labels]
     predicted = logits.argmax(axis=1)
     wrong = np.flatnonzero(predicted != data.test_labels)
     worst = wrong[np.argsort(-losses[wrong], kind="stable")][:MISTAKES]

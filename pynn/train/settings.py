@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from pynn._files import atomic_file
 from pynn.train.callbacks import Callback
+from pynn.train.loggers import as_json
 
 __all__ = ["Recipe", "SameSettings", "Settings", "StoredRun", "write_json"]
 
@@ -172,6 +173,6 @@ class SameSettings(Callback):
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an object, whole or not at all."""
+    """Write an object, whole or not at all; NaN and infinity, which JSON has not, as null."""
     with atomic_file(path) as file:
-        file.write(json.dumps(content, indent=2).encode() + b"\n")
+        file.write(json.dumps(as_json(content), indent=2, allow_nan=False).encode() + b"\n")
