@@ -78,7 +78,7 @@ def test_a_loader_that_does_not_shuffle_takes_no_random_number() -> None:
     pynn.seed(5)
     expected = DataLoader(np.arange(3), shuffle=True).seed
     pynn.seed(5)
-    DataLoader(np.arange(3))
+    assert DataLoader(np.arange(3)).seed == 0
     assert DataLoader(np.arange(3), shuffle=True).seed == expected
 
 

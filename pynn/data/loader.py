@@ -141,6 +141,7 @@ class DataLoader:
         Take the samples in an order that depends on `seed` and the epoch's number only.
     seed : int, optional
         By default drawn from pynn's generator, so that it follows from `pynn.seed`; `DataLoader.seed` tells which.
+        Without `shuffle` nothing is drawn, and it is 0.
     drop_last : bool
         Leave out the last batch if it has fewer than `batch_size` samples.
     transform : callable, optional
