@@ -14,7 +14,7 @@ from pynn._files import atomic_file
 from pynn.train.callbacks import Callback
 from pynn.train.loggers import as_json
 
-__all__ = ["Recipe", "SameSettings", "Settings", "StoredRun", "write_json"]
+__all__ = ["SameSettings", "Settings", "StoredRun", "write_json"]
 
 SETTINGS = "settings.json"
 
