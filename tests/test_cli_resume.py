@@ -10,6 +10,7 @@ from checkpoint_tools import position_of
 from cli_tools import run
 
 from pynn._files import make_folder
+from pynn.data import write_idx
 from pynn.serialize import load
 from pynn.train import Trainer
 from pynn.train.progress import Progress
@@ -128,6 +129,29 @@ def test_resume_checks_the_settings(tmp_path, train, name, value, message):
     before = (tmp_path / "x" / "last.safetensors").read_bytes()
     assert message in train("--resume", "x")
     assert (tmp_path / "x" / "last.safetensors").read_bytes() == before
+
+
+def test_resume_refuses_other_custom_data(tmp_path, data_dir, digits, train):
+    assert train(*SHORT, "--out", "x") == ""
+    before = files(tmp_path / "x")
+    images, labels = digits[0]
+    for name, array in ("images-idx3", images[:, ::-1]), ("labels-idx1", (labels.astype(np.uint8) + 1) % 10):
+        path = data_dir / f"train-{name}-ubyte"
+        own = path.read_bytes()
+        write_idx(path, array)
+        assert f"the run in x is on other custom IDX data than those in {data_dir}: " in train("--resume", "x")
+        assert files(tmp_path / "x") == before
+        path.write_bytes(own)
+    assert train("--resume", "x") == ""
+
+
+def test_resume_of_a_run_that_knows_only_the_name_of_its_data(tmp_path, train):
+    assert train(*SHORT, "--out", "x") == ""
+    settings = tmp_path / "x" / "settings.json"
+    stored = json.loads(settings.read_text())
+    settings.write_text(json.dumps({name: value for name, value in stored.items() if name != "sha256"}))
+    assert train("--resume", "x") == ""
+    assert json.loads(settings.read_text()) == stored
 
 
 def test_resume_keeps_the_steps_between_checkpoints(tmp_path, train, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import platform
@@ -91,6 +92,11 @@ def resume_mnist(
     data = load_mnist(data_dir)
     if data.name != stored.dataset:
         raise ValueError(f"train mnist: the run in {os.fspath(run)} is on {stored.dataset}, the data are {data.name}")
+    if stored.sha256 is not None and stored.sha256 != _sha256(data):
+        raise ValueError(
+            f"train mnist: the run in {os.fspath(run)} is on other {data.name} than those in {data.source}: its "
+            f"{SETTINGS} has SHA-256 {stored.sha256}, these have {_sha256(data)}"
+        )
     every = stored.checkpoint_every if checkpoint_every is None else checkpoint_every
     return _run(stored.settings, data, run, quiet, every, resume=True)
 
@@ -159,7 +165,7 @@ def _train(
     if resume and start is None:
         log(f"no checkpoint in {folder}, so the run begins anew")
     if checkpoint is not None:
-        StoredRun(data.name, settings, checkpoint_every).write(folder)
+        StoredRun(data.name, settings, checkpoint_every, _sha256(data)).write(folder)
     else:
         log("no checkpoints to resume from, they need safetensors: pip install 'pynn-cpu[safetensors]'")
     history = trainer.fit(
@@ -188,6 +194,17 @@ def _train(
     written += _write_pictures(folder, data, history, trainer.predict(test_loader), prefix, log)
     log(f"written to {folder}: {', '.join(written)}")
     return history.interrupted
+
+
+def _sha256(data: MNIST) -> str | None:
+    """Tell custom data from others of the same name; the other names say by themselves which data they are."""
+    if data.name != "custom IDX data":
+        return None
+    digest = hashlib.sha256()
+    for array in (*data.train, *data.test):
+        digest.update(f"{array.dtype} {list(array.shape)}".encode())
+        digest.update(array.reshape(-1).data)
+    return digest.hexdigest()
 
 
 class _Shifted:

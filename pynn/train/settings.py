@@ -121,11 +121,12 @@ class StoredRun(NamedTuple):
     dataset: str
     settings: Settings
     checkpoint_every: int | None
+    sha256: str | None = None  # of the data; None if their name tells which, or a run before this was kept
 
     def write(self, folder: Path) -> None:
         """Write it into the folder."""
-        content = {"dataset": self.dataset, **asdict(self.settings), "checkpoint_every": self.checkpoint_every}
-        write_json(folder / SETTINGS, content)
+        begun = {"dataset": self.dataset, "sha256": self.sha256, **asdict(self.settings)}
+        write_json(folder / SETTINGS, {**begun, "checkpoint_every": self.checkpoint_every})
 
     @classmethod
     def read(cls, run: str | os.PathLike[str]) -> Self:
@@ -140,9 +141,10 @@ class StoredRun(NamedTuple):
             if not isinstance(stored, dict):
                 raise TypeError(f"it holds a {type(stored).__name__}")
             dataset, every = stored.pop("dataset"), stored.pop("checkpoint_every", None)
+            sha256 = stored.pop("sha256", None)
             if every is not None:
                 check_integer("checkpoint_every", every, 1)
-            return cls(dataset, Settings(**stored), every)
+            return cls(dataset, Settings(**stored), every, sha256)
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"train mnist: --resume {os.fspath(run)} has no {SETTINGS}, which pynn train writes where safetensors "
