@@ -45,9 +45,9 @@ def test_silent_unless_verbose(blobs, capsys, monkeypatch):
 @pytest.mark.parametrize("sized", [True, False])
 def test_progress_on_a_terminal(blobs, monkeypatch, tqdm, sized):
     terminal = use_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "200")
     if tqdm:
         pytest.importorskip("tqdm")
-        monkeypatch.setenv("COLUMNS", "200")
     else:
         monkeypatch.setitem(sys.modules, "tqdm", None)
     batches = [blobs, blobs]
@@ -58,6 +58,22 @@ def test_progress_on_a_terminal(blobs, monkeypatch, tqdm, sized):
     assert ("0:00 left" in text) == sized
     assert ("50" in text and "100" in text) or not sized
     assert text.rstrip(" ").endswith("\r")  # nothing stays behind
+
+
+def test_progress_without_tqdm_stays_on_one_line(monkeypatch):
+    terminal = use_terminal(monkeypatch)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    progress = Progress("[synthetic digits] epoch 1/3", 938)
+    for columns in (80, 200, 50):  # a window that is resized meanwhile
+        monkeypatch.setenv("COLUMNS", str(columns))
+        before = len(terminal.getvalue())
+        progress.update(100, 6400, 0.1234, 0.9631)
+        drawn = terminal.getvalue()[before:]
+        assert drawn.startswith("\r 10 % [synthetic digits] epoch 1/3  loss 0.1234")
+        assert len(drawn) - 1 < columns
+    before = len(terminal.getvalue())
+    progress.close()
+    assert len(terminal.getvalue()[before:].strip("\r")) < 50
 
 
 def test_progress_is_drawn_rarely(monkeypatch):

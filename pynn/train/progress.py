@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any, TextIO
@@ -71,7 +72,7 @@ def format_seconds(seconds: float) -> str:
 
 
 class _Line:
-    """Plain text after a carriage return."""
+    """Plain text after a carriage return, cut to the width of the terminal."""
 
     def __init__(self, stream: TextIO, batches: int | None) -> None:
         self._stream = stream
@@ -81,9 +82,10 @@ class _Line:
     def draw(self, batch: int, text: str) -> None:
         if self._batches:
             text = f"{100 * batch // self._batches:3d} % {text}"
-        self._stream.write("\r" + text.ljust(self._width))
+        room = shutil.get_terminal_size().columns - 1  # a full line would wrap, and each redraw then scroll
+        self._stream.write("\r" + text.ljust(self._width)[:room])
         self._stream.flush()
-        self._width = len(text)
+        self._width = min(len(text), room)
 
     def close(self) -> None:
         if self._width:
