@@ -386,13 +386,3 @@ def test_real_mnist_in_one_epoch(capsys, mnist_dir, tmp_path):
     metrics = json.loads((tmp_path / "x" / "metrics.json").read_text())
     assert metrics["dataset"] == "mnist"
     assert metrics["final_test_accuracy"] >= 0.96
-
-
-def test_shifted_images_keep_their_ink() -> None:
-    images = np.zeros((50, 28, 28), np.uint8)
-    images[:, 10:13, 12:14] = 200
-    moved = mnist_run.shift_images(images, 2, np.random.default_rng(3))
-    assert (moved.reshape(50, -1).sum(1, dtype=int) == 6 * 200).all()
-    tops = moved.any(2).argmax(1)
-    assert set(tops.tolist()) == {8, 9, 10, 11, 12}
-    assert mnist_run.shift_images(images, 0, np.random.default_rng(3)) is images

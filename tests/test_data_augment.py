@@ -31,6 +31,16 @@ def test_every_shift_occurs_equally_often(dtype):
     assert max(abs(c - 1000) for c in counts) < 5 * np.sqrt(9000 * 8 / 81)
 
 
+def test_draws_stay_those_of_the_checkpoints_that_are_kept():
+    images = np.random.default_rng(0).integers(1, 256, (50, 6, 5), dtype=np.uint8)
+    used, same = np.random.default_rng(3), np.random.default_rng(3)
+    got = random_shift(images, 2, rng=used)
+    rows, columns = same.integers(0, 5, (2, 50))
+    expected = [shifted(*each, 0) for each in zip(images, 2 - rows, 2 - columns, strict=True)]
+    np.testing.assert_array_equal(got, expected)
+    assert used.bit_generator.state == same.bit_generator.state
+
+
 def test_channels_move_together_and_a_seed_repeats():
     images = np.random.default_rng(0).normal(size=(50, 3, 6, 5))
     pynn.seed(7)

@@ -21,7 +21,16 @@ import numpy.typing as npt
 import pynn
 from pynn import nn, optim, serialize
 from pynn._files import make_folder
-from pynn.data import MNIST, MNIST_MEAN, MNIST_STD, DataLoader, load_mnist, normalize_images, random_split
+from pynn.data import (
+    MNIST,
+    MNIST_MEAN,
+    MNIST_STD,
+    DataLoader,
+    load_mnist,
+    normalize_images,
+    random_shift,
+    random_split,
+)
 from pynn.models import Classifier, build, newest_weights
 from pynn.train.checkpoint import BEST, LAST
 from pynn.train.history import History, save_figure
@@ -215,7 +224,9 @@ class _Shifted:
         self._generator = np.random.default_rng(settings.seed)
 
     def __call__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-        return _normalized(shift_images(images, self._pixels, self._generator), labels)
+        if self._pixels:
+            images = random_shift(images, self._pixels, rng=self._generator)
+        return _normalized(images, labels)
 
     def state_dict(self) -> Any:
         return self._generator.bit_generator.state
@@ -226,21 +237,6 @@ class _Shifted:
 
 def _normalized(images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> tuple[Any, Any]:
     return normalize_images(images), labels
-
-
-def shift_images(images: npt.NDArray[np.uint8], pixels: int, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Move each image of [N, H, W] by up to `pixels` in both directions, at random; 0 comes in from the border.
-
-    >>> shift_images(np.ones((5, 28, 28), np.uint8), 2, np.random.default_rng(0)).shape
-    (5, 28, 28)
-    """
-    if pixels == 0:
-        return images
-    padded = np.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:], axis=(1, 2))
-    down, right = generator.integers(0, 2 * pixels + 1, (2, len(images)))
-    moved: npt.NDArray[np.uint8] = windows[np.arange(len(images)), down, right]
-    return moved
 
 
 def _split(data: MNIST, settings: Settings) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
