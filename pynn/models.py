@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pynn import nn
 from pynn._version import __version__
+from pynn.data import normalize_images
 from pynn.functional import softmax
 from pynn.serialize import load, save
 from pynn.tape import no_grad
@@ -115,7 +116,8 @@ class Classifier:
     def probabilities(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return the probabilities ``[N, 10]`` of the digits in uint8 images ``[N, 28, 28]``.
 
-        ValueError if one is not finite.
+        TypeError for images of another dtype, which may have been scaled already; ValueError for another shape, or if
+        a probability is not finite.
 
         >>> classifier = Classifier("mlp", mlp(), 0.0, 1.0, "none", False)
         >>> classifier.probabilities(np.zeros((3, 28, 28), np.uint8)).sum(axis=1)
@@ -130,8 +132,11 @@ class Classifier:
         return probabilities
 
     def inputs(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return what the model takes, float32 ``[N, 1, 28, 28]``, for uint8 images ``[N, 28, 28]``."""
-        return (images[:, None].astype(np.float32) / np.float32(255) - np.float32(self.mean)) / np.float32(self.std)
+        """Return what the model takes, float32 ``[N, 1, 28, 28]``, for uint8 images ``[N, 28, 28]``.
+
+        To the bits those of `normalize_images`, as in training; raises what it does.
+        """
+        return normalize_images(images, self.mean, self.std)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the weights, with the rest as metadata; raises as `serialize.save`."""

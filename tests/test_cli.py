@@ -12,7 +12,7 @@ from cli_tools import run
 
 import pynn
 from pynn import cli, nn
-from pynn.data import MNIST, synthetic_digits, write_idx
+from pynn.data import MNIST, normalize_images, synthetic_digits, write_idx
 from pynn.images import read_digits
 from pynn.models import MODELS, Classifier, build
 from pynn.serialize import load, save
@@ -366,6 +366,15 @@ def test_classifier_normalises_as_it_was_trained(monkeypatch):
     expected = pynn.functional.softmax(Corner()(x)).data
     # Logits of up to 107, sums of 28 pixels that are rounded once more or less: their differences move by 1e-5 at most.
     np.testing.assert_allclose(again.probabilities(images), expected, rtol=2e-5, atol=1e-37)
+    np.testing.assert_array_equal(again.inputs(images), normalize_images(images))
+
+
+def test_classifier_refuses_images_that_are_scaled_already():
+    classifier = Classifier("mlp", build("mlp"), 0.1307, 0.3081, "mnist", False)
+    images = (synthetic_digits(3, seed=0)[0] / 255).astype(np.float32)
+    for call in (classifier.probabilities, classifier.inputs):
+        with pytest.raises(TypeError, match="got float32, needs a uint8 array"):
+            call(images)
 
 
 # -- models and figures ------------------------------------------------------------------------------------------------

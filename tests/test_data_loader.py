@@ -204,6 +204,8 @@ def test_normalize_images(rng: np.random.Generator, shape: tuple[int, ...]) -> N
     assert out.flags.c_contiguous
     # Two rounded operations on values up to 255 / (255 * MNIST_STD) = 3.25: at most 2 units of 2**-23 * 2.
     np.testing.assert_allclose(out.reshape(shape), expected, rtol=0, atol=2**-21)
+    other = normalize_images(images, 0.5, 0.25)  # values from -2 to 2: the same bound
+    np.testing.assert_allclose(other.reshape(shape), (images / 255 - 0.5) / 0.25, rtol=0, atol=2**-21)
 
 
 def test_normalize_images_of_any_layout(rng: np.random.Generator) -> None:

@@ -26,13 +26,17 @@ MNIST_STD = 0.3081
 """Standard deviation of MNIST's training pixels, scaled to [0, 1]."""
 
 
-def normalize_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Turn uint8 grey images into a network's input: ``(images / 255 - MNIST_MEAN) / MNIST_STD``.
+def normalize_images(
+    images: npt.NDArray[np.uint8], mean: float = MNIST_MEAN, std: float = MNIST_STD
+) -> npt.NDArray[np.float32]:
+    """Turn uint8 grey images into a network's input: ``(images / 255 - mean) / std``.
 
     Parameters
     ----------
     images : uint8 ndarray, ``[N, H, W]`` or ``[N, 1, H, W]``
         Pixels, 0 to 255.
+    mean, std : float
+        Of the training pixels, scaled to [0, 1]; by default MNIST's.
 
     Returns
     -------
@@ -55,8 +59,8 @@ def normalize_images(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         raise TypeError(f"normalize_images: got {got}, needs a uint8 array")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[1] != 1):
         raise ValueError(f"normalize_images: got {list(images.shape)}, needs [N, H, W] or [N, 1, H, W]")
-    out = np.multiply(images, np.float32(1 / (255 * MNIST_STD)), order="C", dtype=np.float32)
-    out -= np.float32(MNIST_MEAN / MNIST_STD)
+    out = np.multiply(images, np.float32(1 / (255 * std)), order="C", dtype=np.float32)
+    out -= np.float32(mean / std)
     return out.reshape(len(images), 1, *images.shape[-2:])
 
 
