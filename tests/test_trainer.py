@@ -105,6 +105,36 @@ def test_evaluate_and_predict_use_evaluation_mode_without_tape(blobs):
     assert is_grad_enabled()
 
 
+class Reshaped(nn.Sequential):
+    """Takes arrays and tensors only, which lists have to become before."""
+
+    def forward(self, x):
+        return super().forward(x.reshape(-1, 3))
+
+
+def test_lists_are_captured_as_the_arrays_of_their_dtype(blobs):
+    x, y = blobs
+    trainer = make(model=Reshaped(nn.Linear(3, 2)))
+    trainer.fit([(x.tolist(), y.tolist())], 1)
+    assert trainer.capture
+    expected = make(model=Reshaped(nn.Linear(3, 2)))
+    assert trainer.history["loss"] == expected.fit([blobs], 1)["loss"]
+    trainer.model[0].bias.data[0] = np.nan
+    with pytest.raises(FloatingPointError, match=r"layer '0' \(Linear\) is the first whose output is not finite"):
+        trainer.fit([(x.tolist(), y.tolist())], 1)
+
+
+def test_lists_that_no_array_can_be_reach_a_forward_that_is_not_captured(blobs):
+    x, y = blobs
+
+    class Two(nn.Sequential):
+        def forward(self, pair):
+            return super().forward(np.concatenate(pair))
+
+    trainer = make(model=Two(nn.Linear(3, 2)), capture=False)
+    assert trainer.fit([([x[:20], x[20:]], y)], 1)["accuracy"][0] >= 0
+
+
 def test_predict_of_every_kind_of_input(blobs):
     x, y = blobs
     trainer = make()

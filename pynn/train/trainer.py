@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from pynn._array import as_array
 from pynn._checks import whole
 from pynn.guarded import CaptureError
 from pynn.nn import Module
@@ -314,7 +315,7 @@ class Trainer:
                 try:
                     loss, outputs = self._run(self._train_step, self.model, self.loss, self.optimizer, inputs, targets)
                 except FloatingPointError as error:
-                    reason = explain_non_finite(self.model, inputs)
+                    reason = explain_non_finite(self.model, _unlisted(inputs) if self.capture else inputs)
                     raise FloatingPointError(f"fit: {error} in epoch {epoch}, step {step}: {reason}") from None
                 if scheduler is not None:
                     scheduler.step()
@@ -346,7 +347,7 @@ class Trainer:
         if not self.capture:
             return captured.function(*args)
         try:
-            return captured(*[np.asarray(arg) if isinstance(arg, list) else arg for arg in args])
+            return captured(*map(_unlisted, args))
         except (CaptureError, AttributeError, TypeError) as error:  # such as a loss that needs a NumPy array
             reason = str(error)
         result = captured.function(*args)  # an error that has nothing to do with the capture comes out here
@@ -369,6 +370,10 @@ class Trainer:
         if "val_loss" in row:
             text += f"  {format_figures(row['val_loss'], row.get('val_accuracy'), 'val ')}"
         self.log(f"{self.prefix}{text}  {row['images_per_s']:,.0f} images/s  {row['seconds']:.1f} s")
+
+
+def _unlisted(value: Any) -> Any:
+    return as_array("Trainer: a list in a batch", value) if isinstance(value, list) else value
 
 
 def _require(name: str, value: object, fits: bool, needed: str) -> None:
