@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from pynn import random, serialize
 from pynn._files import make_folder, remove_leftovers
+from pynn.train.best import BestWeights, Kept
 from pynn.train.callbacks import Callback
 from pynn.train.epoch import RunningEpoch
 from pynn.train.history import History
 
 if TYPE_CHECKING:
-    from pynn.train.best import BestWeights
     from pynn.train.trainer import Trainer
 
 __all__ = ["BEST", "LAST", "checkpoint_weights"]
@@ -182,8 +182,7 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
     history = History()
     history.epochs = saved["history"]
     if best is not None and saved["best"] is not None:
-        best.state = _group(arrays, "best") or model
-        best.score, best.epoch = saved["best"]["score"], saved["best"]["epoch"]
+        best.kept = Kept(saved["best"]["score"], saved["best"]["epoch"], _group(arrays, "best") or model)
     training.epoch = epoch
     training.loaded = _Loaded(state, saved["callbacks"])
     return history
@@ -198,8 +197,9 @@ def _collect(training: Training) -> tuple[Arrays, dict[str, str]]:
     for number, state in optimizer["state"].items():
         numbers[number] = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
         arrays |= {f"optimizer.{number}.{name}": v for name, v in state.items() if isinstance(v, np.ndarray)}
-    if best is not None and not training.has_best:
-        arrays |= {f"best.{name}": array for name, array in best.state.items()}
+    kept = None if best is None else best.kept
+    if kept is not None and not training.has_best:
+        arrays |= {f"best.{name}": array for name, array in kept.state.items()}
     callbacks: dict[str, list[Any]] = {}
     for callback in _stateful(training.callbacks):
         callbacks.setdefault(type(callback).__name__, []).append(callback.state_dict())
@@ -210,7 +210,7 @@ def _collect(training: Training) -> tuple[Arrays, dict[str, str]]:
         "loaders": positions,
         "random": random_state,
         "history": trainer.history.epochs,
-        "best": None if best is None or best.epoch is None else {"epoch": best.epoch, "score": best.score},
+        "best": None if kept is None else {"epoch": kept.epoch, "score": kept.score},
         "callbacks": callbacks,
         "epoch": None if epoch is None else epoch.state_dict(training.loaders["training"], trainer.should_stop),
     }
