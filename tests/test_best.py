@@ -1,8 +1,13 @@
 """The best weights: which they are, and that they come back whatever ends the training."""
 
+import math
 import sys
 
+import pytest
+from callback_tools import Scores, make, weights
+
 from pynn import nn
+from pynn.train import EarlyStopping, checkpoint_weights
 from pynn.train.best import BestWeights
 
 
@@ -36,3 +41,29 @@ def test_ctrl_c_anywhere_keeps_weights_and_epoch_together():
         assert best._model.weight.item() == 2
         assert best.restore() == best._model.weight.item()
     assert came >= 2
+
+
+@pytest.mark.parametrize("first", [0.2, math.nan])
+def test_resume_with_another_figure_compares_by_that_one(blobs, tmp_path, first):
+    pytest.importorskip("safetensors")
+    scores = Scores([first, 0.3, 0.1, 0.4])
+    make().fit([blobs], 2, val=[blobs], checkpoint=tmp_path, callbacks=[scores])
+    history = make().fit(
+        [blobs], 4, val=[blobs], checkpoint=tmp_path, resume=tmp_path, callbacks=[scores, EarlyStopping("score")]
+    )
+    assert history.best_epoch == 3
+    # Back to the accuracy, and among equal ones the loss, which falls.
+    trainer = make()
+    history = trainer.fit([blobs], 5, val=[blobs], checkpoint=tmp_path, resume=tmp_path)
+    assert history["val_accuracy"][-1] == max(history["val_accuracy"])
+    assert history["val_loss"] == sorted(history["val_loss"], reverse=True)
+    assert history.best_epoch == 5
+    best = checkpoint_weights(tmp_path / "best.safetensors")
+    assert {name: array.tobytes() for name, array in best.items()} == weights(trainer)
+
+
+def test_resume_with_a_figure_that_the_best_epoch_lacks_begins_anew(blobs, tmp_path):
+    pytest.importorskip("safetensors")
+    make().fit([blobs], 2, checkpoint=tmp_path, callbacks=[EarlyStopping("loss")])
+    assert make().fit([blobs], 2, val=[blobs], resume=tmp_path).best_epoch is None
+    assert make().fit([blobs], 4, val=[blobs], resume=tmp_path).best_epoch == 4

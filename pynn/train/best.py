@@ -48,6 +48,15 @@ class BestWeights:
             return
         self.kept = Kept(score, int(row["epoch"]), self._model.state_dict())
 
+    def go_on(self, row: Row, state: dict[str, Array]) -> None:
+        """Begin with weights of a checkpoint; with none if their epoch lacks the figure that decides from now on."""
+        try:
+            score = self._score(row)  # what the checkpoint has may be another one's
+        except (KeyError, ValueError):
+            return
+        if not any(map(math.isnan, score)):
+            self.kept = Kept(score, int(row["epoch"]), state)
+
     def restore(self) -> int | None:
         """Give the weights back to the model; return their epoch, or None if no epoch has finished."""
         if self.kept is None:

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from pynn import random, serialize
 from pynn._files import make_folder, remove_leftovers
-from pynn.train.best import BestWeights, Kept
 from pynn.train.callbacks import Callback
 from pynn.train.epoch import RunningEpoch
 from pynn.train.history import History
 
 if TYPE_CHECKING:
+    from pynn.train.best import BestWeights
     from pynn.train.trainer import Trainer
 
 __all__ = ["BEST", "LAST", "checkpoint_weights"]
@@ -182,7 +182,7 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
     history = History()
     history.epochs = saved["history"]
     if best is not None and saved["best"] is not None:
-        best.kept = Kept(saved["best"]["score"], saved["best"]["epoch"], _group(arrays, "best") or model)
+        best.go_on(history.epochs[saved["best"]["epoch"] - 1], _group(arrays, "best") or model)
     training.epoch = epoch
     training.loaded = _Loaded(state, saved["callbacks"])
     return history
