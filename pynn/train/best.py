@@ -20,19 +20,40 @@ def default_score(row: Row) -> Score:
     return row.get("val_accuracy", 0.0), -row["val_loss"]
 
 
+class State(NamedTuple):
+    """What is trained: the weights of the model, and those that the loss may have."""
+
+    model: dict[str, Array]
+    loss: dict[str, Array]
+
+
 class Kept(NamedTuple):
     """An epoch, how good it was, and the weights after it."""
 
     score: Score
     epoch: int
-    state: dict[str, Array]
+    state: State
+
+
+def state_of(model: Module, loss: object) -> State:
+    """Return the `state_dict` of the model, and of a loss that is a module."""
+    return State(model.state_dict(), loss.state_dict() if isinstance(loss, Module) else {})
+
+
+def load_state(model: Module, loss: object, state: State) -> None:
+    """Give back what `state_of` returned."""
+    model.load_state_dict(state.model)
+    if isinstance(loss, Module):
+        loss.load_state_dict(state.loss)
 
 
 class BestWeights:
     """A copy of the weights of the best epoch so far: that with the largest score."""
 
-    def __init__(self, model: Module, score: Callable[[Row], Score] = default_score) -> None:
-        self._model, self._score = model, score
+    def __init__(
+        self, model: Module, score: Callable[[Row], Score] = default_score, loss: object | None = None
+    ) -> None:
+        self._model, self._loss, self._score = model, loss, score
         # One value, since Ctrl-C may come between any two lines: weights never stand beside another epoch's figures.
         self.kept: Kept | None = None
 
@@ -42,13 +63,13 @@ class BestWeights:
         return None if self.kept is None else self.kept.epoch
 
     def offer(self, row: dict[str, float]) -> None:
-        """Take the model's weights if the epoch with these figures is better than those before; never if one is NaN."""
+        """Take the weights of now if the epoch with these figures is better than those before; never if one is NaN."""
         score = self._score(row)
         if any(map(math.isnan, score)) or (self.kept is not None and score <= self.kept.score):
             return
-        self.kept = Kept(score, int(row["epoch"]), self._model.state_dict())
+        self.kept = Kept(score, int(row["epoch"]), state_of(self._model, self._loss))
 
-    def go_on(self, row: Row, state: dict[str, Array]) -> None:
+    def go_on(self, row: Row, state: State) -> None:
         """Begin with weights of a checkpoint; with none if their epoch lacks the figure that decides from now on."""
         try:
             score = self._score(row)  # what the checkpoint has may be another one's
@@ -58,8 +79,8 @@ class BestWeights:
             self.kept = Kept(score, int(row["epoch"]), state)
 
     def restore(self) -> int | None:
-        """Give the weights back to the model; return their epoch, or None if no epoch has finished."""
+        """Give the weights back; return their epoch, or None if no epoch has finished."""
         if self.kept is None:
             return None
-        self._model.load_state_dict(self.kept.state)
+        load_state(self._model, self._loss, self.kept.state)
         return self.kept.epoch

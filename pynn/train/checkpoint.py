@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pynn import random, serialize
 from pynn._files import make_folder, remove_leftovers
+from pynn.train.best import State, load_state, state_of
 from pynn.train.callbacks import Callback
 from pynn.train.epoch import RunningEpoch
 from pynn.train.history import History
@@ -167,12 +168,18 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
         if not hasattr(loaders[name], "load_state_dict"):
             got = type(loaders[name]).__name__
             raise ValueError(f"{what} has the position of the {name} data, but a {got} has no load_state_dict")
-    model = _group(arrays, "model")
+    weights = State(_group(arrays, "model"), _group(arrays, "loss"))
+    own = state_of(trainer.model, trainer.loss).loss
+    if weights.loss.keys() != own.keys():
+        then, now = (", ".join(names) or "none" for names in (weights.loss, own))
+        raise ValueError(
+            f"{what} was written with a loss of these parameters and buffers: {then}; this training's loss has: {now}"
+        )
     before = _snapshot(trainer, loaders)
     try:
         epoch = None if running is None else RunningEpoch.go_on(running, loaders["training"])
         optimizer = _optimizer_state(saved["optimizer"], arrays, trainer)
-        state = (model, optimizer, saved["scheduler"], saved["loaders"], saved["random"])
+        state = (weights, optimizer, saved["scheduler"], saved["loaders"], saved["random"])
         _apply(trainer, loaders, state)
     except BaseException as error:
         _apply(trainer, loaders, before)
@@ -182,7 +189,8 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
     history = History()
     history.epochs = saved["history"]
     if best is not None and saved["best"] is not None:
-        best.go_on(history.epochs[saved["best"]["epoch"] - 1], _group(arrays, "best") or model)
+        kept = State(_group(arrays, "best"), _group(arrays, "best_loss"))
+        best.go_on(history.epochs[saved["best"]["epoch"] - 1], kept if any(kept) else weights)
     training.epoch = epoch
     training.loaded = _Loaded(state, saved["callbacks"])
     return history
@@ -191,15 +199,15 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
 def _collect(training: Training) -> tuple[Arrays, dict[str, str]]:
     """Return what goes into the file: arrays, and the rest as JSON."""
     trainer, best, epoch = training.trainer, training.best, training.epoch
-    model, optimizer, scheduler, positions, random_state = _snapshot(trainer, training.loaders)
-    arrays = {f"model.{name}": array for name, array in model.items()}
+    weights, optimizer, scheduler, positions, random_state = _snapshot(trainer, training.loaders)
+    arrays = _named("model", weights.model) | _named("loss", weights.loss)
     numbers: dict[int, dict[str, Any]] = {}
     for number, state in optimizer["state"].items():
         numbers[number] = {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
         arrays |= {f"optimizer.{number}.{name}": v for name, v in state.items() if isinstance(v, np.ndarray)}
     kept = None if best is None else best.kept
     if kept is not None and not training.has_best:
-        arrays |= {f"best.{name}": array for name, array in kept.state.items()}
+        arrays |= _named("best", kept.state.model) | _named("best_loss", kept.state.loss)
     callbacks: dict[str, list[Any]] = {}
     for callback in _stateful(training.callbacks):
         callbacks.setdefault(type(callback).__name__, []).append(callback.state_dict())
@@ -253,6 +261,10 @@ def _check_row(epoch: int, row: Any) -> None:
             raise ValueError(f"{name!r} in row {epoch} of its history is {json.dumps(row.get(name))[:40]}")
 
 
+def _named(prefix: str, arrays: Arrays) -> Arrays:
+    return {f"{prefix}.{name}": array for name, array in arrays.items()}
+
+
 def _group(arrays: Arrays, prefix: str) -> Arrays:
     return {name.removeprefix(f"{prefix}."): array for name, array in arrays.items() if name.startswith(f"{prefix}.")}
 
@@ -282,7 +294,7 @@ def _stateful(callbacks: Sequence[Callback]) -> list[Callback]:
 
 def _snapshot(trainer: Trainer, loaders: Mapping[str, Any]) -> tuple[Any, ...]:
     return (
-        trainer.model.state_dict(),
+        state_of(trainer.model, trainer.loss),
         trainer.optimizer.state_dict(),
         None if trainer.scheduler is None else trainer.scheduler.state_dict(),
         {name: loader.state_dict() for name, loader in loaders.items() if hasattr(loader, "state_dict")},
@@ -291,8 +303,8 @@ def _snapshot(trainer: Trainer, loaders: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _apply(trainer: Trainer, loaders: Mapping[str, Any], state: tuple[Any, ...]) -> None:
-    model, optimizer, scheduler, positions, random_state = state
-    trainer.model.load_state_dict(model)
+    weights, optimizer, scheduler, positions, random_state = state
+    load_state(trainer.model, trainer.loss, weights)
     if trainer.scheduler is not None:
         trainer.scheduler.load_state_dict(scheduler)
     trainer.optimizer.load_state_dict(optimizer)  # after the scheduler, which sets the rates from its formula

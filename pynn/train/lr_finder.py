@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from pynn import random
 from pynn._checks import whole
+from pynn.nn import Module
+from pynn.train.best import load_state, state_of
 from pynn.train.totals import as_pair
 
 if TYPE_CHECKING:
@@ -60,8 +62,8 @@ def lr_find(
     """Train for some steps with a rate that grows from step to step, and see where the loss falls fastest.
 
     The range test of Smith, "Cyclical learning rates for training neural networks" (2017), arXiv:1506.01186, section
-    3.3, with rates in geometric progression. Model, optimiser, random numbers and the loader are afterwards as
-    they were.
+    3.3, with rates in geometric progression. Model, loss, optimiser, random numbers and the loader are afterwards
+    as they were.
 
     Parameters
     ----------
@@ -164,12 +166,13 @@ def _steepest(rates: list[float], smoothed: list[float]) -> float | None:
 
 @contextmanager
 def _everything_back(trainer: Trainer, loader: Any) -> Iterator[None]:
-    model, optimizer = trainer.model, trainer.optimizer
-    weights, random_state = model.state_dict(), random.get_rng_state()
+    model, loss, optimizer = trainer.model, trainer.loss, trainer.optimizer
+    trained = [model, loss] if isinstance(loss, Module) else [model]
+    weights, random_state = state_of(model, loss), random.get_rng_state()
     position = loader.state_dict() if hasattr(loader, "state_dict") else None
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for top in trained for module in top.modules()]
     gradients: list[tuple[Any, npt.NDArray[Any] | None]] = [
-        (p, None if p.grad is None else p.grad.copy()) for p in model.parameters()
+        (p, None if p.grad is None else p.grad.copy()) for top in trained for p in top.parameters()
     ]
     groups, states = optimizer.param_groups, optimizer.state
     try:
@@ -177,7 +180,7 @@ def _everything_back(trainer: Trainer, loader: Any) -> Iterator[None]:
         yield
     finally:
         optimizer.param_groups, optimizer.state = groups, states
-        model.load_state_dict(weights)
+        load_state(model, loss, weights)
         for p, gradient in gradients:
             p.grad = gradient
         for module, training in modes:

@@ -156,14 +156,15 @@ class Trainer:
             if `val` or an `EarlyStopping` is given.
         checkpoint : path, optional
             Folder in which each epoch leaves ``last.safetensors``, and with `val` or an `EarlyStopping` the best one so
-            far ``best.safetensors``: model, optimizer, scheduler, random numbers, positions of the loaders that have
-            `state_dict`, and history. A file is whole or not there, whenever the process dies. Needs safetensors.
+            far ``best.safetensors``: model, parameters and buffers of the loss, optimizer, scheduler, random numbers,
+            positions of the loaders that have `state_dict`, and history. A file is whole or not there, whenever the
+            process dies. Needs safetensors.
         checkpoint_every : int, optional
             Write ``last.safetensors`` also within epochs, after each so many steps of one.
         resume : path, optional
             Such a file, or a folder with ``last.safetensors``: go on from it, up to `epochs` epochs in all. With the
-            same model, optimizer, scheduler, data and machine, all bits are those of a training in one go. Within an
-            epoch, `loader` must cut the data as it did; unless it is a `DataLoader`, the batches that are done are
+            same model, loss, optimizer, scheduler, data and machine, all bits are those of a training in one go. Within
+            an epoch, `loader` must cut the data as it did; unless it is a `DataLoader`, the batches that are done are
             made once more, and left out.
 
         Raises
@@ -197,7 +198,7 @@ class Trainer:
                 "fit: restore_best needs validation data (val=...) or an EarlyStopping to tell which weights are best"
             )
         keeps_best = can_choose and (restore_best is not False or checkpoint is not None)
-        best = BestWeights(self.model, choosing.score if choosing else default_score) if keeps_best else None
+        best = BestWeights(self.model, choosing.score if choosing else default_score, self.loss) if keeps_best else None
         loaders = {"training": loader} | ({} if val is None else {"validation": val})
         folder = None if checkpoint is None else CheckpointFolder(checkpoint, checkpoint_every)
         training = Training(self, loaders, callbacks, best, folder)
