@@ -3,11 +3,13 @@
 import math
 import sys
 
+import numpy as np
 import pytest
-from callback_tools import Scores, make, weights
+from callback_tools import Fails, Scores, make, weights
 
 from pynn import nn
-from pynn.train import EarlyStopping, checkpoint_weights
+from pynn.data import DataLoader
+from pynn.train import Callback, EarlyStopping, checkpoint_weights
 from pynn.train.best import BestWeights
 
 
@@ -67,3 +69,40 @@ def test_resume_with_a_figure_that_the_best_epoch_lacks_begins_anew(blobs, tmp_p
     make().fit([blobs], 2, checkpoint=tmp_path, callbacks=[EarlyStopping("loss")])
     assert make().fit([blobs], 2, val=[blobs], resume=tmp_path).best_epoch is None
     assert make().fit([blobs], 4, val=[blobs], resume=tmp_path).best_epoch == 4
+
+
+@pytest.mark.parametrize("when", ["on_epoch_begin", "on_epoch_end"])
+def test_an_exception_restores_them_before_the_callbacks_hear_of_the_end(blobs, when):
+    at_end = []
+
+    class Notes(Callback):
+        def on_train_end(self, trainer):
+            at_end.append(weights(trainer))
+
+    best, trainer = make(), make()
+    best.fit([blobs], 2)
+    callbacks = [Notes(), Scores([3, 1, 2, 2]), EarlyStopping("score"), Fails(3, when=when)]
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit([blobs], 5, callbacks=callbacks)
+    assert at_end == [weights(best)] == [weights(trainer)]
+    assert (len(trainer.history), trainer.history.best_epoch) == (3, 2)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit([blobs], 5, callbacks=callbacks, restore_best=False)
+    assert trainer.history.best_epoch is None
+
+
+def test_a_loss_that_is_not_finite_is_explained_by_the_weights_that_gave_it(blobs):
+    x, y = blobs
+    trainer = make()
+    model = trainer.model
+
+    def loader():
+        yield x, y
+        if trainer.history.epochs:
+            model.load_state_dict({**model.state_dict(), "2.bias": np.full(2, np.nan, np.float32)})
+
+    class Loader:
+        __iter__ = staticmethod(loader)
+
+    with pytest.raises(FloatingPointError, match=r"in epoch 3, step 1: layer '2' .* its bias is not finite"):
+        trainer.fit(Loader(), 5, val=DataLoader(x, y, batch_size=60))

@@ -151,9 +151,9 @@ class Trainer:
             Called at the begin and end of the training, of epochs and batches, in this order (at the end in the
             opposite one), such as `CSVLogger` and `EarlyStopping`.
         restore_best : bool, optional
-            At the end, give the model the weights of the epoch with the best validation accuracy (the lowest
-            validation loss without class labels), or of the one best by the figure of `EarlyStopping`. By default True
-            if `val` or an `EarlyStopping` is given.
+            At the end, also after an exception, give the model the weights of the epoch with the best validation
+            accuracy (the lowest validation loss without class labels), or of the one best by the figure of
+            `EarlyStopping`. By default True if `val` or an `EarlyStopping` is given.
         checkpoint : path, optional
             Folder in which each epoch leaves ``last.safetensors``, and with `val` or an `EarlyStopping` the best one so
             far ``best.safetensors``: model, parameters and buffers of the loss, optimizer, scheduler, random numbers,
@@ -235,8 +235,9 @@ class Trainer:
                 history.interrupted = True
                 if self.verbose:
                     self.log(f"{self.prefix}interrupted in epoch {min(len(history) + 1, epochs)}/{epochs}")
-            if best is not None and restore_best is not False:
-                history.best_epoch = best.restore()
+            finally:
+                if best is not None and restore_best is not False:
+                    history.best_epoch = best.restore()
         return history
 
     def evaluate(self, loader: Batches) -> dict[str, float]:
