@@ -113,6 +113,16 @@ def test_resume_waits_on_where_it_was(blobs, tmp_path):
     assert {name: array.tobytes() for name, array in best.items()} == whole[3]
 
 
+def test_epochs_before_a_resume_may_lack_the_figure(blobs, tmp_path):
+    pytest.importorskip("safetensors")
+    make().fit([blobs], 2, checkpoint=tmp_path)
+    stopping = EarlyStopping("score", patience=2)
+    history = make().fit([blobs], 9, resume=tmp_path, callbacks=[Scores([0, 0, 2, 1, 1, 2, 2]), stopping])
+    assert (len(history), history.best_epoch, stopping.stopped_epoch) == (6, 4, 6)
+    with pytest.raises(ValueError, match="there is no 'val_loss' among the figures of epoch 3"):
+        make().fit([blobs], 9, resume=tmp_path, callbacks=[EarlyStopping()])
+
+
 def test_bad_options(blobs):
     for options, message in (
         ({"patience": 0}, "EarlyStopping: patience is 0, needs at least 1"),

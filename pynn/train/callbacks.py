@@ -95,7 +95,7 @@ class EarlyStopping(Callback):
     Raises
     ------
     ValueError
-        If `patience`, `min_delta` or `mode` is out of range; from `fit`, if the history has no such figure.
+        If `patience`, `min_delta` or `mode` is out of range; from `fit`, if one of its epochs has no such figure.
     TypeError
         If `patience` is no integer, or `min_delta` no number.
 
@@ -141,7 +141,8 @@ class EarlyStopping(Callback):
         """Begin anew, or where the history ends."""
         self.stopped_epoch, self._best, self._waited = None, -math.inf, 0
         for row in trainer.history:
-            self._see(trainer, row)
+            if self.monitor in row:  # before a resume nobody may have measured it
+                self._see(trainer, row)
 
     def on_epoch_end(self, trainer: Trainer, row: dict[str, float]) -> None:
         """Compare with the best epoch."""
