@@ -107,6 +107,18 @@ def test_plot(tmp_path):
     assert len(accuracy.lines) == 1
 
 
+@pytest.mark.parametrize("with_val", [2, 0])
+def test_plot_of_epochs_of_which_some_were_validated(with_val):
+    pytest.importorskip("matplotlib")
+    history = History()
+    history.epochs = [{"epoch": i + 1, "loss": 0.5} for i in range(3)]
+    history.epochs[with_val] |= {"val_loss": 0.25, "val_accuracy": 0.75}
+    loss, accuracy = history.plot().axes
+    assert [line.get_xdata().tolist() for line in loss.lines] == [[1, 2, 3], [with_val + 1]]
+    assert [line.get_ydata().tolist() for line in loss.lines] == [[0.5] * 3, [0.25]]
+    assert [line.get_ydata().tolist() for line in accuracy.lines] == [[0.75]]
+
+
 def test_plot_without_matplotlib_names_the_extra(monkeypatch):
     for name in ("matplotlib", "matplotlib.figure"):
         monkeypatch.setitem(sys.modules, name, None)

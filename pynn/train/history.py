@@ -75,12 +75,14 @@ class History:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError("History.plot: needs matplotlib: pip install 'pynn-cpu[viz]'") from error
-        figures = [name for name in ("loss", "accuracy") if name in self.epochs[-1]]
+        there = {key for row in self.epochs for key in row}
+        figures = [name for name in ("loss", "accuracy") if {name, f"val_{name}"} & there]
         figure = Figure(figsize=(5 * len(figures), 3.5), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(figures), squeeze=False)[0], figures, strict=True):
             for key, label in ((name, "training"), (f"val_{name}", "validation")):
-                if key in self.epochs[-1]:
-                    axes.plot(self["epoch"], self[key], marker="o", label=label)
+                rows = [row for row in self.epochs if key in row]  # a resume may add validation data, or leave it out
+                if rows:
+                    axes.plot([row["epoch"] for row in rows], [row[key] for row in rows], marker="o", label=label)
             axes.set_xlabel("epoch")
             axes.set_ylabel(name)
             axes.xaxis.get_major_locator().set_params(integer=True)
