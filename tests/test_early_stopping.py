@@ -132,5 +132,7 @@ def test_bad_options(blobs):
     ):
         with pytest.raises(ValueError, match=message):
             EarlyStopping(**options)
+    with pytest.raises(TypeError, match="EarlyStopping: monitor is 3, needs the name of a figure, such as 'val_loss'"):
+        EarlyStopping(3)
     with pytest.raises(ValueError, match="there is no 'val_loss' among the figures of epoch 1, which are epoch, loss"):
         make().fit([blobs], 3, callbacks=[EarlyStopping()])

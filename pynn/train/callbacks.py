@@ -97,7 +97,7 @@ class EarlyStopping(Callback):
     ValueError
         If `patience`, `min_delta` or `mode` is out of range; from `fit`, if one of its epochs has no such figure.
     TypeError
-        If `patience` is no integer, or `min_delta` no number.
+        If `monitor` is no string, `patience` no integer, or `min_delta` no number.
 
     Examples
     --------
@@ -118,6 +118,8 @@ class EarlyStopping(Callback):
         min_delta: float = 0.0,
         mode: Literal["min", "max"] | None = None,
     ) -> None:
+        if not isinstance(monitor, str):
+            raise TypeError(f"EarlyStopping: monitor is {monitor!r}, needs the name of a figure, such as 'val_loss'")
         patience = whole("EarlyStopping: patience", patience, 1)
         min_delta = real("EarlyStopping: min_delta", min_delta, 0)
         if mode not in (None, "min", "max"):
