@@ -369,6 +369,16 @@ def test_bad_arguments(blobs):
             call()
 
 
+def test_plateau_of_an_accuracy_that_there_is_not(blobs):
+    x, _ = blobs
+    trainer = make(loss=nn.MSELoss(), scheduler=lambda o: optim.ReduceLROnPlateau(o, mode="max"))
+    batches = [(x, x[:, :2])]
+    for val, name in ((None, "accuracy"), (batches, "val_accuracy")):
+        message = rf"^fit: ReduceLROnPlateau in mode 'max' needs class labels: epoch 1 has no '{name}'$"
+        with pytest.raises(ValueError, match=message):
+            trainer.fit(batches, 2, val=val)
+
+
 def test_an_optimizer_of_another_model_is_refused():
     model, another = nn.Linear(3, 2), nn.Linear(3, 2)
     with pytest.raises(ValueError, match="Trainer: the optimizer has no parameter of the model"):

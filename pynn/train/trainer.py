@@ -361,7 +361,12 @@ class Trainer:
     def _schedule_epoch(self, row: dict[str, float]) -> None:
         if isinstance(self.scheduler, ReduceLROnPlateau):
             name = "loss" if self.scheduler.mode == "min" else "accuracy"
-            self.scheduler.step(row[f"val_{name}" if "val_loss" in row else name])
+            name = f"val_{name}" if "val_loss" in row else name
+            if name not in row:
+                raise ValueError(
+                    f"fit: ReduceLROnPlateau in mode 'max' needs class labels: epoch {row['epoch']} has no {name!r}"
+                )
+            self.scheduler.step(row[name])
         elif self.scheduler is not None and self.scheduler.interval == "epoch":
             self.scheduler.step()
 
