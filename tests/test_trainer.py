@@ -369,6 +369,22 @@ def test_bad_arguments(blobs):
             call()
 
 
+@pytest.mark.parametrize("capture", [True, False], ids=["captured", "eager"])
+def test_a_model_that_returns_several_things_is_refused_before_a_step(blobs, capture):
+    class Twice(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x), 0
+
+    trainer = make(
+        model=Twice(nn.Linear(3, 2)), loss=lambda outputs, targets: cross_entropy(outputs[0], targets), capture=capture
+    )
+    before = weights(trainer)
+    for call in (lambda: trainer.fit([blobs], 1), lambda: trainer.evaluate([blobs]), lambda: trainer.predict(blobs[0])):
+        with pytest.raises(TypeError, match=r"^Trainer: the model returns a tuple, needs a Tensor$"):
+            call()
+    assert_same(weights(trainer), before)
+
+
 def test_plateau_of_an_accuracy_that_there_is_not(blobs):
     x, _ = blobs
     trainer = make(loss=nn.MSELoss(), scheduler=lambda o: optim.ReduceLROnPlateau(o, mode="max"))

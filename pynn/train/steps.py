@@ -17,7 +17,7 @@ def train_step(
     model: Module, loss_function: Callable[[Tensor, Any], Tensor], optimizer: Optimizer, inputs: Any, targets: Any
 ) -> tuple[Tensor, Tensor]:
     """Step the optimiser, and return loss and outputs; FloatingPointError before that if the loss is not finite."""
-    outputs: Tensor = model(inputs)
+    outputs = forward(model, inputs)
     loss = loss_function(outputs, targets)
     if not isinstance(loss, Tensor):
         raise TypeError(f"Trainer: the loss is a {type(loss).__name__}, needs a scalar Tensor")
@@ -29,8 +29,10 @@ def train_step(
 
 
 def forward(model: Module, inputs: Any) -> Tensor:
-    """Return the outputs of the model."""
-    outputs: Tensor = model(inputs)
+    """Return the outputs of the model; TypeError unless they are one Tensor."""
+    outputs = model(inputs)
+    if not isinstance(outputs, Tensor):
+        raise TypeError(f"Trainer: the model returns a {type(outputs).__name__}, needs a Tensor")
     return outputs
 
 
