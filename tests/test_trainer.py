@@ -83,6 +83,16 @@ def test_loss_without_labels_has_no_accuracy(blobs):
     assert history.best_epoch == 1
 
 
+def test_one_score_for_each_sample_has_no_accuracy(blobs):
+    def loss(outputs, targets):
+        return ((outputs[:, 0] - targets.astype(np.float32)) ** 2).mean()
+
+    x, y = blobs
+    trainer = make(model=nn.Sequential(nn.Linear(3, 1)), loss=loss, capture=False)
+    assert trainer.evaluate([(x, y)]).keys() == {"loss"}
+    assert "accuracy" not in trainer.fit([(x, y)], 1).epochs[0]
+
+
 def test_evaluate_and_predict_use_evaluation_mode_without_tape(blobs):
     x, y = blobs
     seen = []

@@ -39,7 +39,7 @@ class Totals:
         self.batches += 1
         self.count += count
         self.loss_sum += loss * count
-        if scores.ndim == 2 and labels.ndim == 1 and labels.dtype.kind in "iu":
+        if scores.ndim == 2 and scores.shape[1] > 1 and labels.ndim == 1 and labels.dtype.kind in "iu":
             self.correct += int(np.count_nonzero(scores.argmax(axis=1) == labels))
         else:
             self.labelled = False
