@@ -240,6 +240,29 @@ def test_what_ends_the_training_is_kept(tmp_path):
         assert run(resume=folder) == whole
 
 
+@pytest.mark.parametrize("steps", [3, 5], ids=["between epochs", "within one"])
+@pytest.mark.parametrize("method", ["on_train_begin", "load_state_dict"])
+def test_a_callback_that_cannot_go_on_leaves_all_as_it_was(tmp_path, steps, method):
+    class Refuses(Recorder):
+        """Has a state, and one method that fails."""
+
+    def fail(*arguments):
+        raise ZeroDivisionError("failed")
+
+    trainer, loader, val = make()
+    trainer.fit(loader, 3, val=val, callbacks=[Refuses(), StopAfter(steps)], checkpoint=tmp_path, checkpoint_every=1)
+    trainer, loader, val = make(seed=7)
+    trainer.fit(loader, 1, val=val)
+    before, history = state_of(trainer, loader, val), trainer.history
+    refuses = Refuses()
+    refuses.on_epoch_begin = lambda trainer, epoch: None  # what that draws is no part of a load
+    setattr(refuses, method, fail)
+    with pytest.raises(ZeroDivisionError, match="failed"):
+        trainer.fit(loader, 3, val=val, callbacks=[refuses], resume=tmp_path)
+    assert state_of(trainer, loader, val) == before
+    assert trainer.history is history
+
+
 def test_the_time_of_an_epoch_is_that_of_its_parts(tmp_path):
     def run(*callbacks, **options):
         trainer, loader, _ = make()

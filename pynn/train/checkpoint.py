@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -102,8 +103,22 @@ class Training:
             keep_start = self.folder is not None and self.folder.every is not None
             self.epoch = RunningEpoch.begin(self.loaders["training"], keep_start)
         else:
-            self.restore()
+            with self.all_or_nothing():
+                self.restore()
         return self.epoch
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Take a load back if a callback cannot go on from it."""
+        try:
+            yield
+        except Exception:
+            if self.loaded is not None:
+                _apply(self.trainer, self.loaders, self.loaded.before)
+                self.trainer.history, self.trainer.should_stop = self.loaded.history, self.loaded.should_stop
+                if self.best is not None:
+                    self.best.kept = None  # fit would restore them
+            raise
 
     def restore(self) -> None:
         """Do the rest of a load, once the callbacks have heard of the begin: give them their states.
@@ -124,6 +139,9 @@ class Training:
 class _Loaded(NamedTuple):
     state: tuple[Any, ...]  # what `_apply` takes
     callbacks: dict[str, list[Any]]  # the states of each class, in order
+    before: tuple[Any, ...]  # what `_apply` takes to undo the load
+    history: History  # the trainer's, of before
+    should_stop: bool
 
 
 class CheckpointFolder:
@@ -192,7 +210,7 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
         kept = State(_group(arrays, "best"), _group(arrays, "best_loss"))
         best.go_on(history.epochs[saved["best"]["epoch"] - 1], kept if any(kept) else weights)
     training.epoch = epoch
-    training.loaded = _Loaded(state, saved["callbacks"])
+    training.loaded = _Loaded(state, saved["callbacks"], before, trainer.history, trainer.should_stop)
     return history
 
 

@@ -178,7 +178,8 @@ class Trainer:
             If the loss is NaN or infinite; the message names the first layer with a non-finite output. The optimizer
             has not stepped on it.
         FileNotFoundError, ValueError
-            If `resume` is not there, or is not a checkpoint of such a training; everything is then as it was.
+            If `resume` is not there, or is not a checkpoint of such a training; everything is then as it was, as it is
+            if a callback cannot begin or take its state.
         OSError
             If a checkpoint cannot be written; the one before is intact.
         """
@@ -208,11 +209,12 @@ class Trainer:
             within = f", step {training.epoch.totals.batches} of epoch {len(history) + 1}" if training.epoch else ""
             self.log(f"{self.prefix}resumed from {os.fspath(resume)}: after epoch {len(history)}/{epochs}{within}")
         with ExitStack() as stack:
-            for callback in callbacks:
-                callback.on_train_begin(self)
-                stack.callback(callback.on_train_end, self)
-            if training.epoch is None:
-                training.restore()
+            with training.all_or_nothing():
+                for callback in callbacks:
+                    callback.on_train_begin(self)
+                    stack.callback(callback.on_train_end, self)
+                if training.epoch is None:
+                    training.restore()
             try:
                 for epoch in range(len(history) + 1, epochs + 1):
                     if self.should_stop:
