@@ -117,7 +117,7 @@ def _choices(p: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.int64]:
     x = generator().random((len(p), count)) * sums[:, -1:]
     # Rounded up to the whole sum, x would fall behind the last one.
     x = np.minimum(x, np.nextafter(sums[:, -1:], 0))
-    if count == 1:  # many rows: a comparison of them all is no larger than p
-        return np.asarray((sums <= x).sum(-1, keepdims=True), np.int64)
+    if count <= p.itemsize:  # the booleans of a comparison of all take no more bytes than p, and rows may be many
+        return np.asarray((sums[:, None, :] <= x[:, :, None]).sum(-1), np.int64)
     found = [np.searchsorted(row, numbers, side="right") for row, numbers in zip(sums, x, strict=True)]
     return np.asarray(found, np.int64).reshape(x.shape)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import pynn
+from pynn.random import generator
 
 N = 40_000
 
@@ -55,6 +56,17 @@ def test_the_scale_of_the_probabilities_does_not_matter(scale):
         assert pynn.multinomial([scale, 0.0, scale, scale], count, replacement).tolist() == expected
     assert {*pynn.multinomial([[scale, 0.0, scale]] * 50).numpy().flat} == {0, 2}
     assert sorted(pynn.multinomial([1e308, 0.0, 1e-320], 2).tolist()) == [0, 2]
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 40])
+def test_draws_with_replacement_are_where_uniform_numbers_fall(count):
+    p = np.random.default_rng(5).random((20, 7))
+    p[:, 2] = 0
+    pynn.seed(3)
+    drawn = pynn.multinomial(p, count, replacement=True).numpy()
+    pynn.seed(3)
+    x = generator().random((20, count)) * p.sum(-1, keepdims=True)
+    np.testing.assert_array_equal(drawn, (np.cumsum(p, -1)[:, None, :] <= x[:, :, None]).sum(-1))
 
 
 def test_memory_does_not_grow_with_the_product_of_weights_and_samples():

@@ -109,7 +109,7 @@ class Training:
 
     @contextmanager
     def all_or_nothing(self) -> Iterator[None]:
-        """Take a load back if a callback cannot go on from it."""
+        """Take a load back if a callback cannot go on from it; not on Ctrl-C, which ends a training as it stands."""
         try:
             yield
         except Exception:
