@@ -22,6 +22,13 @@ constexpr int64_t kAhead = 8;
 template <class T>
 constexpr int mr = sizeof(T) == 4 ? gemm_rows : 4;
 
+// By one addition, hidden from GCC, which makes an address of its own for each place that a pointer goes to.
+template <class Pointer>
+PYNN_INLINE void move(Pointer& pointer, int64_t by) {
+  pointer += by;
+  __asm__("" : "+r"(pointer));
+}
+
 // c[MR, Vectors * lanes] += op(a) * b, all accumulators in registers. The last vector has `tail` lanes if Masked.
 template <class T, int MR, int Vectors, bool ATransposed, bool Masked>
 void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, const GemmEpilogue<T>& epilogue,
@@ -52,27 +59,40 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
   const T* rows[(MR + 3) / 4];
 #pragma GCC unroll 4
   for (int i = 0; i < (MR + 3) / 4; ++i) rows[i] = a + 4 * i * lda;
-  for (int64_t p = 0; p < k; ++p) {
+  const auto advance = [&](int64_t steps) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int i = 0; i < (MR + 3) / 4; ++i) move(rows[i], steps);
+  };
+  // Step p of the sums, whose elements of a row-major A lie `behind` the pointers of its rows.
+  const auto step = [&](int64_t p, int64_t behind) __attribute__((always_inline)) {
     Vec<T> row[Vectors];
 #pragma GCC unroll 2
-    for (int j = 0; j < Vectors; ++j) row[j] = load_vector(b + p * ldb, j);
+    for (int j = 0; j < Vectors; ++j) row[j] = load_vector(b, j);
     if constexpr (ATransposed) {  // its rows are too far apart for the processor to fetch them by itself
       __builtin_prefetch(a + (p + kAhead) * lda);
       if constexpr (MR > 1) __builtin_prefetch(a + (p + kAhead) * lda + MR - 1);
     }
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
-      const Vec<T> scalar(ATransposed ? a[p * lda + i] : rows[i / 4][i % 4 * lda]);
+      const Vec<T> scalar(ATransposed ? a[p * lda + i] : rows[i / 4][i % 4 * lda + behind]);
 #pragma GCC unroll 2
       for (int j = 0; j < Vectors; ++j) sum[i][j] = fma(scalar, row[j], sum[i][j]);
     }
-    if constexpr (!ATransposed) {
-#pragma GCC unroll 4
-      for (int i = 0; i < (MR + 3) / 4; ++i) {
-        ++rows[i];
-        __asm__("" : "+r"(rows[i]));
-      }
+    move(b, ldb);
+  };
+  int64_t p = 0;
+  if constexpr (!ATransposed && !Masked && Vectors == NV) {
+    // Two steps for each time that the pointers move: what the multiply-adds wait for is asked for earlier.
+    for (; p + 2 <= k; p += 2) {
+      step(p, 0);
+      advance(0);
+      step(p + 1, 1);
+      advance(2);
     }
+  }
+  for (; p < k; ++p) {
+    step(p, 0);
+    if constexpr (!ATransposed) advance(1);
   }
   const bool relu = epilogue.relu;
 #pragma GCC unroll 16
@@ -131,14 +151,9 @@ void tile_kernel(float* c, int64_t ldc, const float* a, const float* b, GemmEpil
   const float* start = epilogue.accumulate ? c : epilogue.bias != nullptr ? epilogue.bias : zeros;
   const int64_t start_stride = epilogue.accumulate ? ldc : 0;
   const Vec<float> least(epilogue.relu ? 0.0f : -__builtin_inff());
-  // From row to row by one addition, hidden from GCC, which makes an address of its own for each.
-  const auto next_row = [](auto*& row, int64_t stride) __attribute__((always_inline)) {
-    row += stride;
-    __asm__("" : "+r"(row));
-  };
   Vec<float> sum[MR][NV];
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i, next_row(start, start_stride)) {
+  for (int i = 0; i < MR; ++i, move(start, start_stride)) {
 #pragma GCC unroll 2
     for (int j = 0; j < NV; ++j) sum[i][j] = Vec<float>::load(start + j * lanes);
   }
@@ -165,7 +180,7 @@ void tile_kernel(float* c, int64_t ldc, const float* a, const float* b, GemmEpil
   }
   if (k > 0) step(a, b);
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i, next_row(c, ldc)) {
+  for (int i = 0; i < MR; ++i, move(c, ldc)) {
 #pragma GCC unroll 2
     for (int j = 0; j < NV; ++j) max(least, sum[i][j]).store(c + j * lanes);
   }
