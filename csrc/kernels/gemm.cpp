@@ -18,6 +18,13 @@ constexpr int64_t kPrefetchDepth = 64;
 // Rows of a transposed A that are fetched ahead: a hundred cycles' worth of products.
 constexpr int64_t kAhead = 8;
 
+// Numbers of a cache line, and the lines of each far row that are fetched ahead, by the blocks that many rows are cut
+// into: one line in each step, for many at once keep those of B waiting.
+template <class T>
+constexpr int64_t line = 64 / int64_t(sizeof(T));
+constexpr int64_t kLinesAhead = 3;
+constexpr int kLeastFarBlock = 12;
+
 // float64 serves gradient checks; a smaller block keeps the library small.
 template <class T>
 constexpr int mr = sizeof(T) == 4 ? gemm_rows : 4;
@@ -83,6 +90,23 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
   int64_t p = 0;
   if constexpr (!ATransposed && !Masked && Vectors == NV) {
     // Two steps for each time that the pointers move: what the multiply-adds wait for is asked for earlier.
+    if constexpr (MR >= kLeastFarBlock && MR <= line<T>) {
+      // A line of each row in the steps of a line; of the next block's rows in the last ones.
+      while (epilogue.far_rows && p + line<T> <= k) {
+        const int64_t column = p + kLinesAhead * line<T>;
+        const T* ahead = a + (column < k ? column : MR * lda + column - k);
+#pragma GCC unroll 1
+        for (int row = 0; row < line<T>; row += 2, p += 2) {
+          __builtin_prefetch(ahead);
+          step(p, 0);
+          advance(0);
+          __builtin_prefetch(ahead + lda);
+          ahead += row + 4 <= MR ? 2 * lda : 0;
+          step(p + 1, 1);
+          advance(2);
+        }
+      }
+    }
     for (; p + 2 <= k; p += 2) {
       step(p, 0);
       advance(0);
@@ -206,6 +230,7 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
     for (int64_t r = 0; r < row_blocks; ++r) {
       const int64_t i = m * r / row_blocks, rows = m * (r + 1) / row_blocks - i;
       if (here.row_bias != nullptr) here.row_bias = epilogue.row_bias + i;
+      here.far_rows = epilogue.far_rows && j == 0 && r + 1 < row_blocks;
       if constexpr (sizeof(T) == sizeof(float)) {
         const bool tile = a_transposed && lda == m && m >= kLeastTile && m <= mr<T>;
         if (tile && b.row_stride == nr<T> && columns == nr<T> && epilogue.row_bias == nullptr) {

@@ -38,6 +38,9 @@ constexpr int64_t kSplitWork = 35;               // to split an element, which m
 constexpr int64_t kSharedLineWork = 4096;        // to write a line that another core writes as well, in all
 constexpr int64_t kLongTask = int64_t(1) << 22;  // multiply-adds of a task that is better cut in two
 
+// Fewer or shorter rows out of another core's cache are not worth asking for ahead of the blocks.
+constexpr int64_t kLeastFarRows = 64, kLeastFarDepth = 256;
+
 // Elements of a packed B that stay in the L2 cache beside rows of A and C: half of it.
 template <class T>
 int64_t slab_size() {
@@ -191,6 +194,7 @@ void Product<T>::choose_form() {
 template <class T>
 void Product<T>::choose_cut(int64_t threads) {
   row_parts_ = column_parts_ = 1;
+  threads_ = threads;
   if (threads == 1) return;
   const int64_t unit = column_unit(), row_unit = split_ ? kSplitBlock : 1;
   const int64_t columns = ceil_div(g_.n, unit);
@@ -242,7 +246,9 @@ void Product<T>::run(int64_t task) const {
   } else if (split_) {
     run_split(rows, columns);
   } else {
-    run_blocks(rows, columns);
+    // What follows the first task of a thread reads the same rows until it comes to another part of them.
+    const bool is_first = task == 0 || task * threads_ / tasks() > (task - 1) * threads_ / tasks();
+    run_blocks(rows, columns, tasks() > 1 && !turned_ && (is_first || column_part == 0));
   }
   finish(rows, columns);
 }
@@ -272,7 +278,7 @@ void Product<T>::run_dot(Range rows, Range columns) const {
 }
 
 template <class T>
-void Product<T>::run_blocks(Range rows, Range columns) const {
+void Product<T>::run_blocks(Range rows, Range columns, bool far_rows) const {
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   const int64_t nr = kernel.nr, panels = ceil_div(columns.size, nr);
   // Few rows stay in the L2 cache with C, and meet each panel of B just after it is packed. Otherwise a slab of B
@@ -305,6 +311,7 @@ void Product<T>::run_blocks(Range rows, Range columns) const {
     const bool along_rows = (pack_b_ && !few_rows) || in_tiles_ ||
                             (row_parts_ > 1 && !pack_b_ && depth.size <= kShallow && g_.m * g_.n <= kCachedSize);
     for (int64_t slab = 0; slab < slabs; ++slab) {
+      epilogue.far_rows = far_rows && slab == 0 && rows.size >= kLeastFarRows && depth.size >= kLeastFarDepth;
       const int64_t first_panel = panels * slab / slabs, j = first_panel * nr;
       const int64_t n = std::min(columns.size, panels * (slab + 1) / slabs * nr) - j;
       const T* b = g_.b + (g_.b_transposed ? (columns.begin + j) * g_.ldb + p : p * g_.ldb + columns.begin + j);

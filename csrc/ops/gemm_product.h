@@ -74,7 +74,7 @@ class Product {
   void choose_form();
   void choose_cut(int64_t threads);
   void run_dot(Range rows, Range columns) const;
-  void run_blocks(Range rows, Range columns) const;
+  void run_blocks(Range rows, Range columns, bool far_rows) const;  // far_rows: as in GemmEpilogue
   void run_sparse(Range rows, Range columns) const;
   void run_split(Range rows, Range columns) const;
   int64_t column_unit() const;
@@ -94,7 +94,7 @@ class Product {
   bool pack_a_ = false, pack_b_ = false;
   bool in_tiles_ = false;  // how A is packed
   int64_t depth_ = 0;      // k of one pass
-  int64_t row_parts_ = 0, column_parts_ = 0;
+  int64_t row_parts_ = 0, column_parts_ = 0, threads_ = 1;
 };
 
 }  // namespace pynn::ops

@@ -1,6 +1,7 @@
 #include "harness.h"
 #include "ops/gemm.h"
 #include "reference/gemm.h"
+#include "runtime/dispatch.h"
 
 using namespace pynn;
 using namespace pynn::test;
@@ -40,6 +41,22 @@ TEST_CASE_TEMPLATE("gemm splits deep, large and badly strided products correctly
       reference::gemm(want.data(), a.data(), ta, b.data(), tb, static_cast<const T*>(nullptr), s.m, s.n, s.k);
       for (int64_t i = 0; i < c.size(); ++i) want[i] += before[i];
       check_close(c, want, rounding<T>(double(s.k) + 1), "accumulating gemm");
+    }
+  }
+}
+
+TEST_CASE("blocks whose rows are fetched ahead have the same bits, also where fewer steps than a line are left") {
+  const GemmKernels<float>& kernel = kernels<float>().gemm;
+  const int64_t n = 2 * kernel.nr + 3;
+  for (const int64_t m : {1, 12, 25, 28, 67}) {
+    for (const int64_t k : {5, 16, 47, 300}) {
+      const Guarded<float> a = random_array<float>(m * k), b = random_array<float>(k * n);
+      Guarded<float> near(m * n), far(m * n);
+      GemmEpilogue<float> epilogue;
+      kernel.block(near.data(), n, a.data(), k, false, {b.data(), n, kernel.nr}, epilogue, m, n, k);
+      epilogue.far_rows = true;
+      kernel.block(far.data(), n, a.data(), k, false, {b.data(), n, kernel.nr}, epilogue, m, n, k);
+      for (int64_t i = 0; i < far.size(); ++i) REQUIRE(far[i] == near[i]);
     }
   }
 }
