@@ -248,12 +248,12 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
 }
 
 template <class T>
-bool sparse_block(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, uint64_t* met,
-                  GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k) {
+bool sparse_block(T* c, int64_t ldc, const T* a, int64_t lda, const uint64_t* live, const T* b, int64_t ldb,
+                  uint64_t* met, GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k) {
   constexpr int lanes = Vec<T>::lanes;
   const int tail = static_cast<int>(n % lanes);
-  return sparse_rows_of<T>.rows[(n + lanes - 1) / lanes - 1][tail != 0](c, ldc, a, lda, b, ldb, met, epilogue, tail, m,
-                                                                        k);
+  return sparse_rows_of<T>.rows[(n + lanes - 1) / lanes - 1][tail != 0](c, ldc, a, lda, live, b, ldb, met, epilogue,
+                                                                        tail, m, k);
 }
 
 // C[R, Columns] = epilogue(A[R, k] * B[Columns, k]^T)
@@ -381,10 +381,20 @@ void column_sums(T* sums, const T* x, int64_t ldx, int64_t rows, int64_t cols) {
 
 template <class T>
 GemmKernels<T> table() {
-  return {
-      mr<T>,           nr<T>,        sparse_vectors * Vec<T>::lanes, sparse_depth<T>, block<T>,      sparse_block<T>,
-      pack_columns<T>, is_finite<T>, has_negative_zero<T>,           dot<T>,          pack_panel<T>, pack_rows<T>,
-      column_sums<T>};
+  return {mr<T>,
+          nr<T>,
+          sparse_vectors * Vec<T>::lanes,
+          sparse_depth<T>,
+          block<T>,
+          live_bits<T>,
+          sparse_block<T>,
+          pack_columns<T>,
+          is_finite<T>,
+          has_negative_zero<T>,
+          dot<T>,
+          pack_panel<T>,
+          pack_rows<T>,
+          column_sums<T>};
 }
 
 }  // namespace

@@ -34,12 +34,16 @@ struct GemmKernels {
   void (*block)(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b,
                 GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k);
 
-  // The same without the terms whose element of A, stored [m, k], is 0. No row_bias. The bits are the same where B is
-  // finite, for such a term is then 0.0 or -0.0, but of elements that end as -0.0, which a term of 0.0 would have made
-  // 0.0. Returns whether they may differ: an element has become -0.0 or, unless `met` is null, for a finite B, is not
-  // finite. Bit p of met is set if row p of B met a number that is not 0: the caller looks at the others.
-  bool (*sparse_block)(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, uint64_t* met,
-                       GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k);
+  // Bit p of live[i] is whether A[i, p] is not 0, for an A stored [m, k] and k up to 64.
+  void (*live_bits)(uint64_t* live, const T* a, int64_t lda, int64_t m, int64_t k);
+
+  // The same as block for an A stored [m, k], of which `live` has the bits: without the terms whose element of A is 0.
+  // No row_bias. The bits of C are the same where B is finite, for such a term is then 0.0 or -0.0, but of elements
+  // that end as -0.0, which a term of 0.0 would have made 0.0. Returns whether they may differ: an element has become
+  // -0.0 or, unless `met` is null, for a finite B, is not finite. Bit p of met is set if row p of B met a number that
+  // is not 0: the caller looks at the others.
+  bool (*sparse_block)(T* c, int64_t ldc, const T* a, int64_t lda, const uint64_t* live, const T* b, int64_t ldb,
+                       uint64_t* met, GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k);
   void (*pack_columns)(T* packed, int64_t width, const T* b, int64_t ldb, int64_t k, int64_t n);  // from n on 0
   bool (*is_finite)(const T* b, int64_t size);
   bool (*has_negative_zero)(const T* c, int64_t ldc, int64_t m, int64_t n);

@@ -16,20 +16,23 @@ constexpr int64_t sparse_depth = 28672 / (sparse_vectors * int64_t(sizeof(T)) * 
                                      ? 28672 / (sparse_vectors * int64_t(sizeof(T)) * Vec<T>::lanes)
                                      : 64;
 
-// Rows whose elements are looked at before they are multiplied: which are 0 is then known ahead of the loops over the
-// others, and a processor that has mispredicted the end of one has multiplications left to do.
-constexpr int sparse_group = 8;
+// Rows that are multiplied densely together where too few of their elements are 0.
+constexpr int64_t sparse_group = 8;
 
 template <class T>
 void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPanels<T> b, GemmEpilogue<T> epilogue,
            int64_t m, int64_t n, int64_t k);
 
-// Bit p is whether row[p] is not 0, p < k <= 64.
+// Which elements are 0 is known ahead of the loops over the others, so that a processor that has mispredicted the end
+// of one has multiplications left to do.
 template <class T>
-PYNN_INLINE uint64_t live_bits(const T* row, int64_t k) {
-  uint64_t bits = 0;
-  for_lanes<T>(k, [&](int64_t p, auto n) { bits |= uint64_t(bits_of(!(load(row + p, n) == Vec<T>::zero()))) << p; });
-  return bits;
+void live_bits(uint64_t* live, const T* a, int64_t lda, int64_t m, int64_t k) {
+  for (int64_t i = 0; i < m; ++i) {
+    const T* row = a + i * lda;
+    uint64_t bits = 0;
+    for_lanes<T>(k, [&](int64_t p, auto n) { bits |= uint64_t(bits_of(!(load(row + p, n) == Vec<T>::zero()))) << p; });
+    live[i] = bits;
+  }
 }
 
 // -0.0 has the bits of the least integer: whether one is among those of which these are the least.
@@ -55,18 +58,6 @@ bool has_negative_zero(const T* c, int64_t ldc, int64_t m, int64_t n) {
   return is_negative_zero<T>(least);
 }
 
-// The bits of each row, up to sparse_group of them; returns how many are set in all. A function of its own, which the
-// loops of all widths share.
-template <class T>
-__attribute__((noinline)) int64_t look_at_rows(uint64_t* live, const T* a, int64_t lda, int64_t rows, int64_t k) {
-  int64_t terms = 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    live[r] = live_bits(a + r * lda, k);
-    terms += __builtin_popcountll(live[r]);
-  }
-  return terms;
-}
-
 template <class T>
 bool is_finite(const T* b, int64_t size) {
   Vec<T> sum[4] = {Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero(), Vec<T>::zero()};
@@ -81,8 +72,8 @@ bool is_finite(const T* b, int64_t size) {
 
 // Rows of C, which are as many vectors. The last vector has `tail` lanes if Masked.
 template <class T, int Vectors, bool Masked>
-bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, uint64_t* met,
-                 GemmEpilogue<T> epilogue, int tail, int64_t m, int64_t k) {
+bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const uint64_t* live, const T* b, int64_t ldb,
+                 uint64_t* met, GemmEpilogue<T> epilogue, int tail, int64_t m, int64_t k) {
   constexpr int lanes = Vec<T>::lanes;
   using Lanes = typename Integers<T>::Lanes;
   Lanes least = {};
@@ -93,8 +84,8 @@ bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t
   };
   for (int64_t group = 0; group < m; group += sparse_group) {
     const int64_t rows = m - group < sparse_group ? m - group : sparse_group;
-    uint64_t live[sparse_group];
-    const int64_t terms = look_at_rows(live, a + group * lda, lda, rows, k);
+    int64_t terms = 0;
+    for (int64_t r = 0; r < rows; ++r) terms += __builtin_popcountll(live[group + r]);
     const int64_t n = (Vectors - 1) * lanes + (Masked ? tail : lanes);
     if (4 * terms > 3 * rows * k) {  // the sample that chose these kernels was not of these rows
       block<T>(c + group * ldc, ldc, a + group * lda, lda, false, {b, ldb, 2 * lanes}, epilogue, rows, n, k);
@@ -105,7 +96,7 @@ bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t
       continue;
     }
     for (int64_t r = 0; r < rows; ++r) {
-      uint64_t bits = live[r];
+      uint64_t bits = live[group + r];
       if (met != nullptr) *met |= bits;
       if (bits == 0 && epilogue.accumulate && !epilogue.relu) continue;
       const T* row = a + (group + r) * lda;
@@ -144,8 +135,8 @@ bool sparse_rows(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t
 
 template <class T>
 struct SparseRows {
-  bool (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const T*, int64_t, uint64_t*, GemmEpilogue<T>, int,
-                                  int64_t, int64_t);  // [vectors - 1][masked]
+  bool (*rows[sparse_vectors][2])(T*, int64_t, const T*, int64_t, const uint64_t*, const T*, int64_t, uint64_t*,
+                                  GemmEpilogue<T>, int, int64_t, int64_t);  // [vectors - 1][masked]
   constexpr SparseRows() : rows() { fill<sparse_vectors>(); }
 
  private:

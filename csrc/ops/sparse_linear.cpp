@@ -67,7 +67,9 @@ void multiply(bool sparse, T* c, int64_t ldc, const T* a, int64_t lda, const T* 
               GemmEpilogue<T> epilogue, int64_t m, int64_t n, int64_t k) {
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   if (sparse) {
-    kernel.sparse_block(c, ldc, a, lda, b, width, nullptr, epilogue, m, n, k);
+    uint64_t* live = arena::scratch<uint64_t>(arena::Slot::live, m);
+    kernel.live_bits(live, a, lda, m, k);
+    kernel.sparse_block(c, ldc, a, lda, live, b, width, nullptr, epilogue, m, n, k);
   } else {
     kernel.block(c, ldc, a, lda, false, {b, width, kernel.nr}, epilogue, m, n, k);
   }
@@ -260,11 +262,17 @@ void sparse_multiply(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int
   const Parts panels = parts_of<T>(n, 1);
   const bool in_place =
       reads_in_place<T>(m, ldb) && reinterpret_cast<uintptr_t>(b) % (sizeof(T) * static_cast<size_t>(lanes<T>())) == 0;
+  const int64_t widest = ceil_div(ceil_div(n, lanes<T>()), panels.count) * lanes<T>();
+  const int64_t most = std::min(kMostDepth, kernel.sparse_columns * kernel.sparse_depth / widest);
+  const int64_t blocks = ceil_div(k, most);
+  uint64_t* live = arena::scratch<uint64_t>(arena::Slot::live, blocks * m);  // of all panels
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t p = k * block / blocks;
+    kernel.live_bits(live + block * m, a + p, lda, m, k * (block + 1) / blocks - p);
+  }
+  T* packed = in_place ? nullptr : arena::scratch<T>(arena::Slot::pack_b, ceil_div(k, blocks) * widest);
   for (int64_t part = 0; part < panels.count; ++part) {
     const int64_t j = panels.begin(part), width = panels.width(part), columns = panels.size(part);
-    const int64_t most = std::min(kMostDepth, kernel.sparse_columns * kernel.sparse_depth / width);
-    const int64_t blocks = ceil_div(k, most);
-    T* packed = in_place ? nullptr : arena::scratch<T>(arena::Slot::pack_b, ceil_div(k, blocks) * width);
     bool may_differ = false;
     const auto multiply_all = [&](bool sparse) {
       for (int64_t block = 0; block < blocks; ++block) {
@@ -283,7 +291,8 @@ void sparse_multiply(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int
           continue;
         }
         uint64_t met = 0;
-        may_differ |= kernel.sparse_block(c + j, ldc, a + p, lda, rows, stride, &met, epilogue, m, columns, size);
+        may_differ |= kernel.sparse_block(c + j, ldc, a + p, lda, live + block * m, rows, stride, &met, epilogue, m,
+                                          columns, size);
         for (int64_t i = 0; i < size; ++i) {
           if ((met >> i & 1) == 0) may_differ |= !kernel.is_finite(rows + i * stride, columns);
         }

@@ -23,7 +23,7 @@ Stats stats();
 
 // Scratch that grows to the largest size asked of it and stays with its thread: valid until the next call with this
 // slot.
-enum class Slot { pack_a, pack_b, split_a, split_b, tile, columns, partial };
+enum class Slot { pack_a, pack_b, split_a, split_b, tile, columns, live, partial };
 constexpr size_t kSlots = static_cast<size_t>(Slot::partial) + 1;
 void* scratch(Slot slot, size_t bytes);
 
