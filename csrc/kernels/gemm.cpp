@@ -18,16 +18,16 @@ constexpr int64_t kPrefetchDepth = 64;
 // Rows of a transposed A that are fetched ahead: a hundred cycles' worth of products.
 constexpr int64_t kAhead = 8;
 
-// Numbers of a cache line, and the lines of each far row that are fetched ahead, by the blocks that many rows are cut
+// Floats of a cache line, and the lines of each far row that are fetched ahead, by the blocks that many rows are cut
 // into: one line in each step, for many at once keep those of B waiting.
-template <class T>
-constexpr int64_t line = 64 / int64_t(sizeof(T));
+constexpr int64_t kLine = 64 / sizeof(float);
 constexpr int64_t kLinesAhead = 3;
 constexpr int kLeastFarBlock = 12;
 
-// float64 serves gradient checks; a smaller block keeps the library small.
+// float64 serves gradient checks; a smaller block keeps the library small, and so do loops of one step.
 template <class T>
 constexpr int mr = sizeof(T) == 4 ? gemm_rows : 4;
+constexpr int kLeastUnrolled = 4;  // rows of a block
 
 // By one addition, hidden from GCC, which makes an address of its own for each place that a pointer goes to.
 template <class Pointer>
@@ -88,15 +88,15 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
     move(b, ldb);
   };
   int64_t p = 0;
-  if constexpr (!ATransposed && !Masked && Vectors == NV) {
+  if constexpr (sizeof(T) == 4 && MR >= kLeastUnrolled && !ATransposed && !Masked && Vectors == NV) {
     // Two steps for each time that the pointers move: what the multiply-adds wait for is asked for earlier.
-    if constexpr (MR >= kLeastFarBlock && MR <= line<T>) {
+    if constexpr (MR >= kLeastFarBlock) {
       // A line of each row in the steps of a line; of the next block's rows in the last ones.
-      while (epilogue.far_rows && p + line<T> <= k) {
-        const int64_t column = p + kLinesAhead * line<T>;
+      while (epilogue.far_rows && p + kLine <= k) {
+        const int64_t column = p + kLinesAhead * kLine;
         const T* ahead = a + (column < k ? column : MR * lda + column - k);
 #pragma GCC unroll 1
-        for (int row = 0; row < line<T>; row += 2, p += 2) {
+        for (int row = 0; row < kLine; row += 2, p += 2) {
           __builtin_prefetch(ahead);
           step(p, 0);
           advance(0);
