@@ -91,7 +91,7 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
   if constexpr (sizeof(T) == 4 && MR >= kLeastUnrolled && !ATransposed && !Masked && Vectors == NV) {
     // Two steps for each time that the pointers move: what the multiply-adds wait for is asked for earlier.
     if constexpr (MR >= kLeastFarBlock) {
-      // A line of each row in the steps of a line; of the next block's rows in the last ones.
+      // The steps of a line fetch a line of each row, or of the next block's rows where these end.
       while (epilogue.far_rows && p + kLine <= k) {
         const int64_t column = p + kLinesAhead * kLine;
         const T* ahead = a + (column < k ? column : MR * lda + column - k);
@@ -101,7 +101,7 @@ void micro_kernel(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_
           step(p, 0);
           advance(0);
           __builtin_prefetch(ahead + lda);
-          ahead += row + 4 <= MR ? 2 * lda : 0;
+          ahead += row + 3 <= MR ? 2 * lda : 0;
           step(p + 1, 1);
           advance(2);
         }

@@ -12,7 +12,7 @@ struct GemmEpilogue {
   const T* row_bias = nullptr;  // [m], the same for a C that is turned afterwards; blocks only
   bool accumulate = false;      // C starts at its own content instead
   bool relu = false;            // C ends as max(C, 0)
-  bool far_rows = false;        // no part of C: a row-major A lies in another core's cache, and is fetched ahead
+  bool far_rows = false;        // no part of C: a row-major A may lie in another core's cache, and is fetched ahead
 };
 
 // B for a block: panels of nr columns, element (p, j) of panel q at data[q * panel_stride + p * row_stride + j]. A
