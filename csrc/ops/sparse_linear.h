@@ -27,7 +27,7 @@ void sparse_dweight(T* dweight, T* dbias, const T* dy, const T* y, const T* x, A
 template <class T>
 bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t rows, int64_t in, int64_t out);
 
-// C[m, n] = A[m, k] * B[k, n] without the terms whose element of A is 0, on this thread. Packs B.
+// C[m, n] = A[m, k] * B[k, n] without the terms whose element of A is 0, on this thread, for m, n, k > 0. Packs B.
 template <class T>
 void sparse_multiply(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t m, int64_t n,
                      int64_t k);
