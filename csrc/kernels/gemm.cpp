@@ -230,7 +230,7 @@ void block(T* c, int64_t ldc, const T* a, int64_t lda, bool a_transposed, GemmPa
     for (int64_t r = 0; r < row_blocks; ++r) {
       const int64_t i = m * r / row_blocks, rows = m * (r + 1) / row_blocks - i;
       if (here.row_bias != nullptr) here.row_bias = epilogue.row_bias + i;
-      here.far_rows = epilogue.far_rows && j == 0 && r + 1 < row_blocks;
+      here.far_rows = j == 0 && i + rows < epilogue.far_rows;
       if constexpr (sizeof(T) == sizeof(float)) {
         const bool tile = a_transposed && lda == m && m >= kLeastTile && m <= mr<T>;
         if (tile && b.row_stride == nr<T> && columns == nr<T> && epilogue.row_bias == nullptr) {

@@ -12,7 +12,9 @@ struct GemmEpilogue {
   const T* row_bias = nullptr;  // [m], the same for a C that is turned afterwards; blocks only
   bool accumulate = false;      // C starts at its own content instead
   bool relu = false;            // C ends as max(C, 0)
-  bool far_rows = false;        // no part of C: a row-major A may lie in another core's cache, and is fetched ahead
+  // No part of C: so many rows of a row-major A, from the block's first on, may lie in another core's cache, and are
+  // fetched ahead, also those behind the block.
+  int64_t far_rows = 0;
 };
 
 // B for a block: panels of nr columns, element (p, j) of panel q at data[q * panel_stride + p * row_stride + j]. A

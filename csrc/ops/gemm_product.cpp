@@ -278,7 +278,7 @@ void Product<T>::run_dot(Range rows, Range columns) const {
 }
 
 template <class T>
-void Product<T>::run_blocks(Range rows, Range columns, bool far_rows) const {
+void Product<T>::run_blocks(Range rows, Range columns, bool are_far) const {
   const GemmKernels<T>& kernel = kernels<T>().gemm;
   const int64_t nr = kernel.nr, panels = ceil_div(columns.size, nr);
   // Few rows stay in the L2 cache with C, and meet each panel of B just after it is packed. Otherwise a slab of B
@@ -311,7 +311,8 @@ void Product<T>::run_blocks(Range rows, Range columns, bool far_rows) const {
     const bool along_rows = (pack_b_ && !few_rows) || in_tiles_ ||
                             (row_parts_ > 1 && !pack_b_ && depth.size <= kShallow && g_.m * g_.n <= kCachedSize);
     for (int64_t slab = 0; slab < slabs; ++slab) {
-      epilogue.far_rows = far_rows && slab == 0 && rows.size >= kLeastFarRows && depth.size >= kLeastFarDepth;
+      const bool fetches =
+          are_far && slab == 0 && !prepares_rows() && rows.size >= kLeastFarRows && depth.size >= kLeastFarDepth;
       const int64_t first_panel = panels * slab / slabs, j = first_panel * nr;
       const int64_t n = std::min(columns.size, panels * (slab + 1) / slabs * nr) - j;
       const T* b = g_.b + (g_.b_transposed ? (columns.begin + j) * g_.ldb + p : p * g_.ldb + columns.begin + j);
@@ -331,6 +332,7 @@ void Product<T>::run_blocks(Range rows, Range columns, bool far_rows) const {
             (turned_ ? epilogue.row_bias : epilogue.bias) =
                 g_.bias + (turned_ ? part.begin + first : columns.begin + j);
           }
+          epilogue.far_rows = fetches ? rows.size - i - first : 0;
           const Rows a_tile = tile_of(a, first, m, depth.size);
           kernel.block(c + (i + first) * ldc + j, ldc, a_tile.data, a_tile.stride, a_tile.transposed, b_panels,
                        epilogue, m, n, depth.size);

@@ -74,7 +74,7 @@ class Product {
   void choose_form();
   void choose_cut(int64_t threads);
   void run_dot(Range rows, Range columns) const;
-  void run_blocks(Range rows, Range columns, bool far_rows) const;  // far_rows: as in GemmEpilogue
+  void run_blocks(Range rows, Range columns, bool are_far) const;  // the rows: see GemmEpilogue::far_rows
   void run_sparse(Range rows, Range columns) const;
   void run_split(Range rows, Range columns) const;
   int64_t column_unit() const;

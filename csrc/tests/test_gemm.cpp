@@ -54,8 +54,12 @@ TEST_CASE("blocks whose rows are fetched ahead have the same bits, also where fe
       Guarded<float> near(m * n), far(m * n);
       GemmEpilogue<float> epilogue;
       kernel.block(near.data(), n, a.data(), k, false, {b.data(), n, kernel.nr}, epilogue, m, n, k);
-      epilogue.far_rows = true;
-      kernel.block(far.data(), n, a.data(), k, false, {b.data(), n, kernel.nr}, epilogue, m, n, k);
+      const int64_t half = m / 2;  // the others are behind the block
+      epilogue.far_rows = m;
+      kernel.block(far.data(), n, a.data(), k, false, {b.data(), n, kernel.nr}, epilogue, half, n, k);
+      epilogue.far_rows = m - half;
+      kernel.block(far.data() + half * n, n, a.data() + half * k, k, false, {b.data(), n, kernel.nr}, epilogue,
+                   m - half, n, k);
       for (int64_t i = 0; i < far.size(); ++i) REQUIRE(far[i] == near[i]);
     }
   }
