@@ -17,7 +17,12 @@ namespace {
 
 constexpr int64_t kLeastWork = int64_t(1) << 18;  // multiply-adds of the dense product
 constexpr int64_t kLeastRows = 16;
-constexpr int64_t kLeastVectors = 3;  // of a row of outputs: listing what is not 0 costs the same for each number
+constexpr int64_t kLeastVectors = 3;       // of a row of outputs: listing what is not 0 costs the same for each number
+constexpr int64_t kLeastVectorsOfFew = 8;  // the same for fewer than
+constexpr int64_t kManyRows = 128;         // so many rows, beside which turning the weight costs more,
+constexpr int64_t kLeastDweightVectors = 6;  // and for the weight's gradient, which is turned as well
+constexpr int64_t kLeastInputRows = 32;
+constexpr int64_t kLeastDweightRows = 64;
 constexpr int64_t kLeastDepth = 64;
 constexpr int64_t kSampledRows = 8;
 constexpr int64_t kZeroShare = 3;             // of so many sampled elements at most one is not 0
@@ -123,9 +128,8 @@ void add_tile(T* dweight, int64_t in, const T* turned, const T* dz, int64_t heig
 
 template <class T>
 bool zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out) {
-  if (rows < kLeastRows || in < kLeastDepth || out < kLeastVectors * lanes<T>() || rows * in * out < kLeastWork) {
-    return false;
-  }
+  const int64_t least = (rows < kManyRows ? kLeastVectorsOfFew : kLeastVectors) * lanes<T>();
+  if (rows < kLeastInputRows || in < kLeastDepth || out < least || rows * in * out < kLeastWork) return false;
   int64_t others = 0;
   for (int64_t sample = 0; sample < kSampledRows; ++sample) {
     const T* row = x + rows * sample / kSampledRows * in;
@@ -135,6 +139,11 @@ bool zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out) {
     if (others * kZeroShare > kSampledRows * in) return false;
   }
   return true;
+}
+
+template <class T>
+bool dweight_zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out) {
+  return rows >= kLeastDweightRows && out >= kLeastDweightVectors * lanes<T>() && zeros_pay(x, rows, in, out);
 }
 
 template <class T>
@@ -306,6 +315,7 @@ void sparse_multiply(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int
 #define PYNN_INSTANTIATE(T)                                                                                    \
   template bool gradient_zeros_pay(Activation, const T*, const T*, int64_t, int64_t, int64_t);                 \
   template void sparse_multiply(T*, int64_t, const T*, int64_t, const T*, int64_t, int64_t, int64_t, int64_t); \
+  template bool dweight_zeros_pay(const T*, int64_t, int64_t, int64_t);                                        \
   template bool zeros_pay(const T*, int64_t, int64_t, int64_t);                                                \
   template void sparse_linear(T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t);        \
   template void sparse_dweight(T*, T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t);

@@ -8,9 +8,12 @@
 
 namespace pynn::ops {
 
-// Whether x[rows, in] has so many zeros, and the layer is so large, that the functions below take less time.
+// Whether x[rows, in] has so many zeros, and the layer is so large, that the functions below take less time: the first,
+// and the second.
 template <class T>
 bool zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out);
+template <class T>
+bool dweight_zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out);
 
 // As linear in gemm.h, for rows, in, out > 0.
 template <class T>

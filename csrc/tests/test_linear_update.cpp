@@ -31,7 +31,7 @@ const std::vector<Size> kLayers = {{1, 1, 1},
                                    {4, 0, 6},
                                    {3, 6, 0},
                                    {1500, 20, 33},
-                                   {40, 784, 100, true},
+                                   {70, 784, 130, true},
                                    {17, 33, 1024},
                                    // several tiles of gradients behind a ReLU, whose zeros are left out
                                    {32, 700, 61},

@@ -216,7 +216,7 @@ TEST_CASE_TEMPLATE("groups of rows without zeros have the same bits", T, float, 
 
 TEST_CASE_TEMPLATE("the bits of a row do not depend on the zeros of other rows", T, float, double) {
   const VectorBlocks blocks;
-  for (const Size s : {Size{17, 4096, 48}, {200, 2100, 50}, {64, 784, 50}, {64, 300, 100}, {40, 70, 300}}) {
+  for (const Size s : {Size{33, 4096, 130}, {200, 2100, 50}, {130, 784, 50}, {64, 300, 140}, {40, 70, 300}}) {
     Guarded<T> x = mostly_zeros<T>(s.rows, s.in, 5), weight = random_array<T>(s.out * s.in), y(s.rows * s.out);
     Guarded<T> dense = x, want(s.rows * s.out), last(s.out), want_last(s.out);
     REQUIRE(ops::zeros_pay(x.data(), s.rows, s.in, s.out));
@@ -238,16 +238,19 @@ TEST_CASE("layers are computed that way if most of a large input is 0") {
   CHECK_FALSE(ops::zeros_pay(random_array<float>(rows * in).data(), rows, in, out));
   const Guarded<float> zeros(rows * in);
   CHECK(ops::zeros_pay(zeros.data(), rows, in, out));
+  CHECK(ops::dweight_zeros_pay(zeros.data(), rows, in, out));
+  CHECK(ops::zeros_pay(zeros.data(), 32, in, out));
+  CHECK_FALSE(ops::dweight_zeros_pay(zeros.data(), 32, in, out));
   CHECK_FALSE(ops::zeros_pay(zeros.data(), 8, in, out));
   CHECK_FALSE(ops::zeros_pay(zeros.data(), rows, in, 10));
   CHECK_FALSE(ops::zeros_pay(zeros.data(), rows, 20, out));
 }
 
 TEST_CASE_TEMPLATE("linear and its backward are the naive ones where the input is mostly zeros", T, float, double) {
-  const int64_t rows = 64, in = 300, out = 100;
+  const int64_t rows = 130, in = 300, out = 100;
   const Guarded<T> x = mostly_zeros<T>(rows, in, 6), weight = random_array<T>(out * in), bias = random_array<T>(out),
                    dy = random_array<T>(rows * out);
-  REQUIRE(ops::zeros_pay(x.data(), rows, in, out));
+  REQUIRE(ops::dweight_zeros_pay(x.data(), rows, in, out));
   Guarded<T> y(rows * out), dz(rows * out);
   Guarded<double> want_y(rows * out), want_dx(rows * in), want_dweight(out * in), want_dbias(out);
   ops::linear(y.data(), x.data(), weight.data(), bias.data(), ops::Activation::relu, rows, in, out);
