@@ -78,7 +78,7 @@ template <class T>
 void linear_backward(T* dx, T* dweight, T* dbias, const T* dy, const T* y, const T* x, const T* weight,
                      Activation activation, int64_t rows, int64_t in, int64_t out) {
   if (activation == Activation::none) y = dy;  // it may be null, and is not read
-  if (dweight != nullptr && dweight_zeros_pay(x, rows, in, out)) {
+  if (dweight != nullptr && dweight_zeros_pay(x, activation, dy, y, rows, in, out)) {
     sparse_dweight(dweight, dbias, dy, y, x, activation, rows, in, out);
     dweight = dbias = nullptr;
   }

@@ -124,7 +124,8 @@ template <class T>
 void for_gradient(const LinearGradient<T>& g, const UseGradient<T>& use) {
   const auto zeros_of_dz_pay = [&] { return gradient_zeros_pay(g.activation, g.dy, g.y, g.rows, g.in, g.out); };
   // Products by bfloat16 parts are left whole: each tile of dweight would split both operands anew.
-  if (g.rows == 0 || g.rows != pass_depth(g.rows) || g.in == 0 || dweight_zeros_pay(g.x, g.rows, g.in, g.out) ||
+  if (g.rows == 0 || g.rows != pass_depth(g.rows) || g.in == 0 ||
+      dweight_zeros_pay(g.x, g.activation, g.dy, g.y, g.rows, g.in, g.out) ||
       (split_pays<T>(g.out, g.in, g.rows, false) && !zeros_of_dz_pay())) {
     const arena::Buffer<T> buffer(g.dweight != nullptr ? 0 : g.in * g.out);
     T* dweight = g.dweight != nullptr ? g.dweight : buffer.get();

@@ -30,6 +30,7 @@ constexpr int64_t kMostLive = 66;             // percent of a sample of gradient
 constexpr int64_t kMostLiveBesideTiles = 30;  // the same where a dense product is made of tiles,
 constexpr int64_t kMostLiveInPlace = 38;      // and where x is read in place beside it
 constexpr int64_t kMostLiveOfFew = 40;        // the same for a weight of few rows, beside which x is packed
+constexpr int64_t kMostLiveBesideInput = 33;  // the same where the zeros of x could be left out
 constexpr int64_t kFewOutputs = 64;
 constexpr int64_t kLeastGradientVectors = 5;
 constexpr int64_t kMostDepth = 64;                    // bits of a word
@@ -142,11 +143,6 @@ bool zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out) {
 }
 
 template <class T>
-bool dweight_zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out) {
-  return rows >= kLeastDweightRows && out >= kLeastDweightVectors * lanes<T>() && zeros_pay(x, rows, in, out);
-}
-
-template <class T>
 void sparse_linear(T* y, const T* x, const T* weight, const T* bias, Activation activation, int64_t rows, int64_t in,
                    int64_t out) {
   static Counter taken("gemm.sparse");
@@ -242,7 +238,8 @@ void sparse_dweight(T* dweight, T* dbias, const T* dy, const T* y, const T* x, A
 }
 
 template <class T>
-bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t rows, int64_t in, int64_t out) {
+bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t rows, int64_t in, int64_t out,
+                        int64_t most_live) {
   if (activation != Activation::relu && activation != Activation::none) return false;
   const int64_t least_side = kLeastGradientVectors * lanes<T>();
   if (rows < kLeastRows || in < least_side || out < kLeastRows || rows * in * out < kLeastWork) return false;
@@ -251,7 +248,7 @@ bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t 
   const int64_t percent = split_pays<T>(out, in, rows, false) ? beside_tiles
                           : out < kFewOutputs                 ? kMostLiveOfFew
                                                               : kMostLive;
-  const int64_t most = kSampledRows * out * percent / 100;
+  const int64_t most = kSampledRows * out * std::min(percent, most_live) / 100;
   int64_t live = 0;
   for (int64_t sample = 0; sample < kSampledRows; ++sample) {
     const int64_t at = rows * sample / kSampledRows * out;
@@ -262,6 +259,13 @@ bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t 
     if (live > most) return false;
   }
   return true;
+}
+
+template <class T>
+bool dweight_zeros_pay(const T* x, Activation activation, const T* dy, const T* y, int64_t rows, int64_t in,
+                       int64_t out) {
+  if (rows < kLeastDweightRows || out < kLeastDweightVectors * lanes<T>() || !zeros_pay(x, rows, in, out)) return false;
+  return rows != pass_depth(rows) || !gradient_zeros_pay(activation, dy, y, rows, in, out, kMostLiveBesideInput);
 }
 
 template <class T>
@@ -313,9 +317,9 @@ void sparse_multiply(T* c, int64_t ldc, const T* a, int64_t lda, const T* b, int
 }
 
 #define PYNN_INSTANTIATE(T)                                                                                    \
-  template bool gradient_zeros_pay(Activation, const T*, const T*, int64_t, int64_t, int64_t);                 \
+  template bool gradient_zeros_pay(Activation, const T*, const T*, int64_t, int64_t, int64_t, int64_t);        \
   template void sparse_multiply(T*, int64_t, const T*, int64_t, const T*, int64_t, int64_t, int64_t, int64_t); \
-  template bool dweight_zeros_pay(const T*, int64_t, int64_t, int64_t);                                        \
+  template bool dweight_zeros_pay(const T*, Activation, const T*, const T*, int64_t, int64_t, int64_t);        \
   template bool zeros_pay(const T*, int64_t, int64_t, int64_t);                                                \
   template void sparse_linear(T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t);        \
   template void sparse_dweight(T*, T*, const T*, const T*, const T*, Activation, int64_t, int64_t, int64_t);

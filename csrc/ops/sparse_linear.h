@@ -8,17 +8,19 @@
 
 namespace pynn::ops {
 
-// Whether x[rows, in] has so many zeros, and the layer is so large, that the functions below take less time: the first,
-// and the second.
+// Whether x[rows, in] has so many zeros, and the layer is so large, that sparse_linear takes less time.
 template <class T>
 bool zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out);
-template <class T>
-bool dweight_zeros_pay(const T* x, int64_t rows, int64_t in, int64_t out);
 
 // As linear in gemm.h, for rows, in, out > 0.
 template <class T>
 void sparse_linear(T* y, const T* x, const T* weight, const T* bias, Activation activation, int64_t rows, int64_t in,
                    int64_t out);
+
+// The same of sparse_dweight, beside products that leave out the zeros of dz, if it has many.
+template <class T>
+bool dweight_zeros_pay(const T* x, Activation activation, const T* dy, const T* y, int64_t rows, int64_t in,
+                       int64_t out);
 
 // dweight and, unless it is null, dbias of linear_backward.
 template <class T>
@@ -26,9 +28,11 @@ void sparse_dweight(T* dweight, T* dbias, const T* dy, const T* y, const T* x, A
                     int64_t in, int64_t out);
 
 // Whether dz = dy * activation'(y), [rows, out], has so many zeros, and the products with it are so large, that
-// products without their terms take less time: what a ReLU leaves of gradients.
+// products without their terms take less time: what a ReLU leaves of gradients. Of a sample of dz at most most_live
+// percent are not 0.
 template <class T>
-bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t rows, int64_t in, int64_t out);
+bool gradient_zeros_pay(Activation activation, const T* dy, const T* y, int64_t rows, int64_t in, int64_t out,
+                        int64_t most_live = 100);
 
 // C[m, n] = A[m, k] * B[k, n] without the terms whose element of A is 0, on this thread, for m, n, k > 0. Packs B.
 template <class T>

@@ -238,19 +238,32 @@ TEST_CASE("layers are computed that way if most of a large input is 0") {
   CHECK_FALSE(ops::zeros_pay(random_array<float>(rows * in).data(), rows, in, out));
   const Guarded<float> zeros(rows * in);
   CHECK(ops::zeros_pay(zeros.data(), rows, in, out));
-  CHECK(ops::dweight_zeros_pay(zeros.data(), rows, in, out));
   CHECK(ops::zeros_pay(zeros.data(), 32, in, out));
-  CHECK_FALSE(ops::dweight_zeros_pay(zeros.data(), 32, in, out));
   CHECK_FALSE(ops::zeros_pay(zeros.data(), 8, in, out));
   CHECK_FALSE(ops::zeros_pay(zeros.data(), rows, in, 10));
   CHECK_FALSE(ops::zeros_pay(zeros.data(), rows, 20, out));
+}
+
+TEST_CASE("the zeros of an input are left out of its weight's gradient unless that has as many") {
+  const int64_t rows = 64, in = 400, out = 128;
+  const Guarded<float> zeros(rows * in), dy = random_array<float>(rows * out);
+  const auto pays = [&](int64_t batch, int64_t outputs, int64_t apart) {  // every so many of the outputs are above 0
+    Guarded<float> y(rows * out);
+    for (int64_t i = 0; i < y.size(); i += apart) y[i] = 1;
+    return ops::dweight_zeros_pay(zeros.data(), ops::Activation::relu, dy.data(), y.data(), batch, in, outputs);
+  };
+  CHECK(pays(rows, out, 1));
+  CHECK(pays(rows, out, 2));
+  CHECK_FALSE(pays(rows, out, 4));
+  CHECK_FALSE(pays(32, out, 1));
+  CHECK_FALSE(pays(rows, 15, 1));
 }
 
 TEST_CASE_TEMPLATE("linear and its backward are the naive ones where the input is mostly zeros", T, float, double) {
   const int64_t rows = 130, in = 300, out = 100;
   const Guarded<T> x = mostly_zeros<T>(rows, in, 6), weight = random_array<T>(out * in), bias = random_array<T>(out),
                    dy = random_array<T>(rows * out);
-  REQUIRE(ops::dweight_zeros_pay(x.data(), rows, in, out));
+  REQUIRE(ops::dweight_zeros_pay<T>(x.data(), ops::Activation::none, dy.data(), nullptr, rows, in, out));
   Guarded<T> y(rows * out), dz(rows * out);
   Guarded<double> want_y(rows * out), want_dx(rows * in), want_dweight(out * in), want_dbias(out);
   ops::linear(y.data(), x.data(), weight.data(), bias.data(), ops::Activation::relu, rows, in, out);
