@@ -294,6 +294,13 @@ def test_rows_without_elements_take_no_time():
     y, mean, rstd = _core.batch_norm(images, None, None, channels, channels, False, 0.1, 0.0)
     assert y.shape == images.shape
     assert _core.batch_norm_backward(images, images, None, mean, rstd, True)[0].shape == images.shape
+    heads, how = np.zeros((many, 1, 0, 3), np.float32), (None, None, 1.0, 0.0, 0, 0)
+    y, lse = _core.scaled_dot_product_attention(heads, heads, heads, *how)
+    dxs = _core.scaled_dot_product_attention_backward(y, y, lse, heads, heads, heads, *how)
+    assert all(dx.shape == heads.shape for dx in dxs)
+    qkv = np.zeros((many, 0, 3), np.float32)
+    y, lse = _core.self_attention(qkv, 1, *how)
+    assert _core.self_attention_backward(y, y, lse, qkv, 1, *how).shape == qkv.shape
 
 
 def test_kernels_and_images_without_elements_take_no_memory():
