@@ -8,7 +8,7 @@ import numpy as np
 
 from pynn import _core
 from pynn._array import check_elements
-from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, number, one_of, pair, renamed
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, number, one_of, pair, renamed
 from pynn.functional.conv import Size
 from pynn.functional.linear import matmul
 from pynn.tape import _record as record
@@ -143,6 +143,7 @@ def interpolate(
     Tensor([[[[0., 1., 3., 4.]]]], dtype=float32)
     """
     one_of("interpolate", "mode", mode, ("nearest", "bilinear"))
+    align_corners = flag("interpolate", "align_corners", align_corners)
     if align_corners and mode != "bilinear":
         raise ValueError("interpolate: align_corners needs mode 'bilinear'")
     x = as_tensor(x)

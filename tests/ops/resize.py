@@ -100,3 +100,6 @@ interpolate.refuses(TypeError, r"^interpolate: scale_factor is .*, needs a numbe
 interpolate.refuses(TypeError, r"^interpolate: size is .*, needs an integer", _x, 1.5)
 interpolate.refuses(ValueError, r"^interpolate: mode must be one of .*'cubic'", _x, 3, mode="cubic")
 interpolate.refuses(ValueError, r"^interpolate: align_corners needs mode 'bilinear'", _x, 3, align_corners=True)
+interpolate.refuses(
+    TypeError, r"^interpolate: align_corners must be True or False", _x, 3, mode="bilinear", align_corners="no"
+)
