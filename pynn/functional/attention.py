@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from pynn import _core, random
-from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, number
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, number, require_floats
 from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
@@ -179,6 +179,7 @@ def rotary_embedding(x: Input, start: int = 0, base: float = 10000.0) -> Tensor:
     """
     name = "rotary_embedding"
     x = as_tensor(x)
+    require_floats(name, "x", x)
     start, base = integer(name, "start", start), number(name, "base", base)
     shape = x.data.shape
     if len(shape) < 2 or shape[-1] % 2:

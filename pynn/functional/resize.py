@@ -8,7 +8,19 @@ import numpy as np
 
 from pynn import _core
 from pynn._array import check_elements
-from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, number, one_of, pair, renamed
+from pynn.functional._args import (
+    Array,
+    Gradients,
+    Input,
+    as_tensor,
+    flag,
+    integer,
+    number,
+    one_of,
+    pair,
+    renamed,
+    require_floats,
+)
 from pynn.functional.conv import Size
 from pynn.functional.linear import matmul
 from pynn.tape import _record as record
@@ -57,6 +69,7 @@ def conv_transpose2d(
     op = "conv_transpose2d"
     x, weight = as_tensor(x), as_tensor(weight)
     parents: tuple[Tensor, ...] = (x, weight) if bias is None else (x, weight, as_tensor(bias))
+    require_floats(op, "input", x)
     value, w = x.data, weight.data
     groups = integer(op, "groups", groups)
     strides, dilations = pair(op, "stride", stride), pair(op, "dilation", dilation)
@@ -149,6 +162,7 @@ def interpolate(
     x = as_tensor(x)
     if x.ndim != 4:
         raise ValueError(f"interpolate: input {list(x.shape)} needs 4 axes [N, C, H, W]")
+    require_floats("interpolate", "input", x)
     old = x.shape[2:]
     if size is not None and scale_factor is None:
         new = pair("interpolate", "size", size)

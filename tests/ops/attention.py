@@ -126,6 +126,7 @@ for shape in ((1, 2), (5, 6), (2, 3, 7, 34), (0, 3, 4), (3, 0, 4), (2, 4, 16)):
     rotary.sample(normal(*shape))
     rotary.sample(normal(*shape), 11, 100.0)
 rotary.refuses(ValueError, r"^rotary_embedding: x \[3, 5\] needs the shape \[..., L, E\] with an even E", normal(3, 5))
+rotary.refuses(TypeError, r"^rotary_embedding: x is int64, needs float32 or float64", np.ones((3, 4), int))
 rotary.refuses(ValueError, r"^rotary_embedding: x \[4\] needs", normal(4))
 rotary.refuses(ValueError, r"^rotary_embedding: start -1 and base", normal(3, 4), -1)
 rotary.refuses(ValueError, r"^rotary_embedding: start 0 and base 0.0 need", normal(3, 4), 0, 0.0)
