@@ -322,7 +322,7 @@ def _pow_number(a: Tensor, n: float) -> Tensor:
     """`a ** n` without the logarithms of the gradient for n."""
     require_floats("pow", "a", a)
     x = a.data
-    y = _core.mul(x, x) if n == 2 else _core.pow(x, np.array(n, x.dtype))
+    y = _core.mul(x, x) if n == 2 else _core.pow(x, operands("pow", a, n)[1].data)
 
     def backward(dy: Array) -> Gradients:
         if n == 0:

@@ -9,6 +9,7 @@ import numpy as np
 from pynn import _core
 from pynn._array import check_elements
 from pynn.functional._args import (
+    INT64_MAX,
     Array,
     Gradients,
     Input,
@@ -174,7 +175,7 @@ def interpolate(
         factors = tuple(number("interpolate", "scale_factor", f) for f in given)
         if len(factors) != 2 or not all(0 < f < math.inf for f in factors):
             raise ValueError(f"interpolate: scale_factor is {scale_factor}, needs one or two numbers above 0")
-        new = int(old[0] * factors[0]), int(old[1] * factors[1])
+        new = int(min(old[0] * factors[0], INT64_MAX)), int(min(old[1] * factors[1], INT64_MAX))
     if min(*new, *old) < 1:
         raise ValueError(f"interpolate: {list(old)} to {list(new)} pixels, needs at least 1 along each axis")
     check_elements("interpolate", "result", (*x.shape[:2], *new))  # before the weights, which are large as well

@@ -95,6 +95,7 @@ interpolate.refuses(ValueError, r"^interpolate: needs either size or scale_facto
 interpolate.refuses(ValueError, r"^interpolate: \[4, 5\] to \[0, 0\] pixels", _x, 0)
 interpolate.refuses(ValueError, r"^interpolate: result \[.*\] has more elements than memory can hold", _x, 10**9)
 interpolate.refuses(ValueError, r"^interpolate: result \[.*\] has more elements than memory", _x, None, 1e300)
+interpolate.refuses(ValueError, r"^interpolate: result \[.*\] has more elements than memory", _x, None, 1e308)
 interpolate.refuses(ValueError, r"^interpolate: \[4, 5\] to \[0, 1\] pixels", _x, None, 0.2)
 interpolate.refuses(ValueError, r"^interpolate: scale_factor is -1, needs", _x, None, -1)
 interpolate.refuses(ValueError, r"^interpolate: scale_factor is \(1, 2, 3\), needs", _x, None, (1, 2, 3))
