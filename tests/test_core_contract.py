@@ -327,6 +327,16 @@ def test_sizes_that_overflow_are_refused():
         _core.concatenate([np.zeros((0, 2**60), np.float32)] * 16, 1)
 
 
+def test_refused_numbers_are_shown_in_full():
+    x = np.ones((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"^layer_norm: eps is -1e-08, needs"):
+        _core.layer_norm(x, None, None, -1e-8)
+    with pytest.raises(ValueError, match=r"^cross_entropy: label_smoothing is 1\.0000001, needs"):
+        _core.cross_entropy(x, np.zeros(2, np.int64), -100, 1.0000001, "mean", False)
+    with pytest.raises(ValueError, match=r"^dropout: p is 1e\+300, needs"):
+        _core.dropout(x, 1e300, 0, 0)
+
+
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)])  # with stride 1 through lists of windows
 def test_pooled_gradient_refuses_an_index_outside_its_window(stride):
     x, weight = np.ones((3, 2, 9, 8), np.float32), np.ones((4, 2, 3, 3), np.float32)

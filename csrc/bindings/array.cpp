@@ -11,6 +11,14 @@ std::string to_string(const Shape& shape) {
   return text + "]";
 }
 
+std::string number_text(double value) {
+  char* text = PyOS_double_to_string(value, 'r', 0, Py_DTSF_ADD_DOT_0, nullptr);
+  if (text == nullptr) throw py::error_already_set();
+  const std::string copy = text;
+  PyMem_Free(text);
+  return copy;
+}
+
 std::string dtype_name(const py::array& array) { return py::str(array.dtype()); }
 
 void throw_type(const char* op, const std::string& text) { throw py::type_error(std::string(op) + ": " + text); }

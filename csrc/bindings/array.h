@@ -22,6 +22,7 @@ namespace py = pybind11;
 using Shape = std::vector<int64_t>;
 
 std::string to_string(const Shape& shape);  // "[2, 3]"
+std::string number_text(double value);      // as Python shows it
 std::string dtype_name(const py::array& array);
 
 // Exceptions whose text begins with the operation; throw_index may be called without the GIL.
