@@ -29,6 +29,7 @@ std::string dtype_name(const py::array& array);
 [[noreturn]] void throw_type(const char* op, const std::string& text);
 [[noreturn]] void throw_value(const char* op, const std::string& text);
 [[noreturn]] void throw_index(const char* op, const std::string& text);
+[[noreturn]] void throw_memory(const char* op, const std::string& text);
 
 // Python's FloatingPointError, which may be thrown without the GIL.
 struct FloatingPointError : std::runtime_error {
