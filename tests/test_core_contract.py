@@ -294,6 +294,13 @@ def test_rows_without_elements_take_no_time():
     y, mean, rstd = _core.batch_norm(images, None, None, channels, channels, False, 0.1, 0.0)
     assert y.shape == images.shape
     assert _core.batch_norm_backward(images, images, None, mean, rstd, True)[0].shape == images.shape
+    heads, how = np.zeros((many, 1, 0, 3), np.float32), (None, None, 1.0, 0.0, 0, 0)
+    y, lse = _core.scaled_dot_product_attention(heads, heads, heads, *how)
+    dxs = _core.scaled_dot_product_attention_backward(y, y, lse, heads, heads, heads, *how)
+    assert all(dx.shape == heads.shape for dx in dxs)
+    qkv = np.zeros((many, 0, 3), np.float32)
+    y, lse = _core.self_attention(qkv, 1, *how)
+    assert _core.self_attention_backward(y, y, lse, qkv, 1, *how).shape == qkv.shape
 
 
 def test_kernels_and_images_without_elements_take_no_memory():
@@ -318,6 +325,16 @@ def test_sizes_that_overflow_are_refused():
         _core.slice(x, (0, 0), (1, 1), (2, -(2**63)))
     with pytest.raises(ValueError, match=r"^concatenate: .* axis 1"):  # 2**64 together
         _core.concatenate([np.zeros((0, 2**60), np.float32)] * 16, 1)
+
+
+def test_refused_numbers_are_shown_in_full():
+    x = np.ones((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"^layer_norm: eps is -1e-08, needs"):
+        _core.layer_norm(x, None, None, -1e-8)
+    with pytest.raises(ValueError, match=r"^cross_entropy: label_smoothing is 1\.0000001, needs"):
+        _core.cross_entropy(x, np.zeros(2, np.int64), -100, 1.0000001, "mean", False)
+    with pytest.raises(ValueError, match=r"^dropout: p is 1e\+300, needs"):
+        _core.dropout(x, 1e300, 0, 0)
 
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2)])  # with stride 1 through lists of windows

@@ -301,3 +301,10 @@ def test_refuses_bad_input(name):
                 raise
         else:
             pytest.fail(f"{name} accepted {describe(bad.call)}")
+
+
+def test_stack_refuses_two_dtypes():
+    with pytest.raises(TypeError, match=r"^stack: arrays\[1\] is float64, needs float32"):
+        F.stack([np.ones(3, np.float32), np.ones(3)])
+    with pytest.raises(TypeError, match=r"^stack: one dtype is needed, got int64, int32"):
+        F.stack([np.ones(3, np.int64), np.ones(3, np.int32)])

@@ -1,5 +1,7 @@
 """`_core.PackedRows` and the layer that reads it: values against the oracle, what is refused, hostile matrices."""
 
+import sys
+
 import numpy as np
 import oracle
 import pytest
@@ -206,3 +208,18 @@ def test_layers_refuse_what_does_not_fit():
     )
     assert not dweight.any()
     assert not dbias.any()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux keeps to the limit")
+def test_no_memory_to_pack():
+    import resource
+
+    rows = packed(np.eye(100, dtype=np.float32))
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**39, limits[1]))
+    try:
+        with pytest.raises(MemoryError, match=r"^PackedRows\.pack_csr: no memory to pack \[1, 8796093022208\]"):
+            rows.pack_csr(np.array([0, 1]), np.array([7]), np.ones(1), 2**43)  # 2^40 bytes of bits
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert rows.shape == (100, 100)

@@ -320,3 +320,10 @@ def test_empty_refuses_impossible_shapes() -> None:
         _core.empty([-1], np.float32)
     with pytest.raises(TypeError, match="empty: dtype is int64, needs float32 or float64"):
         _core.empty([1], np.int64)
+
+
+def test_copy_rate_refuses_what_no_memory_holds() -> None:
+    with pytest.raises(MemoryError, match=f"^copy_rate: no memory for two arrays of together {2**62} bytes"):
+        _core.copy_rate(2**62)
+    with pytest.raises(ValueError, match=r"^copy_rate: nbytes is 0, needs at least 1"):
+        _core.copy_rate(0)

@@ -199,6 +199,8 @@ def test_arange_without_a_step():
 def test_numbers_that_no_float_holds():
     with pytest.raises(ValueError, match=r"^mul: an integer is too large for float32"):
         pynn.ones(2) * 10**400
+    with pytest.raises(ValueError, match=r"^pow: an integer is too large for float32"):
+        pynn.ones(2) ** 10**400
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])

@@ -11,11 +11,23 @@ std::string to_string(const Shape& shape) {
   return text + "]";
 }
 
+std::string number_text(double value) {
+  char* text = PyOS_double_to_string(value, 'r', 0, Py_DTSF_ADD_DOT_0, nullptr);
+  if (text == nullptr) throw py::error_already_set();
+  const std::string copy = text;
+  PyMem_Free(text);
+  return copy;
+}
+
 std::string dtype_name(const py::array& array) { return py::str(array.dtype()); }
 
 void throw_type(const char* op, const std::string& text) { throw py::type_error(std::string(op) + ": " + text); }
 void throw_value(const char* op, const std::string& text) { throw py::value_error(std::string(op) + ": " + text); }
 void throw_index(const char* op, const std::string& text) { throw std::out_of_range(std::string(op) + ": " + text); }
+void throw_memory(const char* op, const std::string& text) {
+  py::set_error(PyExc_MemoryError, (std::string(op) + ": " + text).c_str());
+  throw py::error_already_set();
+}
 
 namespace {
 
@@ -40,9 +52,7 @@ py::array empty_of(const char* op, const Shape& shape, py::dtype dtype) {
   try {
     block = arena::allocate(static_cast<size_t>(size) * static_cast<size_t>(dtype.itemsize()));
   } catch (const std::bad_alloc&) {
-    const std::string text = std::string(op) + ": no memory for a result of shape " + to_string(shape);
-    py::set_error(PyExc_MemoryError, text.c_str());
-    throw py::error_already_set();
+    throw_memory(op, "no memory for a result of shape " + to_string(shape));
   }
   // Through the C interfaces: py::capsule and py::array would cost as much as the rest of a small operation.
   PyObject* owner =

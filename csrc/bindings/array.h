@@ -22,12 +22,14 @@ namespace py = pybind11;
 using Shape = std::vector<int64_t>;
 
 std::string to_string(const Shape& shape);  // "[2, 3]"
+std::string number_text(double value);      // as Python shows it
 std::string dtype_name(const py::array& array);
 
 // Exceptions whose text begins with the operation; throw_index may be called without the GIL.
 [[noreturn]] void throw_type(const char* op, const std::string& text);
 [[noreturn]] void throw_value(const char* op, const std::string& text);
 [[noreturn]] void throw_index(const char* op, const std::string& text);
+[[noreturn]] void throw_memory(const char* op, const std::string& text);
 
 // Python's FloatingPointError, which may be thrown without the GIL.
 struct FloatingPointError : std::runtime_error {

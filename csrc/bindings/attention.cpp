@@ -18,7 +18,7 @@ template <class T>
 ops::AttentionArguments<T> arguments(const char* op, const Shape& query, const Shape& value, int64_t keys,
                                      const std::optional<py::array>& mask_array, const Options& options) {
   if (!(options.dropout >= 0 && options.dropout <= 1)) {
-    throw_value(op, "dropout_p is " + std::to_string(options.dropout) + ", needs 0 to 1");
+    throw_value(op, "dropout_p is " + number_text(options.dropout) + ", needs 0 to 1");
   }
   if (options.past && (*options.past < 0 || *options.past > keys)) {
     throw_value(op, "past is " + std::to_string(*options.past) + ", needs 0 to the " + std::to_string(keys) + " keys");

@@ -136,7 +136,7 @@ py::tuple cross_entropy(const py::array& logits, const py::array& target, int64_
                         const std::string& reduction_name, bool need_grad, const std::optional<py::array>& weight) {
   constexpr const char* op = "cross_entropy";
   if (!(label_smoothing >= 0 && label_smoothing <= 1)) {
-    throw_value(op, "label_smoothing is " + std::to_string(label_smoothing) + ", needs 0..1");
+    throw_value(op, "label_smoothing is " + number_text(label_smoothing) + ", needs 0..1");
   }
   return loss_of_rows(op, "logits", logits, target, ignore_index, reduction_name, need_grad, weight,
                       [=](auto* loss, auto* dx, const auto* x, const int64_t* labels, const auto* weights,
@@ -189,7 +189,7 @@ py::tuple kl_div(const py::array& x, const py::array& target, bool log_target, c
 py::tuple smooth_l1_loss(const py::array& x, const py::array& target, double beta, const std::string& reduction_name,
                          bool need_grad) {
   constexpr const char* op = "smooth_l1_loss";
-  if (!(beta >= 0)) throw_value(op, "beta is " + std::to_string(beta) + ", needs at least 0");
+  if (!(beta >= 0)) throw_value(op, "beta is " + number_text(beta) + ", needs at least 0");
   return elementwise_loss(op, x, target, reduction_name, need_grad,
                           [beta](auto* loss, auto* dx, const auto* v, const auto* t, ops::Reduction reduction,
                                  int64_t n) { ops::smooth_l1_loss(loss, dx, v, t, beta, reduction, n); });

@@ -20,7 +20,7 @@ void require_together(const char* op, const char* a_name, const Optional& a, con
 
 void require_eps(const char* op, double eps) {
   if (!(eps >= 0 && std::isfinite(eps))) {
-    throw_value(op, "eps is " + std::to_string(eps) + ", needs a finite number of at least 0");
+    throw_value(op, "eps is " + number_text(eps) + ", needs a finite number of at least 0");
   }
 }
 
@@ -57,8 +57,7 @@ py::tuple batch_norm(const py::array& x_array, const Optional& weight_array, con
     } else if (!running_mean_array) {
       throw_value(op, "running_mean is None, needed unless training");
     }
-    if (!std::isfinite(momentum))
-      throw_value(op, "momentum is " + std::to_string(momentum) + ", needs a finite number");
+    if (!std::isfinite(momentum)) throw_value(op, "momentum is " + number_text(momentum) + ", needs a finite number");
     require_eps(op, eps);
     py::array_t<T> y = empty<T>(op, x.shape), mean = empty<T>(op, channels), rstd = empty<T>(op, channels);
     T *y_data = data_of(y), *mean_data = data_of(mean), *rstd_data = data_of(rstd);

@@ -151,12 +151,12 @@ class Arrays {
 
 void require_finite(const char* op, const char* name, double value) {
   if (!std::isfinite(value))
-    throw_value(op, std::string(name) + " is " + std::to_string(value) + ", needs a finite number");
+    throw_value(op, std::string(name) + " is " + number_text(value) + ", needs a finite number");
 }
 
 void require_decay(const char* op, const char* name, double beta) {
   if (!(beta >= 0 && beta < 1)) {
-    throw_value(op, std::string(name) + " is " + std::to_string(beta) + ", needs at least 0 and less than 1");
+    throw_value(op, std::string(name) + " is " + number_text(beta) + ", needs at least 0 and less than 1");
   }
 }
 

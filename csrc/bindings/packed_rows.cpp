@@ -1,6 +1,7 @@
 #include "ops/packed_rows.h"
 
 #include <mutex>
+#include <new>
 #include <variant>
 
 #include "bindings/array.h"
@@ -49,19 +50,29 @@ class PackedRows {
 
 using Handle = std::shared_ptr<PackedRows>;
 
+// Puts what pack() makes in its place, unless that is null: whether it was not.
+template <class Pack>
+bool set_packed(const char* op, PackedRows& self, const Shape& shape, const Pack& pack) {
+  try {
+    auto packed = [&] {
+      const Computing scope;
+      return pack();
+    }();
+    if (packed == nullptr) return false;
+    self.set(std::move(packed));
+    return true;
+  } catch (const std::bad_alloc&) {
+    throw_memory(op, "no memory to pack " + to_string(shape) + ", which takes a bit for each element and its values");
+  }
+}
+
 bool pack(PackedRows& self, const py::array& x_array) {
   constexpr const char* op = "PackedRows.pack";
   return by_dtype(op, "x", x_array, [&](auto zero) {
     using T = decltype(zero);
     const View<T> x = view<T>(op, "x", x_array);
     if (x.ndim() != 2) throw_value(op, "x " + to_string(x.shape) + " needs 2 axes, [rows, columns]");
-    Packed<T> packed;
-    {
-      const Computing scope;
-      packed = ops::PackedRows<T>::of_dense(x.data, x.shape[0], x.shape[1]);
-    }
-    if (packed != nullptr) self.set(packed);
-    return packed != nullptr;
+    return set_packed(op, self, x.shape, [&] { return ops::PackedRows<T>::of_dense(x.data, x.shape[0], x.shape[1]); });
   });
 }
 
@@ -80,13 +91,9 @@ bool pack_csr(PackedRows& self, const py::array& offsets_array, const py::array&
     require_shape(op, "values", values.shape, {values.size});
     const int64_t rows = offsets.size - 1;
     checked_size(op, {rows, columns});
-    Packed<T> packed;
-    {
-      const Computing scope;
-      packed = ops::PackedRows<T>::of_csr(offsets.data, indices.data, values.data, values.size, rows, columns);
-    }
-    if (packed != nullptr) self.set(packed);
-    return packed != nullptr;
+    return set_packed(op, self, {rows, columns}, [&] {
+      return ops::PackedRows<T>::of_csr(offsets.data, indices.data, values.data, values.size, rows, columns);
+    });
   });
 }
 

@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <new>
+
 #include "bindings/array.h"
 #include "ops/peak.h"
 #include "runtime/counters.h"
@@ -61,8 +63,12 @@ double peak_flops() {
 
 double copy_rate(int64_t nbytes) {
   if (nbytes < 1) throw std::invalid_argument("copy_rate: nbytes is " + std::to_string(nbytes) + ", needs at least 1");
-  const Computing scope;
-  return ops::copy_rate(nbytes);
+  try {
+    const Computing scope;
+    return ops::copy_rate(nbytes);
+  } catch (const std::bad_alloc&) {
+    throw_memory("copy_rate", "no memory for two arrays of together " + std::to_string(nbytes) + " bytes");
+  }
 }
 
 }  // namespace

@@ -121,7 +121,8 @@ template <class T>
 void attention_backward(Heads<T> dquery, Heads<T> dkey, Heads<T> dvalue, Heads<const T> dy, Heads<const T> y,
                         const T* lse, const AttentionArguments<T>& a) {
   const int64_t heads = a.batch * a.heads, rows = heads * a.queries;
-  if (heads == 0) return;
+  // Of heads without elements there can be more than can be counted through.
+  if (heads == 0 || (rows * a.features == 0 && heads * a.keys * (a.features + a.value_features) == 0)) return;
   // delta = sum of dy y = sum of weights dweights, the share of each score in the sum of its softmax.
   const arena::Buffer<T> delta(rows);
   run_attention_tasks(a, heads, [&](int64_t head) {

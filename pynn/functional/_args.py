@@ -97,6 +97,12 @@ def pair(name: str, argument: str, value: int | Sequence[int]) -> tuple[int, int
     return first, second
 
 
+def require_floats(name: str, argument: str, x: Tensor) -> None:
+    """Raise TypeError unless `x` holds floats: for operations made of others, which would name themselves."""
+    if x.data.dtype.kind != "f":
+        raise TypeError(f"{name}: {argument} is {x.data.dtype}, needs float32 or float64")
+
+
 def number(name: str, argument: str, value: float) -> float:
     """Return `value` as a float; TypeError if it is none."""
     if type(value) is float:  # as a rule

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from pynn import _core, random
-from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, number
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, number, require_floats
 from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
@@ -74,6 +74,7 @@ def scaled_dot_product_attention(
         ones = (1,) * (4 - q.ndim)
         q, k, v = q.reshape(ones + shape), k.reshape(ones + k.shape), v.reshape(ones + v.shape)
     lengths = *q.shape[:3], k.shape[2]
+    is_causal = flag(name, "is_causal", is_causal)
     mask = _mask(name, attn_mask, lengths)
     if not 0 <= integer(name, "past", past) <= lengths[3] or (past and not is_causal):
         raise ValueError(f"{name}: past is {past}, needs 0 to the {lengths[3]} keys, and is_causal")
@@ -131,7 +132,7 @@ def self_attention(
     mask = _mask(name, attn_mask, lengths)
     how = (
         mask,
-        0 if is_causal else None,
+        0 if flag(name, "is_causal", is_causal) else None,
         _scale(name, scale, x.shape[2] // (3 * num_heads)),
         *_dropout(name, dropout_p, lengths),
     )
@@ -178,6 +179,7 @@ def rotary_embedding(x: Input, start: int = 0, base: float = 10000.0) -> Tensor:
     """
     name = "rotary_embedding"
     x = as_tensor(x)
+    require_floats(name, "x", x)
     start, base = integer(name, "start", start), number(name, "base", base)
     shape = x.data.shape
     if len(shape) < 2 or shape[-1] % 2:

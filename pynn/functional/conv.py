@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, one_of, pair
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, integer, one_of, pair, require_floats
 from pynn.functional.reduction import mean
 from pynn.grad_mode import mode
 from pynn.tape import _record as record
@@ -294,4 +294,5 @@ def global_avg_pool2d(x: Input) -> Tensor:
     x = as_tensor(x)
     if x.ndim != 4:
         raise ValueError(f"global_avg_pool2d: input {list(x.shape)} needs 4 axes [N, C, H, W]")
+    require_floats("global_avg_pool2d", "input", x)
     return mean(x, (2, 3))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, Operand, as_tensor, number, one_of, operands
+from pynn.functional._args import Array, Gradients, Input, Operand, as_tensor, number, one_of, operands, require_floats
 from pynn.tape import _record as record
 from pynn.tensor import Tensor
 
@@ -320,10 +320,9 @@ def pow(a: Operand, b: Operand) -> Tensor:
 
 def _pow_number(a: Tensor, n: float) -> Tensor:
     """`a ** n` without the logarithms of the gradient for n."""
+    require_floats("pow", "a", a)
     x = a.data
-    if x.dtype.kind != "f":
-        raise TypeError(f"pow: a is {x.dtype}, needs float32 or float64")
-    y = _core.mul(x, x) if n == 2 else _core.pow(x, np.array(n, x.dtype))
+    y = _core.mul(x, x) if n == 2 else _core.pow(x, operands("pow", a, n)[1].data)
 
     def backward(dy: Array) -> Gradients:
         if n == 0:

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from pynn import _core, random
-from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, int64, integer, integers, number
+from pynn.functional._args import (
+    Array,
+    Gradients,
+    Input,
+    as_tensor,
+    flag,
+    int64,
+    integer,
+    integers,
+    number,
+    require_floats,
+)
 from pynn.functional.shape import reshape
 from pynn.tape import _record as record
 from pynn.tensor import Tensor
@@ -136,6 +147,7 @@ def group_norm(
     shape = x.shape
     if x.ndim < 2 or groups < 1 or shape[1] % groups or x.size == 0:
         raise ValueError(f"group_norm: input {list(shape)} needs [N, C, ...] with C divisible into {groups} groups")
+    require_floats("group_norm", "x", x)
     affine = _affine("group_norm", weight, bias)
     for parameter in affine:
         if parameter.shape != shape[1:2]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pynn import _core
-from pynn.functional._args import Array, Gradients, Input, as_tensor, int64, one_of, renamed
+from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, int64, one_of, renamed
 from pynn.functional.shape import reshape
 from pynn.tape import _record as record
 from pynn.tape import constant
@@ -62,7 +62,8 @@ def rnn(
     ((5, 2, 4), (2, 4))
     """
     one_of("rnn", "nonlinearity", nonlinearity, NONLINEARITIES)
-    weights, options = (weight_ih, weight_hh, bias_ih, bias_hh), (nonlinearity == "relu", bool(reverse))
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    options = (nonlinearity == "relu", flag("rnn", "reverse", reverse))
     y, h_n = _layer("rnn", _core.rnn, _core.rnn_backward, x, (h0,), weights, options)
     return y, h_n
 
@@ -105,8 +106,8 @@ def lstm(
     >>> y.shape, c.shape
     ((5, 2, 4), (2, 4))
     """
-    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    y, h_n, c_n = _layer("lstm", _core.lstm, _core.lstm_backward, x, (h0, c0), weights, (bool(reverse),))
+    weights, options = (weight_ih, weight_hh, bias_ih, bias_hh), (flag("lstm", "reverse", reverse),)
+    y, h_n, c_n = _layer("lstm", _core.lstm, _core.lstm_backward, x, (h0, c0), weights, options)
     return y, h_n, c_n
 
 
@@ -147,8 +148,8 @@ def gru(
     >>> y.shape, h.shape
     ((5, 2, 4), (2, 4))
     """
-    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    y, h_n = _layer("gru", _core.gru, _core.gru_backward, x, (h0,), weights, (bool(reverse),))
+    weights, options = (weight_ih, weight_hh, bias_ih, bias_hh), (flag("gru", "reverse", reverse),)
+    y, h_n = _layer("gru", _core.gru, _core.gru_backward, x, (h0,), weights, options)
     return y, h_n
 
 

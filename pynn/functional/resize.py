@@ -8,7 +8,20 @@ import numpy as np
 
 from pynn import _core
 from pynn._array import check_elements
-from pynn.functional._args import Array, Gradients, Input, as_tensor, integer, number, one_of, pair, renamed
+from pynn.functional._args import (
+    INT64_MAX,
+    Array,
+    Gradients,
+    Input,
+    as_tensor,
+    flag,
+    integer,
+    number,
+    one_of,
+    pair,
+    renamed,
+    require_floats,
+)
 from pynn.functional.conv import Size
 from pynn.functional.linear import matmul
 from pynn.tape import _record as record
@@ -57,6 +70,7 @@ def conv_transpose2d(
     op = "conv_transpose2d"
     x, weight = as_tensor(x), as_tensor(weight)
     parents: tuple[Tensor, ...] = (x, weight) if bias is None else (x, weight, as_tensor(bias))
+    require_floats(op, "input", x)
     value, w = x.data, weight.data
     groups = integer(op, "groups", groups)
     strides, dilations = pair(op, "stride", stride), pair(op, "dilation", dilation)
@@ -143,11 +157,13 @@ def interpolate(
     Tensor([[[[0., 1., 3., 4.]]]], dtype=float32)
     """
     one_of("interpolate", "mode", mode, ("nearest", "bilinear"))
+    align_corners = flag("interpolate", "align_corners", align_corners)
     if align_corners and mode != "bilinear":
         raise ValueError("interpolate: align_corners needs mode 'bilinear'")
     x = as_tensor(x)
     if x.ndim != 4:
         raise ValueError(f"interpolate: input {list(x.shape)} needs 4 axes [N, C, H, W]")
+    require_floats("interpolate", "input", x)
     old = x.shape[2:]
     if size is not None and scale_factor is None:
         new = pair("interpolate", "size", size)
@@ -159,7 +175,7 @@ def interpolate(
         factors = tuple(number("interpolate", "scale_factor", f) for f in given)
         if len(factors) != 2 or not all(0 < f < math.inf for f in factors):
             raise ValueError(f"interpolate: scale_factor is {scale_factor}, needs one or two numbers above 0")
-        new = int(old[0] * factors[0]), int(old[1] * factors[1])
+        new = int(min(old[0] * factors[0], INT64_MAX)), int(min(old[1] * factors[1], INT64_MAX))
     if min(*new, *old) < 1:
         raise ValueError(f"interpolate: {list(old)} to {list(new)} pixels, needs at least 1 along each axis")
     check_elements("interpolate", "result", (*x.shape[:2], *new))  # before the weights, which are large as well

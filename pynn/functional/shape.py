@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from pynn import _core
 from pynn._array import as_array, as_dtype
-from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, integers, iterable, number
+from pynn.functional._args import Array, Gradients, Input, as_tensor, axis_index, integers, iterable, number, renamed
 from pynn.grad_mode import mode
 from pynn.tape import _record as record
 from pynn.tensor import Tensor
@@ -179,7 +179,10 @@ def stack(tensors: Sequence[Input], axis: int = 0) -> Tensor:
             raise ValueError(f"stack: needs one shape, got {list(shape)} and {list(x.shape)}")
     axis = axis_index("stack", axis, len(shape) + 1)
     new_shape = (*shape[:axis], 1, *shape[axis:])
-    return concatenate([reshape(x, new_shape) for x in parents], axis)
+    try:
+        return concatenate([reshape(x, new_shape) for x in parents], axis)
+    except (TypeError, ValueError, MemoryError) as error:
+        raise renamed(error, "concatenate", "stack") from None
 
 
 def pad(x: Input, widths: Sequence[int] | Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:

@@ -89,6 +89,9 @@ for p in (-0.1, 1.1, float("nan")):
 attention.refuses(
     TypeError, shapes + "scale is .*, needs a number", normal(3, 4), normal(5, 4), normal(5, 4), scale="x"
 )
+attention.refuses(
+    TypeError, shapes + "is_causal must be True or False", normal(3, 4), normal(5, 4), normal(5, 4), is_causal="no"
+)
 
 self_attention = Op(
     "self_attention",
@@ -104,6 +107,9 @@ for n, length, heads, features in ((1, 1, 1, 1), (2, 5, 3, 4), (1, 70, 2, 9), (0
 self_attention.sample(normal(2, 5, 12), 2, normal(2, 1, 5, 5), scale=0.1)
 self_attention.refuses(ValueError, r"^self_attention: qkv \[2, 3, 12\] with 3 heads needs", normal(2, 3, 12), 3)
 self_attention.refuses(ValueError, r"^self_attention: qkv \[2, 3, 12\] with 0 heads needs", normal(2, 3, 12), 0)
+self_attention.refuses(
+    TypeError, r"^self_attention: is_causal must be True or False", normal(2, 3, 12), 1, is_causal=np.ones(2, bool)
+)
 self_attention.refuses(ValueError, r"^self_attention: qkv \[3, 12\]", normal(3, 12), 1)
 self_attention.refuses(ValueError, r"^self_attention: attn_mask \[4\] does not", normal(2, 3, 12), 1, normal(4))
 
@@ -120,6 +126,7 @@ for shape in ((1, 2), (5, 6), (2, 3, 7, 34), (0, 3, 4), (3, 0, 4), (2, 4, 16)):
     rotary.sample(normal(*shape))
     rotary.sample(normal(*shape), 11, 100.0)
 rotary.refuses(ValueError, r"^rotary_embedding: x \[3, 5\] needs the shape \[..., L, E\] with an even E", normal(3, 5))
+rotary.refuses(TypeError, r"^rotary_embedding: x is int64, needs float32 or float64", np.ones((3, 4), int))
 rotary.refuses(ValueError, r"^rotary_embedding: x \[4\] needs", normal(4))
 rotary.refuses(ValueError, r"^rotary_embedding: start -1 and base", normal(3, 4), -1)
 rotary.refuses(ValueError, r"^rotary_embedding: start 0 and base 0.0 need", normal(3, 4), 0, 0.0)

@@ -172,3 +172,4 @@ global_avg_pool2d = Op(
 for shape in ((1, 1, 1, 1), (2, 3, 4, 5), (0, 3, 2, 2), (5, 17, 7, 7)):
     global_avg_pool2d.sample(normal(*shape))
 global_avg_pool2d.refuses(ValueError, r"^global_avg_pool2d: input \[3, 4, 4\] needs 4 axes", normal(3, 4, 4))
+global_avg_pool2d.refuses(TypeError, r"^global_avg_pool2d: input is int64, needs float32", np.ones((1, 1, 2, 2), int))

@@ -87,6 +87,7 @@ group_norm.refuses(ValueError, r"^group_norm: input \[4\] needs", normal(4), 2)
 group_norm.refuses(ValueError, r"^group_norm: input \[0, 4\] needs", normal(0, 4), 2)
 group_norm.refuses(ValueError, r"^group_norm: weight or bias \[2\] needs the shape \[4\]", normal(3, 4), 2, normal(2))
 group_norm.refuses(ValueError, r"^group_norm: a bias needs a weight", normal(3, 4), 2, None, normal(4))
+group_norm.refuses(TypeError, r"^group_norm: x is int64, needs float32 or float64", np.ones((3, 4), int), 2)
 group_norm.refuses(TypeError, r"^group_norm: num_groups is .*, needs an integer", normal(3, 4), 2.0)
 
 

@@ -71,6 +71,7 @@ for op in (rnn, lstm, gru):
     op.refuses(ValueError, rf"^{name}: h0 is \[1, 3\], needs \[1, 2\]", normal(2, 1, 3), *w, normal(1, 3))
     op.refuses(IndexError, rf"^{name}: x has index 3 at flat position 1, needs 0 to 2", np.array([[0, 3]]), *w)
     op.refuses(IndexError, rf"^{name}: x has index -1", np.array([[-1]]), *w)
+    op.refuses(TypeError, rf"^{name}: reverse must be True or False, got 'no'", normal(2, 1, 3), *w, reverse="no")
     op.refuses(TypeError, rf"^{name}: x is int64", np.zeros((2, 1, 3), int), *w)
 for op in (lstm, gru):
     message = rf"^{op.name}: weight_ih \[7, 3\] needs the shape \[\d hidden, in\]"

@@ -50,6 +50,7 @@ conv_transpose2d.refuses(ValueError, r"^conv_transpose2d: output_padding \[2, 2\
 conv_transpose2d.refuses(ValueError, r"^conv_transpose2d: stride \[0, 0\]", _x, _w, stride=0)
 conv_transpose2d.refuses(ValueError, r"^conv_transpose2d: .*padding \[-1, -1\]", _x, _w, padding=-1)
 conv_transpose2d.refuses(ValueError, r"^conv_transpose2d: output \[2, 2, 0, 1\]", _x, _w, padding=3)
+conv_transpose2d.refuses(TypeError, r"^conv_transpose2d: input is int64, needs float32", np.ones((2, 3, 4, 5), int), _w)
 conv_transpose2d.refuses(TypeError, r"^conv_transpose2d: stride is .*, needs an integer", _x, _w, stride=1.5)
 
 
@@ -88,11 +89,13 @@ for mode in ("nearest", "bilinear"):
 for size in ((7, 3), 4, (1, 1)):
     interpolate.sample(normal(2, 3, 4, 5), size, mode="bilinear", align_corners=True)
 interpolate.refuses(ValueError, r"^interpolate: input \[4, 5\] needs 4 axes", normal(4, 5), 3)
+interpolate.refuses(TypeError, r"^interpolate: input is int64, needs float32 or float64", np.ones((1, 1, 2, 2), int), 3)
 interpolate.refuses(ValueError, r"^interpolate: needs either size or scale_factor", _x)
 interpolate.refuses(ValueError, r"^interpolate: needs either size or scale_factor", _x, 3, 2.0)
 interpolate.refuses(ValueError, r"^interpolate: \[4, 5\] to \[0, 0\] pixels", _x, 0)
 interpolate.refuses(ValueError, r"^interpolate: result \[.*\] has more elements than memory can hold", _x, 10**9)
 interpolate.refuses(ValueError, r"^interpolate: result \[.*\] has more elements than memory", _x, None, 1e300)
+interpolate.refuses(ValueError, r"^interpolate: result \[.*\] has more elements than memory", _x, None, 1e308)
 interpolate.refuses(ValueError, r"^interpolate: \[4, 5\] to \[0, 1\] pixels", _x, None, 0.2)
 interpolate.refuses(ValueError, r"^interpolate: scale_factor is -1, needs", _x, None, -1)
 interpolate.refuses(ValueError, r"^interpolate: scale_factor is \(1, 2, 3\), needs", _x, None, (1, 2, 3))
@@ -100,3 +103,6 @@ interpolate.refuses(TypeError, r"^interpolate: scale_factor is .*, needs a numbe
 interpolate.refuses(TypeError, r"^interpolate: size is .*, needs an integer", _x, 1.5)
 interpolate.refuses(ValueError, r"^interpolate: mode must be one of .*'cubic'", _x, 3, mode="cubic")
 interpolate.refuses(ValueError, r"^interpolate: align_corners needs mode 'bilinear'", _x, 3, align_corners=True)
+interpolate.refuses(
+    TypeError, r"^interpolate: align_corners must be True or False", _x, 3, mode="bilinear", align_corners="no"
+)
