@@ -259,6 +259,17 @@ def test_a_long_axis_is_resized_without_a_matrix(tmp_path):
         np.testing.assert_allclose(y.data.reshape(-1), np.clip(expected, 0, 47_999), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("n", "stride", "pads", "expected"),
+    [(8, 3, [0, 1], [2, 5, 7]), (8, 3, [1, 2], [1, 4, 7]), (4, 2, [2, 2], [0, 2, 3])],
+)
+def test_no_window_of_ceil_mode_begins_in_the_padding_behind(tmp_path, n, stride, pads, expected):
+    x = np.arange(n, dtype=np.float32).reshape(1, 1, n)
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[3], strides=[stride], pads=pads, ceil_mode=1)
+    model = load(model_of([node], [value("x", [1, 1, n])], [value("y", [1, 1, "m"])]), tmp_path)
+    assert model(x).data.reshape(-1).tolist() == expected
+
+
 def test_integers_are_divided_towards_0(tmp_path):
     least, most = np.iinfo(np.int64).min, np.iinfo(np.int64).max
     a = [least, least, least, most, -7, 7, -7, 7, -6, 0]
