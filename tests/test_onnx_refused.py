@@ -54,6 +54,17 @@ def test_an_operator_that_onnx_defines_by_others_is_computed_by_them(tmp_path, r
     np.testing.assert_allclose(y.data, (x - mean) / deviation, rtol=1e-4, atol=1e-5)
 
 
+def test_an_operator_that_onnx_defines_by_others_takes_a_stored_weight(tmp_path, rng):
+    assert "RMSNormalization" not in pynn.onnx.operators.OPERATORS
+    nodes = [helper.make_node("RMSNormalization", ["x", "scale"], ["y"])]
+    x, scale = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    proto = model_of(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], {"scale": scale}, opset=23)
+    model = load(proto, tmp_path)
+    expected = x / np.sqrt((x * x).mean(1, keepdims=True) + 1e-5) * scale
+    np.testing.assert_allclose(model(x).data, expected, rtol=1e-5, atol=1e-6)
+    assert [name for name, _ in model.named_parameters()] == ["scale"]
+
+
 @pytest.mark.parametrize("opset", [11, 12])
 def test_versions_from_before_opset_13_are_refused(tmp_path, opset):
     nodes = [helper.make_node("Squeeze", ["x"], ["a"], axes=[0]), helper.make_node("Not", ["b"], ["c"])]

@@ -162,6 +162,7 @@ def _inlined(onnx: Any, model: Any) -> Any:
     original, names = model, sorted({("", node.op_type) for node in lacking})
     model = type(model)()
     model.CopyFrom(original)
+    model.graph.value_info.extend(_types_of_arrays(onnx, model.graph))
     for node in model.graph.node:
         if ("", node.op_type) in names:
             _fill_defaults(onnx, node, _opset(model))
@@ -169,6 +170,13 @@ def _inlined(onnx: Any, model: Any) -> Any:
         return onnx.inliner.inline_selected_functions(model, names, inline_schema_functions=True)
     except RuntimeError:  # where a function depends on types that are not known
         return original
+
+
+def _types_of_arrays(onnx: Any, graph: Any) -> list[Any]:
+    """Declarations of the stored arrays, of which the inliner would not know the types."""
+    known = {value.name for value in (*graph.input, *graph.value_info, *graph.output)}
+    info = onnx.helper.make_tensor_value_info
+    return [info(t.name, t.data_type, t.dims) for t in graph.initializer if t.name not in known]
 
 
 def _fill_defaults(onnx: Any, node: Any, opset: int) -> None:
