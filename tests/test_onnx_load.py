@@ -227,6 +227,21 @@ def test_an_error_of_arithmetic_names_the_node(tmp_path, node, words):
         model(np.zeros(0 if "Zero" in words else 2, np.float32))
 
 
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (helper.make_node("Split", ["x", "one"], ["y", "z"]), "computes 1 outputs, the graph takes 2"),
+        (helper.make_node("Split", ["x", "negative"], ["y", "z"]), r"parts of \[5, -1\] do not fit axis 0 of \[4\]"),
+    ],
+    ids=["too few", "negative"],
+)
+def test_parts_that_do_not_fit_are_refused(tmp_path, node, words):
+    arrays = {"one": np.array([4]), "negative": np.array([5, -1])}
+    model = load(model_of([node], [value("x", ["n"])], [value("y", ["m"]), value("z", ["k"])], arrays), tmp_path)
+    with pytest.raises(ValueError, match=f"^Split 'y': {words}"):
+        model(np.zeros(4, np.float32))
+
+
 def test_names_that_a_module_has_itself(tmp_path):
     names = ["__class__", "__dict__", "inputs", "_graph", "training", "training_", "forward"]
     values = ["self", *(f"v{i}" for i in range(len(names) - 1)), "y"]

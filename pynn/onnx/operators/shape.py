@@ -153,7 +153,7 @@ def split(
         sizes = [max(0, min(chunk, n - i * chunk)) for i in range(parts)]
     else:
         sizes = integers(split)
-    if sum(sizes) != n:
+    if sum(sizes) != n or min(sizes, default=0) < 0:
         raise ValueError(f"parts of {sizes} do not fit axis {axis} of {list(x.shape)}")
     ends = np.cumsum(sizes).tolist()
     return tuple(take(x, (slice(None),) * axis + (slice(e - s, e),)) for s, e in zip(sizes, ends, strict=True))
