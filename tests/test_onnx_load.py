@@ -217,11 +217,15 @@ def test_writing_to_an_output_changes_neither_model_nor_input(tmp_path, nodes):
         (helper.make_node("Unsqueeze", ["x", "twice"], ["y"], name="n"), r"axes \[0, 0\] name one twice"),
         (helper.make_node("Resize", ["x", "", "infinite"], ["y"], name="n"), "OverflowError"),
         (helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], name="n"), "ZeroDivisionError"),
+        (helper.make_node("Resize", ["x", "", "negative"], ["y"], name="n"), r"scales are \[-1.0\], need"),
+        (helper.make_node("Flatten", ["x"], ["y"], name="n", axis=2), "axis 2 is out of range for 1 axes"),
+        (helper.make_node("Flatten", ["x"], ["y"], name="n", axis=-2), "axis -2 is out of range for 1 axes"),
     ],
-    ids=["StopIteration", "OverflowError", "ZeroDivisionError"],
+    ids=["StopIteration", "OverflowError", "ZeroDivisionError", "scale", "axis", "negative axis"],
 )
 def test_an_error_of_arithmetic_names_the_node(tmp_path, node, words):
     arrays = {"twice": np.array([0, 0]), "infinite": np.array([np.inf], np.float32), "sizes": np.array([3])}
+    arrays["negative"] = np.array([-1], np.float32)
     model = load(model_of([node], [value("x", ["n"])], [value("y", ["m"])], arrays), tmp_path)
     with pytest.raises(ValueError, match=f"^{node.op_type} 'n': {words}"):
         model(np.zeros(0 if "Zero" in words else 2, np.float32))

@@ -54,6 +54,8 @@ def reshape_(x: Value, shape: Value | Sequence[int], *, allowzero: int = 0) -> V
 
 @operator("Flatten")
 def flatten(x: Value, *, axis: int = 1) -> Value:
+    if not -x.ndim <= axis <= x.ndim:
+        raise ValueError(f"axis {axis} is out of range for {x.ndim} axes")
     axis = axis + x.ndim if axis < 0 else axis
     return reshape(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
