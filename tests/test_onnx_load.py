@@ -246,6 +246,13 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, node, words):
         model(np.zeros(4, np.float32))
 
 
+def test_a_result_that_memory_cannot_hold_names_the_node(tmp_path):
+    node = helper.make_node("Tile", ["x", "times"], ["y"], name="n")
+    model = load(model_of([node], [value("x", ["n"])], [value("y", ["m"])], {"times": np.array([2**40])}), tmp_path)
+    with pytest.raises(MemoryError, match=r"^Tile 'n': .*shape"):
+        model(np.zeros(4, np.float32))
+
+
 def test_names_that_a_module_has_itself(tmp_path):
     names = ["__class__", "__dict__", "inputs", "_graph", "training", "training_", "forward"]
     values = ["self", *(f"v{i}" for i in range(len(names) - 1)), "y"]
