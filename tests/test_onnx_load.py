@@ -253,6 +253,16 @@ def test_a_result_that_memory_cannot_hold_names_the_node(tmp_path):
         model(np.zeros(4, np.float32))
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "expected"), [(-5, -9, [0]), (-5, 1, []), (-3, -9, [0]), (9, -9, [2, 1, 0]), (-1, 0, [2, 1])]
+)
+def test_a_backward_slice_that_starts_before_the_front_starts_at_the_front(tmp_path, start, end, expected):
+    arrays = {name: np.array([n]) for name, n in (("start", start), ("end", end), ("axis", 0), ("step", -1))}
+    nodes = [helper.make_node("Slice", ["x", *arrays], ["y"])]
+    model = load(model_of(nodes, [value("x", ["n"])], [value("y", ["m"])], arrays), tmp_path)
+    assert model(np.arange(3, dtype=np.float32)).data.tolist() == expected
+
+
 def test_names_that_a_module_has_itself(tmp_path):
     names = ["__class__", "__dict__", "inputs", "_graph", "training", "training_", "forward"]
     values = ["self", *(f"v{i}" for i in range(len(names) - 1)), "y"]

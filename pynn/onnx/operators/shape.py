@@ -175,10 +175,8 @@ def slice_(
     key = [slice(None)] * x.ndim
     for i, start, end, by in zip(along, first, last, step, strict=True):
         n = x.shape[i]
-        # An end beyond the front is the front itself, where Python would count it from the back.
-        key[i] = slice(start, None if by < 0 and end < -n else end, by)
-        if by < 0 and start < -n:
-            key[i] = slice(0, 0)
+        # What lies beyond the front is the front itself, where Python would take nothing.
+        key[i] = slice(max(start, -n), None if by < 0 and end < -n else end, by)
     return take(x, tuple(key))
 
 
