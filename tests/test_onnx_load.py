@@ -263,6 +263,13 @@ def test_a_backward_slice_that_starts_before_the_front_starts_at_the_front(tmp_p
     assert model(np.arange(3, dtype=np.float32)).data.tolist() == expected
 
 
+def test_limits_of_clip_may_have_an_axis(tmp_path):
+    arrays = {"least": np.array([0], np.float32), "most": np.array([0.5], np.float32)}
+    nodes = [helper.make_node("Clip", ["x", *arrays], ["y"])]
+    model = load(model_of(nodes, [value("x", ["n"])], [value("y", ["n"])], arrays), tmp_path)
+    assert model(np.array([-1, 0.25, 1], np.float32)).data.tolist() == [0, 0.25, 0.5]
+
+
 def test_names_that_a_module_has_itself(tmp_path):
     names = ["__class__", "__dict__", "inputs", "_graph", "training", "training_", "forward"]
     values = ["self", *(f"v{i}" for i in range(len(names) - 1)), "y"]
