@@ -270,6 +270,14 @@ def test_limits_of_clip_may_have_an_axis(tmp_path):
     assert model(np.array([-1, 0.25, 1], np.float32)).data.tolist() == [0, 0.25, 0.5]
 
 
+def test_a_negative_length_is_free(tmp_path):
+    model = load(
+        model_of([helper.make_node("Relu", ["x"], ["y"])], [value("x", [-1, 2])], [value("y", [-1, 2])]), tmp_path
+    )
+    assert repr(model) == "GraphModule(x [?, 2] float32 -> y; 1 nodes)"
+    assert model(np.zeros((3, 2), np.float32)).shape == (3, 2)
+
+
 def test_names_that_a_module_has_itself(tmp_path):
     names = ["__class__", "__dict__", "inputs", "_graph", "training", "training_", "forward"]
     values = ["self", *(f"v{i}" for i in range(len(names) - 1)), "y"]

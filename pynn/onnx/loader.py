@@ -281,7 +281,8 @@ def _edge(value: Any) -> Edge:
     tensor = value.type.tensor_type
     shape = None
     if tensor.HasField("shape"):
-        shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+        # Below 0 is how some exporters write a length that is free.
+        shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in tensor.shape.dim)
     return Edge(value.name, np.dtype(DTYPES[tensor.elem_type]), shape)
 
 
