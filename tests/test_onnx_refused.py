@@ -225,10 +225,14 @@ def test_an_array_of_a_negative_length_is_refused(tmp_path):
         load(proto, tmp_path)
 
 
-def test_arrays_in_another_file_are_read_and_a_missing_one_is_not_found(tmp_path):
+@pytest.mark.parametrize("as_node", [False, True])
+def test_arrays_in_another_file_are_read_and_a_missing_one_is_not_found(tmp_path, as_node):
     arrays = {"w": np.array([1, 2], np.float32)}
-    proto = model_of([helper.make_node("Add", ["x", "w"], ["y"])], [value("x", [2])], [value("y", [2])], arrays)
-    point_to(proto.graph.initializer[0], "weights.bin")
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    if as_node:
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(arrays["w"])))
+    proto = model_of(nodes, [value("x", [2])], [value("y", [2])], {} if as_node else arrays)
+    point_to(proto.graph.node[0].attribute[0].t if as_node else proto.graph.initializer[0], "weights.bin")
     with pytest.raises(FileNotFoundError, match=r"weights\.bin"):
         load(proto, tmp_path)
     (tmp_path / "weights.bin").write_bytes(arrays["w"].tobytes())

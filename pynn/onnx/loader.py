@@ -98,7 +98,7 @@ def _read(onnx: Any, path: Path) -> Any:
 
 def _missing_file(model: Any, folder: Path) -> Path | None:
     """Return the first file below the folder that arrays should be in, and that does not exist."""
-    for tensor in model.graph.initializer:
+    for tensor in (*model.graph.initializer, *(a.t for node in model.graph.node for a in node.attribute)):
         for entry in tensor.external_data:
             place = folder / str(entry.value)
             if entry.key == "location" and not place.exists() and place.resolve().is_relative_to(folder.resolve()):
