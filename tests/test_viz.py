@@ -39,6 +39,23 @@ def test_activation_histograms():
     assert not any(m._forward_hooks for m in model.modules())
 
 
+def test_histograms_show_what_is_finite_and_tell_how_much_is_not():
+    x = np.array([[1, 3], [np.nan, 3], [np.inf, 1], [-np.inf, 1]], np.float32)
+    figure = viz.activation_histograms(nn.Sequential(nn.Identity(), nn.Tanh()), x, bins=2)
+    assert titles(figure)[0] == "0 Identity\n37.5 % not finite"
+    assert titles(figure)[1].startswith("1 Tanh\n12.5 % not finite, ")
+    np.testing.assert_allclose(figure.axes[0].patches[0].get_data().values, [3 / 8, 2 / 8])
+    model = nn.Linear(2, 1)
+    model.weight.grad = np.full((1, 2), np.nan, np.float32)
+    (title,) = titles(viz.gradient_histograms(model))
+    assert title == "weight [1, 2]\n100 % not finite"
+
+
+def test_activation_histograms_need_a_layer_that_returns_a_tensor():
+    with pytest.raises(ValueError, match=r"^viz.activation_histograms: no layer without children returned a tensor$"):
+        viz.activation_histograms(nn.LSTM(2, 3), np.ones((4, 1, 2), np.float32))
+
+
 def test_hooks_go_away_after_an_error():
     model = nn.Linear(2, 3)
     with pytest.raises(ValueError, match="linear"):
