@@ -119,6 +119,16 @@ def test_decision_boundary_takes_the_points_as_numpy_makes_them():
     assert viz.decision_boundary(nn.Linear(2, 2), points, [0, 1], steps=5).collections
 
 
+def test_decision_boundary_neither_trains_nor_drops():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.9), nn.Linear(2, 2))
+    model[1].eval()
+    before, random = model.state_dict(), pynn.random.get_rng_state()
+    viz.decision_boundary(model, np.array([[0.0, 0.0], [2.0, 1.0]]), [0, 1], steps=5)
+    assert all(np.array_equal(value, before[name]) for name, value in model.state_dict().items())
+    assert pynn.random.get_rng_state() == random
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [

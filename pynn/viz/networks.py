@@ -26,7 +26,8 @@ def activation_histograms(model: Module, *inputs: Any, bins: int = 50) -> Figure
     """Draw the distribution of the outputs of every layer of `model` without children, for these inputs.
 
     Titles give mean and standard deviation, and the share of the outputs that are saturated: beyond 0.97 in size for
-    `Tanh`, at 0 for `ReLU`. The method is that of Karpathy's makemore, part 3.
+    `Tanh`, at 0 for `ReLU`. The method is that of Karpathy's makemore, part 3. The model runs in the mode that it is
+    in: in training mode batch normalisation takes the inputs into its averages.
 
     Examples
     --------

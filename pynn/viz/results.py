@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pynn.grad_mode import no_grad
 from pynn.nn.module import Module
 from pynn.tensor import Tensor
+from pynn.train.steps import evaluation_mode
 from pynn.viz._figure import new_axes, new_figure
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def decision_boundary(
     Parameters
     ----------
     model : callable
-        [N, 2] to logits [N, C], or to one score [N, 1] or [N], whose sign tells the class. A `Module` gets arrays of
-        its dtype, any other function those of the dtype of `points`.
+        [N, 2] to logits [N, C], or to one score [N, 1] or [N], whose sign tells the class. A `Module` runs in
+        evaluation mode and gets arrays of its dtype, any other function those of the dtype of `points`.
     points, labels : array_like
         [N, 2], and [N] of two or more values; of one score, the larger one is the positive class.
     steps, margin : int, float
@@ -69,7 +70,7 @@ def decision_boundary(
     parameters = model.parameters() if isinstance(model, Module) else iter(())
     dtype = next((p.dtype for p in parameters), points.dtype)  # points are float64 where NumPy made them
     plane = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(dtype)
-    with no_grad():
+    with evaluation_mode(model) if isinstance(model, Module) else no_grad():
         scores = np.asarray(model(plane))
     if scores.ndim not in (1, 2) or len(scores) != len(plane) or scores.size == 0:
         got = f"points {list(plane.shape)} to {list(scores.shape)}"
