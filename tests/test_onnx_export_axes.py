@@ -368,6 +368,8 @@ def test_a_dynamic_axis_without_a_name():
     [
         ({"y": {0: "n"}}, "dynamic_axes names 'y', the inputs are x"),
         ({"x": {2: "n"}}, r"dynamic_axes: x \[2, 3\] has nothing along axis 2"),
+        ({"x": {0: "n", -2: "m"}}, "dynamic_axes: x has axis 0 twice"),
+        ({"x": [1, -1]}, "dynamic_axes: x has axis 1 twice"),
         ({"x": {0: "n", 1: "n"}}, "'n' is 2 along axis 0 of x and 3 along axis 1 of x; name those"),
     ],
 )

@@ -230,7 +230,10 @@ def _dynamic(
             symbol = axes[axis] if isinstance(axes, Mapping) else f"{name}_{axis}"
             if not isinstance(symbol, str) or not symbol:
                 raise TypeError(f"export: dynamic_axes: axis {axis} of {name} is called {symbol!r}, needs a text")
-            found.setdefault(symbol, []).append(_Place(which, axis % len(shape), shape[axis]))
+            place = _Place(which, axis % len(shape), shape[axis])
+            if any(place in others for others in found.values()):
+                raise ValueError(f"export: dynamic_axes: {name} has axis {place.axis} twice")
+            found.setdefault(symbol, []).append(place)
     for symbol, places in found.items():
         if len({place.length for place in places}) > 1:
             shown = " and ".join(f"{p.length} along axis {p.axis} of {names[p.which]}" for p in places)
