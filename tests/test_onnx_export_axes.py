@@ -319,6 +319,7 @@ def by_loop(x: pynn.Tensor) -> pynn.Tensor:
         (lambda x: 3, numbers(2, 3), TypeError, "the model returns a int, needs tensors"),
         (lambda x: None, numbers(2, 3), TypeError, "the model returns no tensor"),
         (lambda x: x, (numbers(2), numbers(2)), TypeError, "the model does not take the example: too many positional"),
+        (nn.Linear(3, 2), [[1.0, 2.0, 3.0]], TypeError, "the example has no tensor or array"),
         (3, numbers(2, 3), TypeError, "model is a int, needs a Module or a function"),
         (lambda x: x + 1, np.zeros((0, 3), np.float32), ValueError, r"x \[0, 3\] has nothing along axis 0"),
     ],

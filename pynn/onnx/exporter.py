@@ -96,7 +96,7 @@ def export(
     ValueError
         If it does other things for other lengths of the dynamic axes, or names do not fit.
     TypeError
-        If the model returns something else than tensors, or `path` is no path.
+        If the model returns something else than tensors, the example holds none and no array, or `path` is no path.
 
     Examples
     --------
@@ -121,6 +121,8 @@ def export(
         raise RuntimeError("export: called while a function is captured; call it outside")
     arguments = example if isinstance(example, tuple) else (example,)
     found = list(_inputs(model, arguments, dict(kwargs or {})))
+    if not found and (arguments or kwargs):
+        raise TypeError("export: the example has no tensor or array, which the file's inputs are")
     names = _names("input_names", input_names, [name for name, _ in found])
     arrays = [array for _, array in found]
     dynamic = _dynamic(names, arrays, dynamic_axes, output_names or ())
