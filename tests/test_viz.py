@@ -154,6 +154,14 @@ def test_decision_boundary_refuses_what_is_no_function_of_points():
         viz.decision_boundary(lambda x: x.sum(), points, [0, 1], steps=3)
 
 
+def test_what_cannot_be_drawn_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"^viz.decision_boundary: points are not all finite$"):
+        viz.decision_boundary(nn.Linear(2, 2), np.array([[0, 0], [np.nan, 1]]), [0, 1])
+    for columns in (0, -1):
+        with pytest.raises(ValueError, match=rf"^viz.image_grid: columns is {columns}, needs 1 or more$"):
+            viz.image_grid(np.zeros((2, 3, 3)), columns)
+
+
 def test_decision_boundary_of_logits_goes_into_given_axes():
     points, labels = data.make_spiral(10)
     axes = figures.Figure().subplots()

@@ -49,7 +49,7 @@ def decision_boundary(
     TypeError
         If `model` cannot be called.
     ValueError
-        If shapes do not fit.
+        If shapes do not fit, or a point is not finite.
 
     Examples
     --------
@@ -66,6 +66,8 @@ def decision_boundary(
         got = f"points {list(points.shape)} and labels {list(labels.shape)}"
         raise ValueError(f"viz.decision_boundary: {got}, need [N, 2] and [N]")
     low, high = points.min(0) - margin, points.max(0) + margin
+    if not np.isfinite([low, high]).all():
+        raise ValueError("viz.decision_boundary: points are not all finite")
     x, y = np.linspace(low[0], high[0], steps), np.linspace(low[1], high[1], steps)
     parameters = model.parameters() if isinstance(model, Module) else iter(())
     dtype = next((p.dtype for p in parameters), points.dtype)  # points are float64 where NumPy made them
@@ -164,6 +166,8 @@ def image_grid(
         )
     if titles is not None and len(titles) != len(x):
         raise ValueError(f"viz.image_grid: {len(titles)} titles for {len(x)} images")
+    if columns is not None and columns < 1:
+        raise ValueError(f"viz.image_grid: columns is {columns}, needs 1 or more")
     columns = columns or math.ceil(math.sqrt(len(x)))
     rows = math.ceil(len(x) / columns)
     low, high = limits or (float(x.min()), float(x.max()))
