@@ -48,15 +48,16 @@ class Graph:
 
     def __init__(self) -> None:
         self._results: list[tuple[str, Tensor, Sequence[Tensor]]] = []
-        self._outer: Any = None
+        self._outer: list[Any] = []  # of each `with` of this graph, which may be nested, the graph around it
 
     def __enter__(self) -> Self:
-        self._outer, mode.watcher = mode.watcher, self
+        self._outer.append(mode.watcher)
+        mode.watcher = self
         observers.append(self)
         return self
 
     def __exit__(self, *error: object) -> None:
-        mode.watcher = self._outer
+        mode.watcher = self._outer.pop()
         observers.remove(self)
 
     def saw(self, name: str, result: Tensor, parents: Sequence[Tensor]) -> None:

@@ -87,6 +87,24 @@ def test_every_layer_is_that_of_the_model(name):
         np.testing.assert_allclose(shown / 127, output / largest, atol=0.5 / 127 + 1e-5)  # half a step, and rounding
 
 
+def test_who_waits_to_be_told_to_go_on_is_told(server, recognizer):
+    drawing = drawn().tobytes()
+    head = (
+        f"POST /recognize HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n"
+        f"Content-Type: application/octet-stream\r\nContent-Length: {len(drawing)}\r\n"
+        "Expect: 100-continue\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        with connection.makefile("rb") as answer:
+            assert answer.readline() == b"HTTP/1.1 100 Continue\r\n"
+            assert answer.readline() == b"\r\n"
+            connection.sendall(drawing)
+            status, _, rest = answer.read().partition(b"\r\n")
+    assert status == b"HTTP/1.1 200 OK"
+    assert json.loads(rest.partition(b"\r\n\r\n")[2]) == recognizer.answer(drawing)
+
+
 def test_what_it_says_about_the_model(server):
     status, _, content = ask(server, "GET", "/model")
     about = json.loads(content)

@@ -89,6 +89,16 @@ def fake_dot(folder, body):
     program.chmod(0o755)
 
 
+def test_a_graph_within_itself_leaves_the_rest_to_the_one_around_it():
+    a = pynn.tensor(2.0, requires_grad=True)
+    with Graph() as outer:
+        with Graph() as graph, graph:
+            b = a * 3
+        b + 1
+    assert graph.dot().count("mul") == outer.dot().count("add") == 1
+    assert graph.dot().count("add") == outer.dot().count("mul") == 0
+
+
 def test_svg_comes_from_graphviz(tmp_path, monkeypatch):
     graph, *_, y = expression()
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -319,6 +319,7 @@ def by_loop(x: pynn.Tensor) -> pynn.Tensor:
         (lambda x: 3, numbers(2, 3), TypeError, "the model returns a int, needs tensors"),
         (lambda x: None, numbers(2, 3), TypeError, "the model returns no tensor"),
         (lambda x: x, (numbers(2), numbers(2)), TypeError, "the model does not take the example: too many positional"),
+        (nn.Linear(3, 2), [[1.0, 2.0, 3.0]], TypeError, "the example has no tensor or array"),
         (3, numbers(2, 3), TypeError, "model is a int, needs a Module or a function"),
         (lambda x: x + 1, np.zeros((0, 3), np.float32), ValueError, r"x \[0, 3\] has nothing along axis 0"),
     ],
@@ -368,6 +369,8 @@ def test_a_dynamic_axis_without_a_name():
     [
         ({"y": {0: "n"}}, "dynamic_axes names 'y', the inputs are x"),
         ({"x": {2: "n"}}, r"dynamic_axes: x \[2, 3\] has nothing along axis 2"),
+        ({"x": {0: "n", -2: "m"}}, "dynamic_axes: x has axis 0 twice"),
+        ({"x": [1, -1]}, "dynamic_axes: x has axis 1 twice"),
         ({"x": {0: "n", 1: "n"}}, "'n' is 2 along axis 0 of x and 3 along axis 1 of x; name those"),
     ],
 )

@@ -217,14 +217,65 @@ def test_writing_to_an_output_changes_neither_model_nor_input(tmp_path, nodes):
         (helper.make_node("Unsqueeze", ["x", "twice"], ["y"], name="n"), r"axes \[0, 0\] name one twice"),
         (helper.make_node("Resize", ["x", "", "infinite"], ["y"], name="n"), "OverflowError"),
         (helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], name="n"), "ZeroDivisionError"),
+        (helper.make_node("Resize", ["x", "", "negative"], ["y"], name="n"), r"scales are \[-1.0\], need"),
+        (helper.make_node("Flatten", ["x"], ["y"], name="n", axis=2), "axis 2 is out of range for 1 axes"),
+        (helper.make_node("Flatten", ["x"], ["y"], name="n", axis=-2), "axis -2 is out of range for 1 axes"),
     ],
-    ids=["StopIteration", "OverflowError", "ZeroDivisionError"],
+    ids=["StopIteration", "OverflowError", "ZeroDivisionError", "scale", "axis", "negative axis"],
 )
 def test_an_error_of_arithmetic_names_the_node(tmp_path, node, words):
     arrays = {"twice": np.array([0, 0]), "infinite": np.array([np.inf], np.float32), "sizes": np.array([3])}
+    arrays["negative"] = np.array([-1], np.float32)
     model = load(model_of([node], [value("x", ["n"])], [value("y", ["m"])], arrays), tmp_path)
     with pytest.raises(ValueError, match=f"^{node.op_type} 'n': {words}"):
         model(np.zeros(0 if "Zero" in words else 2, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        (helper.make_node("Split", ["x", "one"], ["y", "z"]), "computes 1 outputs, the graph takes 2"),
+        (helper.make_node("Split", ["x", "negative"], ["y", "z"]), r"parts of \[5, -1\] do not fit axis 0 of \[4\]"),
+    ],
+    ids=["too few", "negative"],
+)
+def test_parts_that_do_not_fit_are_refused(tmp_path, node, words):
+    arrays = {"one": np.array([4]), "negative": np.array([5, -1])}
+    model = load(model_of([node], [value("x", ["n"])], [value("y", ["m"]), value("z", ["k"])], arrays), tmp_path)
+    with pytest.raises(ValueError, match=f"^Split 'y': {words}"):
+        model(np.zeros(4, np.float32))
+
+
+def test_a_result_that_memory_cannot_hold_names_the_node(tmp_path):
+    node = helper.make_node("Tile", ["x", "times"], ["y"], name="n")
+    model = load(model_of([node], [value("x", ["n"])], [value("y", ["m"])], {"times": np.array([2**40])}), tmp_path)
+    with pytest.raises(MemoryError, match=r"^Tile 'n': .*shape"):
+        model(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"), [(-5, -9, [0]), (-5, 1, []), (-3, -9, [0]), (9, -9, [2, 1, 0]), (-1, 0, [2, 1])]
+)
+def test_a_backward_slice_that_starts_before_the_front_starts_at_the_front(tmp_path, start, end, expected):
+    arrays = {name: np.array([n]) for name, n in (("start", start), ("end", end), ("axis", 0), ("step", -1))}
+    nodes = [helper.make_node("Slice", ["x", *arrays], ["y"])]
+    model = load(model_of(nodes, [value("x", ["n"])], [value("y", ["m"])], arrays), tmp_path)
+    assert model(np.arange(3, dtype=np.float32)).data.tolist() == expected
+
+
+def test_limits_of_clip_may_have_an_axis(tmp_path):
+    arrays = {"least": np.array([0], np.float32), "most": np.array([0.5], np.float32)}
+    nodes = [helper.make_node("Clip", ["x", *arrays], ["y"])]
+    model = load(model_of(nodes, [value("x", ["n"])], [value("y", ["n"])], arrays), tmp_path)
+    assert model(np.array([-1, 0.25, 1], np.float32)).data.tolist() == [0, 0.25, 0.5]
+
+
+def test_a_negative_length_is_free(tmp_path):
+    model = load(
+        model_of([helper.make_node("Relu", ["x"], ["y"])], [value("x", [-1, 2])], [value("y", [-1, 2])]), tmp_path
+    )
+    assert repr(model) == "GraphModule(x [?, 2] float32 -> y; 1 nodes)"
+    assert model(np.zeros((3, 2), np.float32)).shape == (3, 2)
 
 
 def test_names_that_a_module_has_itself(tmp_path):
@@ -257,6 +308,17 @@ def test_a_long_axis_is_resized_without_a_matrix(tmp_path):
         tracemalloc.stop()
         assert peak < 100 * x.nbytes  # NumPy's arrays; a matrix would take 96,000 times as much
         np.testing.assert_allclose(y.data.reshape(-1), np.clip(expected, 0, 47_999), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "stride", "pads", "expected"),
+    [(8, 3, [0, 1], [2, 5, 7]), (8, 3, [1, 2], [1, 4, 7]), (4, 2, [2, 2], [0, 2, 3])],
+)
+def test_no_window_of_ceil_mode_begins_in_the_padding_behind(tmp_path, n, stride, pads, expected):
+    x = np.arange(n, dtype=np.float32).reshape(1, 1, n)
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[3], strides=[stride], pads=pads, ceil_mode=1)
+    model = load(model_of([node], [value("x", [1, 1, n])], [value("y", [1, 1, "m"])]), tmp_path)
+    assert model(x).data.reshape(-1).tolist() == expected
 
 
 def test_integers_are_divided_towards_0(tmp_path):

@@ -54,6 +54,17 @@ def test_an_operator_that_onnx_defines_by_others_is_computed_by_them(tmp_path, r
     np.testing.assert_allclose(y.data, (x - mean) / deviation, rtol=1e-4, atol=1e-5)
 
 
+def test_an_operator_that_onnx_defines_by_others_takes_a_stored_weight(tmp_path, rng):
+    assert "RMSNormalization" not in pynn.onnx.operators.OPERATORS
+    nodes = [helper.make_node("RMSNormalization", ["x", "scale"], ["y"])]
+    x, scale = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=4).astype(np.float32)
+    proto = model_of(nodes, [value("x", ["n", 4])], [value("y", ["n", 4])], {"scale": scale}, opset=23)
+    model = load(proto, tmp_path)
+    expected = x / np.sqrt((x * x).mean(1, keepdims=True) + 1e-5) * scale
+    np.testing.assert_allclose(model(x).data, expected, rtol=1e-5, atol=1e-6)
+    assert [name for name, _ in model.named_parameters()] == ["scale"]
+
+
 @pytest.mark.parametrize("opset", [11, 12])
 def test_versions_from_before_opset_13_are_refused(tmp_path, opset):
     nodes = [helper.make_node("Squeeze", ["x"], ["a"], axes=[0]), helper.make_node("Not", ["b"], ["c"])]
@@ -214,10 +225,14 @@ def test_an_array_of_a_negative_length_is_refused(tmp_path):
         load(proto, tmp_path)
 
 
-def test_arrays_in_another_file_are_read_and_a_missing_one_is_not_found(tmp_path):
+@pytest.mark.parametrize("as_node", [False, True])
+def test_arrays_in_another_file_are_read_and_a_missing_one_is_not_found(tmp_path, as_node):
     arrays = {"w": np.array([1, 2], np.float32)}
-    proto = model_of([helper.make_node("Add", ["x", "w"], ["y"])], [value("x", [2])], [value("y", [2])], arrays)
-    point_to(proto.graph.initializer[0], "weights.bin")
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    if as_node:
+        nodes.insert(0, helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(arrays["w"])))
+    proto = model_of(nodes, [value("x", [2])], [value("y", [2])], {} if as_node else arrays)
+    point_to(proto.graph.node[0].attribute[0].t if as_node else proto.graph.initializer[0], "weights.bin")
     with pytest.raises(FileNotFoundError, match=r"weights\.bin"):
         load(proto, tmp_path)
     (tmp_path / "weights.bin").write_bytes(arrays["w"].tobytes())

@@ -39,6 +39,23 @@ def test_activation_histograms():
     assert not any(m._forward_hooks for m in model.modules())
 
 
+def test_histograms_show_what_is_finite_and_tell_how_much_is_not():
+    x = np.array([[1, 3], [np.nan, 3], [np.inf, 1], [-np.inf, 1]], np.float32)
+    figure = viz.activation_histograms(nn.Sequential(nn.Identity(), nn.Tanh()), x, bins=2)
+    assert titles(figure)[0] == "0 Identity\n37.5 % not finite"
+    assert titles(figure)[1].startswith("1 Tanh\n12.5 % not finite, ")
+    np.testing.assert_allclose(figure.axes[0].patches[0].get_data().values, [3 / 8, 2 / 8])
+    model = nn.Linear(2, 1)
+    model.weight.grad = np.full((1, 2), np.nan, np.float32)
+    (title,) = titles(viz.gradient_histograms(model))
+    assert title == "weight [1, 2]\n100 % not finite"
+
+
+def test_activation_histograms_need_a_layer_that_returns_a_tensor():
+    with pytest.raises(ValueError, match=r"^viz.activation_histograms: no layer without children returned a tensor$"):
+        viz.activation_histograms(nn.LSTM(2, 3), np.ones((4, 1, 2), np.float32))
+
+
 def test_hooks_go_away_after_an_error():
     model = nn.Linear(2, 3)
     with pytest.raises(ValueError, match="linear"):
@@ -102,6 +119,16 @@ def test_decision_boundary_takes_the_points_as_numpy_makes_them():
     assert viz.decision_boundary(nn.Linear(2, 2), points, [0, 1], steps=5).collections
 
 
+def test_decision_boundary_neither_trains_nor_drops():
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.9), nn.Linear(2, 2))
+    model[1].eval()
+    before, random = model.state_dict(), pynn.random.get_rng_state()
+    viz.decision_boundary(model, np.array([[0.0, 0.0], [2.0, 1.0]]), [0, 1], steps=5)
+    assert all(np.array_equal(value, before[name]) for name, value in model.state_dict().items())
+    assert pynn.random.get_rng_state() == random
+    assert [module.training for module in model.modules()] == [True, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [
@@ -125,6 +152,14 @@ def test_decision_boundary_refuses_what_is_no_function_of_points():
         viz.decision_boundary("model", points, [0, 1])
     with pytest.raises(ValueError, match=r"^viz.decision_boundary: model takes points \[9, 2\] to \[\], needs"):
         viz.decision_boundary(lambda x: x.sum(), points, [0, 1], steps=3)
+
+
+def test_what_cannot_be_drawn_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"^viz.decision_boundary: points are not all finite$"):
+        viz.decision_boundary(nn.Linear(2, 2), np.array([[0, 0], [np.nan, 1]]), [0, 1])
+    for columns in (0, -1):
+        with pytest.raises(ValueError, match=rf"^viz.image_grid: columns is {columns}, needs 1 or more$"):
+            viz.image_grid(np.zeros((2, 3, 3)), columns)
 
 
 def test_decision_boundary_of_logits_goes_into_given_axes():

@@ -183,6 +183,12 @@ class _Handler(BaseHTTPRequestHandler):
         except FloatingPointError as error:
             raise _Refused(500, str(error)) from None
 
+    def handle_expect_100(self) -> bool:
+        """Tell the sender to go on at once: what `wbufsize` holds back would come when it has given up."""
+        go_on = super().handle_expect_100()
+        self.wfile.flush()
+        return go_on
+
     def _length(self) -> int:
         lengths = self.headers.get_all("Content-Length", [])
         if not lengths or "Transfer-Encoding" in self.headers:

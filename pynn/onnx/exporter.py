@@ -96,7 +96,7 @@ def export(
     ValueError
         If it does other things for other lengths of the dynamic axes, or names do not fit.
     TypeError
-        If the model returns something else than tensors, or `path` is no path.
+        If the model returns something else than tensors, the example holds none and no array, or `path` is no path.
 
     Examples
     --------
@@ -121,6 +121,8 @@ def export(
         raise RuntimeError("export: called while a function is captured; call it outside")
     arguments = example if isinstance(example, tuple) else (example,)
     found = list(_inputs(model, arguments, dict(kwargs or {})))
+    if not found and (arguments or kwargs):
+        raise TypeError("export: the example has no tensor or array, which the file's inputs are")
     names = _names("input_names", input_names, [name for name, _ in found])
     arrays = [array for _, array in found]
     dynamic = _dynamic(names, arrays, dynamic_axes, output_names or ())
@@ -230,7 +232,10 @@ def _dynamic(
             symbol = axes[axis] if isinstance(axes, Mapping) else f"{name}_{axis}"
             if not isinstance(symbol, str) or not symbol:
                 raise TypeError(f"export: dynamic_axes: axis {axis} of {name} is called {symbol!r}, needs a text")
-            found.setdefault(symbol, []).append(_Place(which, axis % len(shape), shape[axis]))
+            place = _Place(which, axis % len(shape), shape[axis])
+            if any(place in others for others in found.values()):
+                raise ValueError(f"export: dynamic_axes: {name} has axis {place.axis} twice")
+            found.setdefault(symbol, []).append(place)
     for symbol, places in found.items():
         if len({place.length for place in places}) > 1:
             shown = " and ".join(f"{p.length} along axis {p.axis} of {names[p.which]}" for p in places)

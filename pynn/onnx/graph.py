@@ -138,7 +138,11 @@ def _compute(node: Node, inputs: list[Value | None]) -> tuple[Value, ...]:
         result = operator.function(*inputs, **node.attributes, **extra)
     except (TypeError, ValueError, IndexError, NotImplementedError) as error:
         raise type(error)(f"{node}: {error}") from error
+    except MemoryError as error:  # NumPy's own takes other arguments
+        raise MemoryError(f"{node}: {error}") from error
     except (ArithmeticError, LookupError, StopIteration) as error:  # of an attribute or shape that makes no sense
         raise ValueError(f"{node}: {type(error).__name__}: {error}") from error
     results = result if isinstance(result, tuple) else (result,)
+    if any(node.outputs[len(results) :]):
+        raise ValueError(f"{node}: computes {len(results)} outputs, the graph takes {len(node.outputs)}")
     return tuple(x if isinstance(x, Tensor) else np.asarray(x) for x in results)

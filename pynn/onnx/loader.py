@@ -98,7 +98,7 @@ def _read(onnx: Any, path: Path) -> Any:
 
 def _missing_file(model: Any, folder: Path) -> Path | None:
     """Return the first file below the folder that arrays should be in, and that does not exist."""
-    for tensor in model.graph.initializer:
+    for tensor in (*model.graph.initializer, *(a.t for node in model.graph.node for a in node.attribute)):
         for entry in tensor.external_data:
             place = folder / str(entry.value)
             if entry.key == "location" and not place.exists() and place.resolve().is_relative_to(folder.resolve()):
@@ -162,6 +162,7 @@ def _inlined(onnx: Any, model: Any) -> Any:
     original, names = model, sorted({("", node.op_type) for node in lacking})
     model = type(model)()
     model.CopyFrom(original)
+    model.graph.value_info.extend(_types_of_arrays(onnx, model.graph))
     for node in model.graph.node:
         if ("", node.op_type) in names:
             _fill_defaults(onnx, node, _opset(model))
@@ -169,6 +170,13 @@ def _inlined(onnx: Any, model: Any) -> Any:
         return onnx.inliner.inline_selected_functions(model, names, inline_schema_functions=True)
     except RuntimeError:  # where a function depends on types that are not known
         return original
+
+
+def _types_of_arrays(onnx: Any, graph: Any) -> list[Any]:
+    """Declarations of the stored arrays, of which the inliner would not know the types."""
+    known = {value.name for value in (*graph.input, *graph.value_info, *graph.output)}
+    info = onnx.helper.make_tensor_value_info
+    return [info(t.name, t.data_type, t.dims) for t in graph.initializer if t.name not in known]
 
 
 def _fill_defaults(onnx: Any, node: Any, opset: int) -> None:
@@ -273,7 +281,8 @@ def _edge(value: Any) -> Edge:
     tensor = value.type.tensor_type
     shape = None
     if tensor.HasField("shape"):
-        shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+        # Below 0 is how some exporters write a length that is free.
+        shape = tuple(d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else None for d in tensor.shape.dim)
     return Edge(value.name, np.dtype(DTYPES[tensor.elem_type]), shape)
 
 

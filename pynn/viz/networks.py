@@ -26,7 +26,8 @@ def activation_histograms(model: Module, *inputs: Any, bins: int = 50) -> Figure
     """Draw the distribution of the outputs of every layer of `model` without children, for these inputs.
 
     Titles give mean and standard deviation, and the share of the outputs that are saturated: beyond 0.97 in size for
-    `Tanh`, at 0 for `ReLU`. The method is that of Karpathy's makemore, part 3.
+    `Tanh`, at 0 for `ReLU`. The method is that of Karpathy's makemore, part 3. The model runs in the mode that it is
+    in: in training mode batch normalisation takes the inputs into its averages.
 
     Examples
     --------
@@ -52,9 +53,11 @@ def activation_histograms(model: Module, *inputs: Any, bins: int = 50) -> Figure
     finally:
         for handle in handles:
             handle.remove()
+    if not outputs:
+        raise ValueError("viz.activation_histograms: no layer without children returned a tensor")
     panels = []
     for label, y in outputs.items():
-        facts = f"mean {y.mean():+.2f}, std {y.std():.2f}"
+        facts = _not_finite(y) or f"mean {y.mean():+.2f}, std {y.std():.2f}"
         if label.endswith("Tanh"):
             facts += f", {100 * np.mean(np.abs(y) > 0.97):.0f} % saturated"
         elif label.endswith(" ReLU") or label == "ReLU":
@@ -86,18 +89,26 @@ def gradient_histograms(model: Module, bins: int = 50) -> Figure:
         raise ValueError("viz.gradient_histograms: no parameter of two axes has a gradient; call backward first")
     panels = []
     for name, p, grad in gradients:
-        ratio = grad.std() / max(float(p.data.std()), 1e-30)
-        panels.append((f"{name} {list(p.shape)}\nstd {grad.std():.1e}, grad / data {ratio:.1e}", grad))
+        facts = _not_finite(grad)
+        if not facts:
+            facts = f"std {grad.std():.1e}, grad / data {grad.std() / max(float(p.data.std()), 1e-30):.1e}"
+        panels.append((f"{name} {list(p.shape)}\n{facts}", grad))
     return _histograms("gradient_histograms", panels, bins)
 
 
+def _not_finite(values: Array) -> str:
+    """Say how many values are NaN or infinite; "" if none is."""
+    count = values.size - np.count_nonzero(np.isfinite(values))
+    return f"{100 * count / values.size:.3g} % not finite" if count else ""
+
+
 def _histograms(name: str, panels: Sequence[tuple[str, Array]], bins: int) -> Figure:
-    """Draw one histogram for each title and its values, as shares of the values."""
+    """Draw one histogram for each title and its values, as shares of the values; what is not finite has no place."""
     columns = min(4, max(1, len(panels)))
     rows = math.ceil(len(panels) / columns)
     figure = new_figure(name, 3.2 * columns, 2.4 * rows)
     for i, (title, values) in enumerate(panels):
-        counts, edges = np.histogram(values, bins)
+        counts, edges = np.histogram(values[np.isfinite(values)], bins)
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.stairs(counts / max(1, values.size), edges, fill=True)
         axes.set_title(title, fontsize="small")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pynn.grad_mode import no_grad
 from pynn.nn.module import Module
 from pynn.tensor import Tensor
+from pynn.train.steps import evaluation_mode
 from pynn.viz._figure import new_axes, new_figure
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def decision_boundary(
     Parameters
     ----------
     model : callable
-        [N, 2] to logits [N, C], or to one score [N, 1] or [N], whose sign tells the class. A `Module` gets arrays of
-        its dtype, any other function those of the dtype of `points`.
+        [N, 2] to logits [N, C], or to one score [N, 1] or [N], whose sign tells the class. A `Module` runs in
+        evaluation mode and gets arrays of its dtype, any other function those of the dtype of `points`.
     points, labels : array_like
         [N, 2], and [N] of two or more values; of one score, the larger one is the positive class.
     steps, margin : int, float
@@ -48,7 +49,7 @@ def decision_boundary(
     TypeError
         If `model` cannot be called.
     ValueError
-        If shapes do not fit.
+        If shapes do not fit, or a point is not finite.
 
     Examples
     --------
@@ -65,11 +66,13 @@ def decision_boundary(
         got = f"points {list(points.shape)} and labels {list(labels.shape)}"
         raise ValueError(f"viz.decision_boundary: {got}, need [N, 2] and [N]")
     low, high = points.min(0) - margin, points.max(0) + margin
+    if not np.isfinite([low, high]).all():
+        raise ValueError("viz.decision_boundary: points are not all finite")
     x, y = np.linspace(low[0], high[0], steps), np.linspace(low[1], high[1], steps)
     parameters = model.parameters() if isinstance(model, Module) else iter(())
     dtype = next((p.dtype for p in parameters), points.dtype)  # points are float64 where NumPy made them
     plane = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2).astype(dtype)
-    with no_grad():
+    with evaluation_mode(model) if isinstance(model, Module) else no_grad():
         scores = np.asarray(model(plane))
     if scores.ndim not in (1, 2) or len(scores) != len(plane) or scores.size == 0:
         got = f"points {list(plane.shape)} to {list(scores.shape)}"
@@ -163,6 +166,8 @@ def image_grid(
         )
     if titles is not None and len(titles) != len(x):
         raise ValueError(f"viz.image_grid: {len(titles)} titles for {len(x)} images")
+    if columns is not None and columns < 1:
+        raise ValueError(f"viz.image_grid: columns is {columns}, needs 1 or more")
     columns = columns or math.ceil(math.sqrt(len(x)))
     rows = math.ceil(len(x) / columns)
     low, high = limits or (float(x.min()), float(x.max()))

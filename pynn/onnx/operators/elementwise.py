@@ -146,7 +146,7 @@ def clip(x: Value, min: Value | float | None = None, max: Value | float | None =
     if isinstance(min, Tensor) or isinstance(max, Tensor):
         x = x if min is None else F.maximum(x, min)
         return x if max is None else F.minimum(x, max)
-    low, high = (None if limit is None else float(limit) for limit in (min, max))
+    low, high = (None if limit is None else np.asarray(limit).item() for limit in (min, max))  # of [1], too
     if low is not None and high is not None and low > high:  # the upper limit wins
         low = high
     return F.clip(x, low, high)

@@ -64,6 +64,19 @@ def _surround(x: Value, pairs: Pairs, value: float = 0.0) -> Value:
     return F.pad(x, ((0, 0), (0, 0), *pairs), value) if any(map(any, pairs)) else x
 
 
+def _ends(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], pairs: Pairs
+) -> Pairs:
+    """The padding of `ceil_mode`: windows that begin within the image or the padding before it may overhang."""
+    ends = []
+    for n, k, s, d, (before, after) in zip(sizes, kernel, stride, dilation, pairs, strict=True):
+        reach = d * (k - 1) + 1
+        windows = -(-(n + before + after - reach) // s) + 1
+        windows -= (windows - 1) * s >= n + before
+        ends.append((before, max(after, (windows - 1) * s + reach - n - before)))
+    return ends
+
+
 @operator("Conv", weights=(1, 2))
 def conv(
     x: Value,
@@ -166,7 +179,8 @@ def max_pool(
     if _even(pairs) and fits:
         y = F.max_pool2d(images, kernel, stride, (pairs[0][0], pairs[1][0]), dilation, bool(ceil_mode))
     else:
-        y = F.max_pool2d(_surround(images, pairs, -math.inf), kernel, stride, 0, dilation, bool(ceil_mode))
+        ends = _ends(images.shape[2:], kernel, stride, dilation, pairs) if ceil_mode else pairs
+        y = F.max_pool2d(_surround(images, ends, -math.inf), kernel, stride, 0, dilation)
     if dtype.kind != "f":
         y = Tensor(y.data.astype(dtype))
     return y if spatial == 2 else reshape(y, (*y.shape[:2], y.shape[3]))
@@ -207,13 +221,7 @@ def _average(
     count_include_pad: bool,
 ) -> Tensor:
     """Sums of windows by a convolution, over how many pixels count in each."""
-    ends = list(pairs)
-    if ceil_mode:  # windows that begin within the image or the padding before it may overhang
-        for i, (n, k, s, d) in enumerate(zip(x.shape[2:], kernel, stride, dilation, strict=True)):
-            (before, after), reach = pairs[i], d * (k - 1) + 1
-            windows = -(-(n + before + after - reach) // s) + 1
-            windows -= (windows - 1) * s >= n + before
-            ends[i] = before, max(after, (windows - 1) * s + reach - n - before)
+    ends = _ends(x.shape[2:], kernel, stride, dilation, pairs) if ceil_mode else list(pairs)
     ones = Tensor(np.ones((x.shape[1], 1, *kernel), x.dtype))
     sums = F.conv2d(_surround(x, ends), ones, None, stride, 0, dilation, x.shape[1])
     counted: Value = np.ones((1, 1, *x.shape[2:]), x.dtype)

@@ -47,6 +47,8 @@ def resize(
             new = [math.floor(f * o + 0.5) for f, o in zip(factors, old, strict=True)]
     elif scales is not None and scales.size:
         factors = array(scales).reshape(-1).tolist()
+        if not all(factor > 0 for factor in factors):
+            raise ValueError(f"scales are {factors}, need to be above 0")
         new = [math.floor(f * o) for f, o in zip(factors, old, strict=True)]
     else:
         raise ValueError("needs scales or sizes")

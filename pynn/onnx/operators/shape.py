@@ -54,6 +54,8 @@ def reshape_(x: Value, shape: Value | Sequence[int], *, allowzero: int = 0) -> V
 
 @operator("Flatten")
 def flatten(x: Value, *, axis: int = 1) -> Value:
+    if not -x.ndim <= axis <= x.ndim:
+        raise ValueError(f"axis {axis} is out of range for {x.ndim} axes")
     axis = axis + x.ndim if axis < 0 else axis
     return reshape(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
@@ -153,7 +155,7 @@ def split(
         sizes = [max(0, min(chunk, n - i * chunk)) for i in range(parts)]
     else:
         sizes = integers(split)
-    if sum(sizes) != n:
+    if sum(sizes) != n or min(sizes, default=0) < 0:
         raise ValueError(f"parts of {sizes} do not fit axis {axis} of {list(x.shape)}")
     ends = np.cumsum(sizes).tolist()
     return tuple(take(x, (slice(None),) * axis + (slice(e - s, e),)) for s, e in zip(sizes, ends, strict=True))
@@ -173,10 +175,8 @@ def slice_(
     key = [slice(None)] * x.ndim
     for i, start, end, by in zip(along, first, last, step, strict=True):
         n = x.shape[i]
-        # An end beyond the front is the front itself, where Python would count it from the back.
-        key[i] = slice(start, None if by < 0 and end < -n else end, by)
-        if by < 0 and start < -n:
-            key[i] = slice(0, 0)
+        # What lies beyond the front is the front itself, where Python would take nothing.
+        key[i] = slice(max(start, -n), None if by < 0 and end < -n else end, by)
     return take(x, tuple(key))
 
 
