@@ -328,6 +328,8 @@ class _Replay:
         for i, arg in enumerate(args):
             if isinstance(arg, (np.ndarray, Tensor)):
                 own = next(inputs)
+                if own.own.dtype.hasobject:  # references, which are more than their bytes
+                    return
                 is_copied = own.own.nbytes < LEAST_BOUND
                 expected += type(arg), own.own, is_copied
                 if not is_copied:

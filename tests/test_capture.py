@@ -1,6 +1,7 @@
 """Captured steps do what the same functions do when they run as they are written."""
 
 import gc
+import sys
 import threading
 
 import numpy as np
@@ -144,6 +145,18 @@ def test_arguments_of_another_byte_order(n):
     f = pynn.capture(lambda x: F.exp(x).sum())
     for value in (0.0, 0.0, 1.0):
         assert f(np.full(n, value, ">f4")).item() == pytest.approx(n * np.exp(value), rel=1e-6)
+
+
+def test_an_argument_of_objects_holds_its_own_references():
+    """The plan has a copy: of the references, too, not only of their bytes."""
+    f = pynn.capture(lambda x, names: F.exp(x))
+    thing = object()
+    before = sys.getrefcount(thing)
+    for _ in range(4):
+        f(np.ones(2, np.float32), np.array([thing], object))
+    assert sys.getrefcount(thing) == before + 1
+    f(np.ones(2, np.float32), np.zeros(1, object))
+    assert sys.getrefcount(thing) == before
 
 
 def test_tensors_made_of_values_follow_them():
