@@ -404,11 +404,14 @@ class Recorder:
         return dx
 
     def uses_gradient(self, tensor: Tensor) -> None:
-        """An optimiser uses the gradient of this leaf."""
-        if tensor._grad is not None and not self.made(tensor._grad):
+        """The gradient of this leaf is used where it stands, if it has one."""
+        if tensor._grad is None:
+            if id(tensor) not in self._dropped:  # another step may give it one
+                self.guards[id(tensor), "_grad"] = tensor, "_grad", None
+        elif not self.made(tensor._grad):
             raise CaptureError(
-                f"capture: an optimiser uses a gradient {list(tensor.shape)} from before, {where()}; call backward "
-                "inside of the captured function"
+                f"capture: a gradient {list(tensor.shape)} from before is used, {where()}; call backward inside of the "
+                "captured function"
             )
 
     def finish(self) -> None:
