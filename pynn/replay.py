@@ -156,8 +156,7 @@ class Captured:
 
     def _capture(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
         _core.keep_awake()  # here and below: as long as Python works, no call comes
-        earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _ in replay.gradients]
-        with Recorder(earlier) as recorder:
+        with Recorder() as recorder:
             for function in (self.function, *args, *kwargs.values()):
                 recorder.around.note(function)
             inputs = [recorder.input(array) for array in arrays]
@@ -284,7 +283,7 @@ class _Replay:
             self._result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
         self._guards = _flat(recorder)
         self._draws = recorder.draws
-        returned = [*outputs, *(grad for _, grad in recorder.grads)]
+        returned = [*outputs, *(grad for _, grad in recorder.grads if grad is not None)]
         kept = [*inputs, *returned]
         numbers = _core.Recording.arrays_in(kept)[1]
         self._kept = {*numbers}
@@ -311,7 +310,7 @@ class _Replay:
         # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
         self._inputs = [_Input(own, steps, copied) for own in inputs]
-        self.gradients = recorder.grads
+        self._gradients = recorder.grads
         self._grads = tuple(itertools.chain(*((tensor, "_grad", grad) for tensor, grad in recorder.grads)))
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan
         self._shared = dict(sorted(recorder.shared.items()))
@@ -404,8 +403,8 @@ class _Replay:
             if at < position:
                 action()
         makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
-        for tensor, grad in self.gradients:
-            tensor._grad = grad if makers.get(memory(grad), -1) < position else None
+        for tensor, grad in self._gradients:
+            tensor._grad = grad if grad is not None and makers.get(memory(grad), -1) < position else None
 
     def results(self) -> Any:
         """Copies of what the function returned."""
