@@ -48,6 +48,24 @@ def flatten_value(x, model):
     return model(x).data.flatten()
 
 
+def reshape_value(x, model):
+    return pynn.Tensor(model(x).data.T.reshape(-1))
+
+
+def ravel_value(x, model):
+    return pynn.Tensor(model(x).data.ravel(order="F"))
+
+
+def swap_bytes(x, model):
+    return pynn.Tensor(model(x).data.byteswap())
+
+
+def put_value(x, model):
+    y = model(x)
+    y.data.put([0], 7.0)
+    return y
+
+
 def copy_value(x, model):
     return copy.deepcopy(model(x).detach())
 
@@ -116,6 +134,10 @@ def change_attribute(x, model):
     [
         (format_value, "is read, at .*test_capture_refusals.py"),
         (flatten_value, "is read, at .*test_capture_refusals.py"),
+        (reshape_value, "is read, at .*test_capture_refusals.py"),
+        (ravel_value, "is read, at .*test_capture_refusals.py"),
+        (swap_bytes, "is read, at .*test_capture_refusals.py"),
+        (put_value, "is read, at .*test_capture_refusals.py"),
         (copy_value, "is read, at"),
         (made_again, "is read, at .*test_capture_refusals.py"),
         (set_item, "setitem writes a tensor in place, at .*test_capture_refusals.py"),
