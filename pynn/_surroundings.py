@@ -18,6 +18,8 @@ from pynn.tensor import Tensor
 
 SIMPLE = (bool, int, float, str)
 
+_MISSING = object()
+
 # What is compared in another way, or names nothing.
 _WITHOUT_SETTINGS = (FunctionType, MethodType, Tensor, Module, Optimizer, np.ndarray)
 
@@ -33,6 +35,7 @@ class Around:
     def __init__(self) -> None:
         self.values: list[tuple[Any, str, Any]] = []  # thing, attribute, value
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []  # globals and other dicts, key, value
+        self._stored: list[tuple[Any, str, Any]] = []  # attributes that functions set: thing, name, value before
         self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
         self._optimizers: list[tuple[Optimizer, list[Any]]] = []  # and their options
 
@@ -57,6 +60,8 @@ class Around:
         self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
         for thing in found:
             self._note_settings(function.__code__, thing)
+        for thing in (owner, *found):
+            self._note_stored(function.__code__, thing)
         for value in (*found, *methods):
             if isinstance(value, Optimizer):
                 self._optimizers.append((value, _options(value)))
@@ -77,8 +82,19 @@ class Around:
             if type(own.get(name, getattr(kind, name, None))) in SIMPLE  # no property is asked for its value
         ]
 
+    def _note_stored(self, code: CodeType, thing: Any) -> None:
+        """Note attributes of a thing that the function sets, to see it and to undo it; the array of a tensor, too."""
+        stored = names(code, "STORE_ATTR")
+        if isinstance(thing, Tensor):
+            stored &= {"data"}
+        elif not isinstance(getattr(thing, "__dict__", None), dict):
+            return
+        self._stored += [(thing, name, _held(thing, name)) for name in stored]
+
     def check(self) -> None:
         """Refuse what a function did to it."""
+        for thing, name, before in self._stored:
+            self._same((thing, name, before), _held(thing, name))
         for optimizer, _ in self._optimizers:
             self._same_options(optimizer)
         for entries, find in ((self.values, getattr), (self.entries, dict.get)):
@@ -94,7 +110,14 @@ class Around:
         self._optimizers = [entry for entry in self._optimizers if entry[0] is not optimizer]
 
     def restore(self) -> None:
-        """Give optimisers the options back that they had: the function failed."""
+        """Give optimisers their options back, and things their attributes: the function failed."""
+        for thing, name, before in self._stored:
+            if isinstance(thing, Tensor):
+                thing.data = before
+            elif before is not _MISSING:
+                vars(thing)[name] = before
+            else:
+                vars(thing).pop(name, None)
         for optimizer, options in self._optimizers:
             for group, before in zip(optimizer.param_groups, options, strict=False):
                 params = group["params"]
@@ -106,8 +129,7 @@ class Around:
         thing, name, before = entry
         same = now is before or (type(before) in SIMPLE and type(now) is type(before) and now == before)
         items = now if type(now) is list else now.values() if type(now) is dict else ()
-        last = next(reversed(items), None)
-        if same and not isinstance(last.data if isinstance(last, Tensor) else last, Guarded):
+        if same and not any(isinstance(x.data if isinstance(x, Tensor) else x, Guarded) for x in items):
             return thing, name, now
         if name == "cell_contents":
             variables = [zip(f.__code__.co_freevars, f.__closure__ or (), strict=True) for f, _ in self._functions]
@@ -186,6 +208,11 @@ def _constants(code: CodeType) -> frozenset[Any]:
     inside = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     own = [constant for constant in code.co_consts if type(constant) in SIMPLE]
     return frozenset(own).union(*map(_constants, inside))
+
+
+def _held(thing: Any, name: str) -> Any:
+    """Return what a thing itself has as an attribute, no property's value."""
+    return thing.data if isinstance(thing, Tensor) else vars(thing).get(name, _MISSING)
 
 
 def _is_set(cell: Any) -> bool:

@@ -13,7 +13,7 @@ from pynn._changes import Changes
 from pynn._snapshot import pairs
 from pynn._surroundings import SIMPLE, Around
 from pynn.grad_mode import mode, observers
-from pynn.guarded import CaptureError, guarded, where
+from pynn.guarded import CaptureError, Guarded, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS, UPDATES
 from pynn.nn.module import Module, Parameter
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
@@ -100,6 +100,9 @@ class Recorder:
         finally:
             if error is not None:
                 self._changes.roll_back()
+                for thing, name, value in self.guards.values():
+                    if name == "data":
+                        thing.data = value
                 self.around.restore()
 
     def call(self, name: str, original: Any, args: tuple[Any, ...]) -> Any:
@@ -421,6 +424,12 @@ class Recorder:
     def finish(self) -> None:
         """Collect the gradients that stay, and open them to NumPy; those that were dropped stay None."""
         self._note_copies()
+        for thing, name, _ in self.guards.values():
+            if name == "data" and isinstance(thing.data, Guarded):
+                raise CaptureError(
+                    f"capture: the data of a tensor {list(thing.shape)} are replaced, {where()}, which a replay does "
+                    "not repeat; return the new values, or let an optimiser update them"
+                )
         self.around.check()
         for tensor, dropped in self.leaves.items():
             if self.made(tensor.data):  # the next call has another one
