@@ -424,8 +424,8 @@ class Recorder:
     def finish(self) -> None:
         """Collect the gradients that stay, and open them to NumPy; those that were dropped stay None."""
         self._note_copies()
-        for thing, name, _ in self.guards.values():
-            if name == "data" and isinstance(thing.data, Guarded):
+        for thing, name, data in self.guards.values():
+            if name == "data" and thing.data is not data and isinstance(thing.data, Guarded):
                 raise CaptureError(
                     f"capture: the data of a tensor {list(thing.shape)} are replaced, {where()}, which a replay does "
                     "not repeat; return the new values, or let an optimiser update them"

@@ -147,6 +147,12 @@ def test_arguments_of_another_byte_order(n):
         assert f(np.full(n, value, ">f4")).item() == pytest.approx(n * np.exp(value), rel=1e-6)
 
 
+def test_empty_arguments():
+    f = pynn.capture(lambda x: (x * x).sum() + x.sum())
+    for _ in range(3):
+        assert f(np.empty((0, 3), np.float32)).item() == 0
+
+
 def test_an_argument_of_objects_holds_its_own_references():
     """The plan has a copy: of the references, too, not only of their bytes."""
     f = pynn.capture(lambda x, names: F.exp(x))
