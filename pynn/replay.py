@@ -91,7 +91,7 @@ class Captured:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if observers and mode.recorder is not None:  # inside of another capture: a part of it
-            mode.recorder.around.note(self.function)
+            mode.recorder.around.note(self.function, arguments=_things(args, kwargs))
             return self.function(*args, **kwargs)
         self._lock.acquire()  # a `with` statement takes longer
         try:
@@ -157,8 +157,10 @@ class Captured:
     def _capture(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
         _core.keep_awake()  # here and below: as long as Python works, no call comes
         with Recorder() as recorder:
-            for function in (self.function, *args, *kwargs.values()):
-                recorder.around.note(function)
+            things = _things(args, kwargs)
+            recorder.around.note(self.function, arguments=things)
+            for thing in things:
+                recorder.around.note(thing)
             inputs = [recorder.input(array) for array in arrays]
             fresh = iter([wrapped(array.view(Guarded)) for array in inputs])
             new_args, new_kwargs = rebuild((args, kwargs), fresh)
@@ -188,6 +190,11 @@ class Captured:
                 RuntimeWarning,
                 stacklevel=5,
             )
+
+
+def _things(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return the arguments that may have something to compare: of a dict, all of it is compared as it is."""
+    return [arg for arg in (*args, *kwargs.values()) if not isinstance(arg, dict)]
 
 
 class _Step:
