@@ -166,6 +166,7 @@ class Captured:
             new_args, new_kwargs = rebuild((args, kwargs), fresh)
             result = self.function(*new_args, **new_kwargs)
             outputs = [output.view(np.ndarray) for output in arrays_of(result)]
+            result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
             recorder.finish()
         _core.keep_awake()
         self._latest = _Replay(recorder, inputs, result, outputs)
@@ -284,10 +285,8 @@ class _Replay:
     """A plan, ready to run."""
 
     def __init__(self, recorder: Recorder, inputs: list[Array], result: Any, outputs: list[Array]) -> None:
-        self._outputs = outputs
+        self._outputs, self._result = outputs, result
         self._is_tensor = isinstance(result, Tensor)
-        if not self._is_tensor:
-            self._result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
         self._guards = _flat(recorder)
         self._draws = recorder.draws
         returned = [*outputs, *(grad for _, grad in recorder.grads if grad is not None)]

@@ -216,6 +216,29 @@ def test_only_functions_are_captured(function):
         pynn.capture(function)
 
 
+def test_a_result_of_a_class_that_cannot_be_made_anew_leaves_the_model_as_it_was():
+    class Pair(tuple):
+        def __new__(cls, first, second):
+            return super().__new__(cls, (first, second))
+
+    model, optimizer, _, _ = make()
+    before = model.state_dict()
+
+    @pynn.capture
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return Pair(loss, 1)
+
+    with pytest.raises(TypeError, match="second"):
+        step(X, Y)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    assert not optimizer.state
+
+
 def test_plan_before_the_first_call():
     with pytest.raises(RuntimeError, match=r"^plan: nothing was captured yet"):
         pynn.capture(F.relu).plan()
