@@ -515,9 +515,10 @@ def test_options_of_an_optimizer_within_a_thing_are_not_to_be_changed_inside():
     assert thing.optimizer.param_groups[0]["lr"] == 1
 
 
-def test_a_zero_of_another_sign_is_another_value():
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_a_zero_of_another_sign_is_another_value(kind):
     f = pynn.capture(lambda x, factor: x * factor)
-    assert [str(f(np.ones(1, np.float32), factor).item()) for factor in (0.0, -0.0)] == ["0.0", "-0.0"]
+    assert [str(f(np.ones(1, np.float32), kind(factor)).item()) for factor in (0.0, -0.0)] == ["0.0", "-0.0"]
 
 
 def test_arguments_by_name_are_not_those_in_a_dict():
