@@ -232,7 +232,7 @@ class _Input:
             uses = [(step, path) for step in reading for path in _paths(step.args, at)]
             if all(_is_whole(_item(step.args, path), own) for step, path in uses):
                 self.readers = uses
-        self.bound = own
+        self.bound: Array | None = own
 
     def bind(self, array: Array, plan_memory: Collection[int], recording: Any) -> None:
         """Let the steps read this array; it must live until they have run."""
@@ -246,6 +246,7 @@ class _Input:
             np.copyto(self.own, array)
             array = self.own
         if array is not self.bound:
+            self.bound = None  # some steps may read one array, some another, until all are recorded
             for step, path in self.readers:
                 step.args = _with_item(step.args, path, array.reshape(_item(step.args, path).shape))
                 step.record(recording)
@@ -392,6 +393,7 @@ class _Replay:
                     begin, is_running = step.at, False
                     call.python()
                 elif (repeat := call.repeat) is not None and (numbers := repeat.numbers()) != repeat.latest:
+                    repeat.latest = None
                     step.args = step.args[: repeat.first] + numbers
                     step.record(self._recording)
                     repeat.latest = numbers

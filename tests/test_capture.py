@@ -10,7 +10,7 @@ from captured_steps import MODELS, OPTIMIZERS, X, Y, assert_same_training, make,
 
 import pynn
 from pynn import functional as F
-from pynn import nn, optim
+from pynn import nn, optim, replay
 from pynn._core import arena_stats
 from pynn.data import take
 
@@ -145,6 +145,26 @@ def test_arguments_of_another_byte_order(n):
     f = pynn.capture(lambda x: F.exp(x).sum())
     for value in (0.0, 0.0, 1.0):
         assert f(np.full(n, value, ">f4")).item() == pytest.approx(n * np.exp(value), rel=1e-6)
+
+
+def test_an_interrupt_while_an_argument_is_bound_is_no_matter_of_the_next_call(monkeypatch):
+    """Some of the steps that read it had been told of the new array, and went on reading it."""
+    f = pynn.capture(lambda x: x.sum() + F.exp(x).sum())
+    x = np.ones(5000, np.float32)
+    expected = [f(x).item(), f(x).item()]
+    record, calls = replay._Step.record, []
+
+    def interrupted(step, recording):
+        calls.append(step)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        record(step, recording)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replay._Step, "record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            f(x * 3)
+    assert [f(x).item(), f(x).item()] == expected
 
 
 def test_empty_arguments():
