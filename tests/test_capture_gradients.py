@@ -86,6 +86,27 @@ def test_gradients_that_the_function_assigns_are_there_after_every_call():
     assert repr(step) == "Captured(step, plans=1)"
 
 
+def test_gradients_of_results_and_those_that_backward_starts_with():
+    model = mlp()
+
+    def step(x, dy):
+        model.zero_grad()
+        hidden = model[0](x)
+        hidden.retain_grad()
+        scores = model[2](hidden)
+        (before,) = pynn.grad((scores * scores).sum(), [hidden], retain_graph=True)
+        scores.backward(dy)
+        return before, hidden.grad
+
+    captured, rng = pynn.capture(step), np.random.default_rng(0)
+    for _ in range(3):
+        dy = rng.standard_normal((len(X), 3)).astype(np.float32)
+        got, got_weight = captured(X, dy), model[0].weight.grad.copy()
+        for result, expected in zip(got, step(pynn.Tensor(X), dy), strict=True):
+            np.testing.assert_array_equal(result.data, expected)
+        np.testing.assert_array_equal(got_weight, model[0].weight.grad)
+
+
 @pytest.mark.parametrize("trains", [False, True])
 def test_gradients_that_the_function_drops_are_none_after_every_call(trains):
     model = mlp()
