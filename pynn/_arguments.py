@@ -41,7 +41,7 @@ def describe(value: Any, arrays: list[Array]) -> Any:
         return value.data.shape, value.data.dtype
     if isinstance(value, (list, tuple)):
         return type(value), *(describe(item, arrays) for item in value)
-    if isinstance(value, float) and value == 0:
+    if isinstance(value, (float, np.floating)) and value == 0:
         return type(value), str(value)  # the sign
     if isinstance(value, dict):
         return dict, *((name, describe(item, arrays)) for name, item in value.items())

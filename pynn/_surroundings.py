@@ -6,20 +6,22 @@ import dis
 import functools
 import itertools
 import sys
+from collections.abc import Iterable
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from pynn.guarded import CaptureError, Guarded, where
-from pynn.nn.module import Module
 from pynn.optim.optimizer import Optimizer
 from pynn.tensor import Tensor
 
 SIMPLE = (bool, int, float, str)
 
+_MISSING = object()
+
 # What is compared in another way, or names nothing.
-_WITHOUT_SETTINGS = (FunctionType, MethodType, Tensor, Module, Optimizer, np.ndarray)
+_WITHOUT_NAMES = (FunctionType, MethodType, Tensor, Optimizer, np.ndarray)
 
 # From 3.12 on `dis` also has numbers above 255, of instructions that only the compiler uses.
 _ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if dis.opmap.get(name, 256) < 256]
@@ -33,13 +35,15 @@ class Around:
     def __init__(self) -> None:
         self.values: list[tuple[Any, str, Any]] = []  # thing, attribute, value
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []  # globals and other dicts, key, value
+        self._stored: list[tuple[Any, str, Any]] = []  # attributes that functions set: thing, name, value before
         self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
         self._optimizers: list[tuple[Optimizer, list[Any]]] = []  # and their options
 
-    def note(self, function: Any, is_forward: bool = False) -> None:
+    def note(self, function: Any, is_forward: bool = False, arguments: Iterable[Any] = ()) -> None:
         """Note what the function has from around it, and the functions among that, which it must not change.
 
-        Of a module that is called (`is_forward`) all attributes are compared as it is.
+        So is what it names of that and of its arguments: `args.beta`, `config["beta"]`. Of a module that is called
+        (`is_forward`) all attributes are compared as it is.
         """
         if isinstance(function, functools.partial):
             function = function.func
@@ -55,30 +59,32 @@ class Around:
         found = [value for _, _, value in (*values, *variables)]
         self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
         self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
-        for thing in found:
-            self._note_settings(function.__code__, thing)
-        for value in (*found, *methods):
+        for thing in (owner, *found, *arguments):
+            self._note_stored(function.__code__, thing)
+        for thing in (*found, *arguments):
+            attributes, entries = _named(function.__code__, thing)
+            self.values += attributes
+            self.entries += entries
+            found += [value for _, _, value in (*attributes, *entries)]
+        for value in (*found, *arguments, *methods):
             if isinstance(value, Optimizer):
                 self._optimizers.append((value, _options(value)))
             elif isinstance(value, (FunctionType, MethodType, functools.partial)):
                 self.note(value)
 
-    def _note_settings(self, code: CodeType, thing: Any) -> None:
-        """Note numbers and texts of a thing that the function names: `args.beta`, `config["beta"]`."""
-        if isinstance(thing, _WITHOUT_SETTINGS):
+    def _note_stored(self, code: CodeType, thing: Any) -> None:
+        """Note attributes of a thing that the function sets, to see it and to undo it; the array of a tensor, too."""
+        stored = names(code, "STORE_ATTR")
+        if isinstance(thing, Tensor):
+            stored &= {"data"}
+        elif not isinstance(getattr(thing, "__dict__", None), dict):
             return
-        if type(thing) is dict:
-            self.entries += [(thing, key, thing[key]) for key in _constants(code) if type(thing.get(key)) in SIMPLE]
-            return
-        own, kind = getattr(thing, "__dict__", {}), type(thing)
-        self.values += [
-            (thing, name, getattr(thing, name))
-            for name in _attributes(code)
-            if type(own.get(name, getattr(kind, name, None))) in SIMPLE  # no property is asked for its value
-        ]
+        self._stored += [(thing, name, _held(thing, name)) for name in stored]
 
     def check(self) -> None:
         """Refuse what a function did to it."""
+        for thing, name, before in self._stored:
+            self._same((thing, name, before), _held(thing, name))
         for optimizer, _ in self._optimizers:
             self._same_options(optimizer)
         for entries, find in ((self.values, getattr), (self.entries, dict.get)):
@@ -94,7 +100,14 @@ class Around:
         self._optimizers = [entry for entry in self._optimizers if entry[0] is not optimizer]
 
     def restore(self) -> None:
-        """Give optimisers the options back that they had: the function failed."""
+        """Give optimisers their options back, and things their attributes: the function failed."""
+        for thing, name, before in self._stored:
+            if isinstance(thing, Tensor):
+                thing.data = before
+            elif before is not _MISSING:
+                vars(thing)[name] = before
+            else:
+                vars(thing).pop(name, None)
         for optimizer, options in self._optimizers:
             for group, before in zip(optimizer.param_groups, options, strict=False):
                 params = group["params"]
@@ -106,8 +119,7 @@ class Around:
         thing, name, before = entry
         same = now is before or (type(before) in SIMPLE and type(now) is type(before) and now == before)
         items = now if type(now) is list else now.values() if type(now) is dict else ()
-        last = next(reversed(items), None)
-        if same and not isinstance(last.data if isinstance(last, Tensor) else last, Guarded):
+        if same and not any(isinstance(x.data if isinstance(x, Tensor) else x, Guarded) for x in items):
             return thing, name, now
         if name == "cell_contents":
             variables = [zip(f.__code__.co_freevars, f.__closure__ or (), strict=True) for f, _ in self._functions]
@@ -186,6 +198,28 @@ def _constants(code: CodeType) -> frozenset[Any]:
     inside = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     own = [constant for constant in code.co_consts if type(constant) in SIMPLE]
     return frozenset(own).union(*map(_constants, inside))
+
+
+def _named(code: CodeType, thing: Any) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
+    """Return the attributes of a thing, or the entries of a dict, that a function names; no property is asked."""
+    if isinstance(thing, _WITHOUT_NAMES):
+        return [], []
+    if type(thing) is dict:
+        return [], [(thing, key, thing[key]) for key in _constants(code) if key in thing]
+    own, kind = getattr(thing, "__dict__", {}), type(thing)
+    has_values = isinstance(own, dict) and kind is not ModuleType  # a class makes methods anew each time
+    found = []
+    for name in _attributes(code):
+        of_class = getattr(kind, name, None)
+        is_own = has_values and name in own and not hasattr(of_class, "__set__")
+        if is_own or type(own.get(name, of_class)) in SIMPLE:
+            found.append((thing, name, getattr(thing, name)))
+    return found, []
+
+
+def _held(thing: Any, name: str) -> Any:
+    """Return what a thing itself has as an attribute, no property's value."""
+    return thing.data if isinstance(thing, Tensor) else vars(thing).get(name, _MISSING)
 
 
 def _is_set(cell: Any) -> bool:

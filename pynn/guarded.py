@@ -34,8 +34,19 @@ class Guarded(np.ndarray):
     item = tolist = tobytes = astype = copy = fill = argmax = argmin = argsort = sort = take = _refuse
     std = var = max = min = all = any = prod = dot = round = clip = nonzero = cumsum = _refuse
     flatten = repeat = trace = diagonal = compress = choose = searchsorted = argpartition = cumprod = _refuse
+    byteswap = partition = put = setfield = _refuse
     __format__ = __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = tofile = dump = dumps = _refuse
     flat = _refuse  # type: ignore[assignment]
+
+    def reshape(self, *shape: Any, **kwargs: Any) -> Any:
+        return self._in_place(super().reshape(*shape, **kwargs))
+
+    def ravel(self, *args: Any, **kwargs: Any) -> Any:
+        return self._in_place(super().ravel(*args, **kwargs))
+
+    def _in_place(self, result: Any) -> Any:
+        """Return what lies where this does; values that NumPy has copied are no view."""
+        return result if _memory(result) == _memory(self) else self._refuse()
 
     # What a metric needs: how many, or which part, of integers are equal.
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -70,4 +81,5 @@ def where() -> str:
     return "somewhere"
 
 
+_memory = _core.Recording.memory
 _OURS, _STANDARD_LIBRARY = __file__.rpartition("guarded")[0], copy.__file__.rpartition("copy")[0]

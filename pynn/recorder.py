@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from pynn._changes import Changes
 from pynn._snapshot import pairs
 from pynn._surroundings import SIMPLE, Around
 from pynn.grad_mode import mode, observers
-from pynn.guarded import CaptureError, guarded, where
+from pynn.guarded import CaptureError, Guarded, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS, UPDATES
 from pynn.nn.module import Module, Parameter
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
@@ -58,16 +58,14 @@ def _drawn_now(args: tuple[Any, ...]) -> tuple[Any, ...]:
 class Recorder:
     """Notes what the core is asked for while a function runs, and what must be undone if it fails."""
 
-    def __init__(self, leaves: Iterable[Tensor] = ()) -> None:
-        """`leaves`: which had gradients after an earlier recording of the function."""
-        self._had_gradient = {id(tensor) for tensor in leaves if tensor._grad is not None}
-        self._dropped: set[int] = set()
+    def __init__(self) -> None:
+        self._dropped: dict[int, Tensor] = {}
         self.calls: list[Call] = []
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.leaves: dict[Tensor, bool] = {}  # whether an earlier gradient had been dropped
         self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}
         self._inside: Set[int] = set()  # modules that are children of those being called
-        self.grads: list[tuple[Tensor, Array]] = []
+        self.grads: list[tuple[Tensor, Array | None]] = []
         self.around = Around()
         self.draws: list[Draw] = []
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -102,6 +100,9 @@ class Recorder:
         finally:
             if error is not None:
                 self._changes.roll_back()
+                for thing, name, value in self.guards.values():
+                    if name == "data":
+                        thing.data = value
                 self.around.restore()
 
     def call(self, name: str, original: Any, args: tuple[Any, ...]) -> Any:
@@ -280,12 +281,15 @@ class Recorder:
         self._changes.catch_up()
         return _core.broadcast_to(array, array.shape) if self.made(array) and array.dtype.kind == "f" else array.copy()
 
-    def writes(self, name: str) -> None:
-        """A tensor is written in place."""
+    def writes(self, name: str, instead: str = "return the new values, or let an optimiser update it") -> None:
+        """A tensor, or its gradient, is written in place."""
         raise CaptureError(
-            f"capture: {name} writes a tensor in place, {where()}, which a replay does not repeat; return the new "
-            "values, or let an optimiser update it"
+            f"capture: {name} writes a tensor in place, {where()}, which a replay does not repeat; {instead}"
         )
+
+    def fills_gradient(self) -> None:
+        """A gradient is filled with zeros."""
+        self.writes("zero_grad", "call it without set_to_none=False")
 
     def converts(self, what: str, array: Array, dtype: np.dtype[Any]) -> None:
         """NumPy converts an array."""
@@ -352,8 +356,6 @@ class Recorder:
                 f"capture: a tensor {list(tensor.shape)} already has a gradient from before, {where()}, to which "
                 "every replay would add; call zero_grad inside of the captured function"
             )
-        if tensor._grad is None and id(tensor) in self._had_gradient:
-            self._dropped.add(id(tensor))  # by `tensor.grad = None`
         if tensor not in self.leaves:
             self.leaves[tensor] = id(tensor) in self._dropped
         self._undo_gradient(tensor)
@@ -361,8 +363,13 @@ class Recorder:
 
     def drops_gradient(self, tensor: Tensor) -> None:
         """A gradient is set to None."""
-        self._dropped.add(id(tensor))
+        self._dropped[id(tensor)] = tensor
         self._undo_gradient(tensor)
+
+    def assigns_gradient(self, tensor: Tensor) -> None:
+        """A gradient takes the place of what was there."""
+        self.drops_gradient(tensor)
+        self.leaves[tensor] = True
 
     def _undo_gradient(self, tensor: Tensor) -> None:
         before = tensor._grad
@@ -404,16 +411,25 @@ class Recorder:
         return dx
 
     def uses_gradient(self, tensor: Tensor) -> None:
-        """An optimiser uses the gradient of this leaf."""
-        if tensor._grad is not None and not self.made(tensor._grad):
+        """The gradient of this leaf is used where it stands, if it has one."""
+        if tensor._grad is None:
+            if id(tensor) not in self._dropped:  # another step may give it one
+                self.guards[id(tensor), "_grad"] = tensor, "_grad", None
+        elif not self.made(tensor._grad):
             raise CaptureError(
-                f"capture: an optimiser uses a gradient {list(tensor.shape)} from before, {where()}; call backward "
-                "inside of the captured function"
+                f"capture: a gradient {list(tensor.shape)} from before is used, {where()}; call backward inside of the "
+                "captured function"
             )
 
     def finish(self) -> None:
-        """Collect the gradients that stay, and open them to NumPy."""
+        """Collect the gradients that stay, and open them to NumPy; those that were dropped stay None."""
         self._note_copies()
+        for thing, name, data in self.guards.values():
+            if name == "data" and thing.data is not data and isinstance(thing.data, Guarded):
+                raise CaptureError(
+                    f"capture: the data of a tensor {list(thing.shape)} are replaced, {where()}, which a replay does "
+                    "not repeat; return the new values, or let an optimiser update them"
+                )
         self.around.check()
         for tensor, dropped in self.leaves.items():
             if self.made(tensor.data):  # the next call has another one
@@ -423,6 +439,7 @@ class Recorder:
                 self.grads.append((tensor, tensor._grad))
             if not dropped:  # a second call would add to it
                 self.guards[id(tensor), "_grad"] = tensor, "_grad", None
+        self.grads += [(tensor, None) for tensor in self._dropped.values() if tensor._grad is None]
 
 
 def place(array: Array) -> tuple[Any, ...]:

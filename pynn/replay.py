@@ -91,7 +91,7 @@ class Captured:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if observers and mode.recorder is not None:  # inside of another capture: a part of it
-            mode.recorder.around.note(self.function)
+            mode.recorder.around.note(self.function, arguments=_things(args, kwargs))
             return self.function(*args, **kwargs)
         self._lock.acquire()  # a `with` statement takes longer
         try:
@@ -156,15 +156,17 @@ class Captured:
 
     def _capture(self, key: Any, args: Any, kwargs: Any, arrays: list[Array]) -> Any:
         _core.keep_awake()  # here and below: as long as Python works, no call comes
-        earlier = [leaf for replays in self._plans.values() for replay in replays for leaf, _ in replay.gradients]
-        with Recorder(earlier) as recorder:
-            for function in (self.function, *args, *kwargs.values()):
-                recorder.around.note(function)
+        with Recorder() as recorder:
+            things = _things(args, kwargs)
+            recorder.around.note(self.function, arguments=things)
+            for thing in things:
+                recorder.around.note(thing)
             inputs = [recorder.input(array) for array in arrays]
             fresh = iter([wrapped(array.view(Guarded)) for array in inputs])
             new_args, new_kwargs = rebuild((args, kwargs), fresh)
             result = self.function(*new_args, **new_kwargs)
             outputs = [output.view(np.ndarray) for output in arrays_of(result)]
+            result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
             recorder.finish()
         _core.keep_awake()
         self._latest = _Replay(recorder, inputs, result, outputs)
@@ -189,6 +191,11 @@ class Captured:
                 RuntimeWarning,
                 stacklevel=5,
             )
+
+
+def _things(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Return the arguments that may have something to compare: of a dict, all of it is compared as it is."""
+    return [arg for arg in (*args, *kwargs.values()) if not isinstance(arg, dict)]
 
 
 class _Step:
@@ -225,7 +232,7 @@ class _Input:
             uses = [(step, path) for step in reading for path in _paths(step.args, at)]
             if all(_is_whole(_item(step.args, path), own) for step, path in uses):
                 self.readers = uses
-        self.bound = own
+        self.bound: Array | None = own
 
     def bind(self, array: Array, plan_memory: Collection[int], recording: Any) -> None:
         """Let the steps read this array; it must live until they have run."""
@@ -239,6 +246,7 @@ class _Input:
             np.copyto(self.own, array)
             array = self.own
         if array is not self.bound:
+            self.bound = None  # some steps may read one array, some another, until all are recorded
             for step, path in self.readers:
                 step.args = _with_item(step.args, path, array.reshape(_item(step.args, path).shape))
                 step.record(recording)
@@ -278,13 +286,11 @@ class _Replay:
     """A plan, ready to run."""
 
     def __init__(self, recorder: Recorder, inputs: list[Array], result: Any, outputs: list[Array]) -> None:
-        self._outputs = outputs
+        self._outputs, self._result = outputs, result
         self._is_tensor = isinstance(result, Tensor)
-        if not self._is_tensor:
-            self._result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
         self._guards = _flat(recorder)
         self._draws = recorder.draws
-        returned = [*outputs, *(grad for _, grad in recorder.grads)]
+        returned = [*outputs, *(grad for _, grad in recorder.grads if grad is not None)]
         kept = [*inputs, *returned]
         numbers = _core.Recording.arrays_in(kept)[1]
         self._kept = {*numbers}
@@ -311,7 +317,7 @@ class _Replay:
         # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
         self._inputs = [_Input(own, steps, copied) for own in inputs]
-        self.gradients = recorder.grads
+        self._gradients = recorder.grads
         self._grads = tuple(itertools.chain(*((tensor, "_grad", grad) for tensor, grad in recorder.grads)))
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan
         self._shared = dict(sorted(recorder.shared.items()))
@@ -328,6 +334,8 @@ class _Replay:
         for i, arg in enumerate(args):
             if isinstance(arg, (np.ndarray, Tensor)):
                 own = next(inputs)
+                if own.own.dtype.hasobject:  # references, which are more than their bytes
+                    return
                 is_copied = own.own.nbytes < LEAST_BOUND
                 expected += type(arg), own.own, is_copied
                 if not is_copied:
@@ -385,6 +393,7 @@ class _Replay:
                     begin, is_running = step.at, False
                     call.python()
                 elif (repeat := call.repeat) is not None and (numbers := repeat.numbers()) != repeat.latest:
+                    repeat.latest = None
                     step.args = step.args[: repeat.first] + numbers
                     step.record(self._recording)
                     repeat.latest = numbers
@@ -402,8 +411,8 @@ class _Replay:
             if at < position:
                 action()
         makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
-        for tensor, grad in self.gradients:
-            tensor._grad = grad if makers.get(memory(grad), -1) < position else None
+        for tensor, grad in self._gradients:
+            tensor._grad = grad if grad is not None and makers.get(memory(grad), -1) < position else None
 
     def results(self) -> Any:
         """Copies of what the function returned."""

@@ -273,7 +273,8 @@ def _start_gradient(name: str, output: Tensor, grad_output: object) -> Array:
             return _one32 if y.dtype == _one32.dtype else _one64
         return np.ones(output.shape, output.dtype)
     given = grad_output.data if isinstance(grad_output, Tensor) else grad_output
-    dy = as_array(name, given, None if isinstance(given, np.ndarray) else output.dtype).copy()
+    dy = as_array(name, given, None if isinstance(given, np.ndarray) else output.dtype)
+    dy = dy.copy() if mode.recorder is None else mode.recorder.copy(dy)
     if dy.dtype != output.dtype:
         raise TypeError(f"{name}: gradient is {dy.dtype}, needs the dtype of the tensor, {output.dtype}")
     if dy.shape != output.shape:
@@ -292,7 +293,7 @@ def _gradients(y: Tensor, dy: Array, retain_graph: bool, keep: Collection[Node] 
         dy = grads.pop(node, None)  # type: ignore[arg-type]
         if dy is not None:
             if node.retained is not None or node in keep:
-                grads[node] = dy.copy()
+                grads[node] = dy.copy() if recorder is None else recorder.copy(dy)
             try:
                 dxs = node.backward(dy)  # type: ignore[misc]
             except BaseException:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pynn import dlpack
 from pynn._array import as_array, as_gradient
 from pynn._checks import flag
-from pynn.grad_mode import catch_up, is_grad_enabled, mode, no_grad
+from pynn.grad_mode import catch_up, is_grad_enabled, mode, no_grad, observers
 
 if TYPE_CHECKING:
     from pynn.tape import Node
@@ -119,7 +119,11 @@ class Tensor:
 
     @grad.setter
     def grad(self, grad: Array | None) -> None:
-        self._grad = None if grad is None else as_gradient(grad, self.data)
+        checked = None if grad is None else as_gradient(grad, self.data)
+        if observers and mode.recorder is not None:
+            note = mode.recorder.drops_gradient if checked is None else mode.recorder.assigns_gradient
+            note(self)
+        self._grad = checked
 
     def backward(self, grad: object = None, retain_graph: bool = False) -> None:
         """Add the gradient of this tensor to `.grad` of every leaf it depends on.

@@ -1,6 +1,7 @@
 """Captured steps do what the same functions do when they run as they are written."""
 
 import gc
+import sys
 import threading
 
 import numpy as np
@@ -9,7 +10,7 @@ from captured_steps import MODELS, OPTIMIZERS, X, Y, assert_same_training, make,
 
 import pynn
 from pynn import functional as F
-from pynn import nn, optim
+from pynn import nn, optim, replay
 from pynn._core import arena_stats
 from pynn.data import take
 
@@ -144,6 +145,44 @@ def test_arguments_of_another_byte_order(n):
     f = pynn.capture(lambda x: F.exp(x).sum())
     for value in (0.0, 0.0, 1.0):
         assert f(np.full(n, value, ">f4")).item() == pytest.approx(n * np.exp(value), rel=1e-6)
+
+
+def test_an_interrupt_while_an_argument_is_bound_is_no_matter_of_the_next_call(monkeypatch):
+    """Some of the steps that read it had been told of the new array, and went on reading it."""
+    f = pynn.capture(lambda x: x.sum() + F.exp(x).sum())
+    x = np.ones(5000, np.float32)
+    expected = [f(x).item(), f(x).item()]
+    record, calls = replay._Step.record, []
+
+    def interrupted(step, recording):
+        calls.append(step)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        record(step, recording)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(replay._Step, "record", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            f(x * 3)
+    assert [f(x).item(), f(x).item()] == expected
+
+
+def test_empty_arguments():
+    f = pynn.capture(lambda x: (x * x).sum() + x.sum())
+    for _ in range(3):
+        assert f(np.empty((0, 3), np.float32)).item() == 0
+
+
+def test_an_argument_of_objects_holds_its_own_references():
+    """The plan has a copy: of the references, too, not only of their bytes."""
+    f = pynn.capture(lambda x, names: F.exp(x))
+    thing = object()
+    before = sys.getrefcount(thing)
+    for _ in range(4):
+        f(np.ones(2, np.float32), np.array([thing], object))
+    assert sys.getrefcount(thing) == before + 1
+    f(np.ones(2, np.float32), np.zeros(1, object))
+    assert sys.getrefcount(thing) == before
 
 
 def test_tensors_made_of_values_follow_them():

@@ -461,9 +461,64 @@ def test_numbers_that_the_function_names_are_guarded(function, change):
     assert repr(f).endswith("plans=2)")
 
 
-def test_a_zero_of_another_sign_is_another_value():
+class Holder:
+    """Compared by identity, whatever it holds."""
+
+    def __init__(self, **held):
+        vars(self).update(held)
+
+
+@pytest.mark.parametrize(
+    ("thing", "function", "change"),
+    [
+        (Holder(model=nn.Linear(2, 3)), lambda h: lambda x: h.model(x), lambda h: setattr(h, "model", nn.Linear(2, 4))),
+        ({"model": nn.Linear(2, 3)}, lambda h: lambda x: h["model"](x), lambda h: h.update(model=nn.Linear(2, 4))),
+        (Holder(x=pynn.ones(2)), lambda h: lambda x: x * h.x, lambda h: setattr(h, "x", pynn.zeros(2))),
+        (nn.Linear(2, 3), lambda h: lambda x: x * 2 if h.training else x, lambda h: h.eval()),
+    ],
+    ids=["model", "entry", "tensor", "mode"],
+)
+def test_what_the_function_names_of_a_thing_is_guarded(thing, function, change):
+    f, x = pynn.capture(function(thing)), np.ones(2, np.float32)
+    for plans in (1, 2):
+        for _ in range(2):
+            np.testing.assert_array_equal(f(x).data, f.function(pynn.Tensor(x)).data)
+        assert repr(f).endswith(f"plans={plans})")
+        change(thing)
+
+
+def test_what_the_function_names_of_an_argument_is_guarded():
+    f, x, settings = pynn.capture(lambda x, settings: x * settings.factor), np.ones(2, np.float32), Holder(factor=2.0)
+    for value in (2.0, 2.0, 3.0, 3.0, 2.0):
+        settings.factor = value
+        assert f(x, settings).tolist() == [value, value]
+
+
+def test_a_dict_that_is_an_argument_may_hold_another_array_in_each_call():
+    f, batch = pynn.capture(lambda batch: batch["x"] * 2), {}
+    for value in (1, 2, 3):
+        batch["x"] = np.full(2, value, np.float32)
+        assert f(batch).tolist() == [2 * value] * 2
+    assert repr(f).endswith("plans=1)")
+
+
+def test_options_of_an_optimizer_within_a_thing_are_not_to_be_changed_inside():
+    thing = Holder(optimizer=optim.SGD([nn.Parameter(np.ones(2, np.float32))], lr=1.0))
+
+    @pynn.capture
+    def step(x):
+        thing.optimizer.param_groups[0]["lr"] *= 0.5
+        return x * 2
+
+    with pytest.raises(CaptureError, match=r"^capture: options of SGD are changed"):
+        step(np.ones(2, np.float32))
+    assert thing.optimizer.param_groups[0]["lr"] == 1
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64])
+def test_a_zero_of_another_sign_is_another_value(kind):
     f = pynn.capture(lambda x, factor: x * factor)
-    assert [str(f(np.ones(1, np.float32), factor).item()) for factor in (0.0, -0.0)] == ["0.0", "-0.0"]
+    assert [str(f(np.ones(1, np.float32), kind(factor)).item()) for factor in (0.0, -0.0)] == ["0.0", "-0.0"]
 
 
 def test_arguments_by_name_are_not_those_in_a_dict():

@@ -224,6 +224,19 @@ def counts_in_object(x):
     return x * 2
 
 
+def stores_in_object(x):
+    counter.latest = x * 2
+
+
+def stores_in_tensor(x):
+    kept_tensor.data = (x * 2).data
+
+
+def replaces_first(x):
+    scores["first"] = y = x * 2
+    return y
+
+
 def keeps(x):
     kept.append(x * 2)
     return kept[-1]
@@ -237,12 +250,17 @@ class Owner:
         self.state = x + self.state
         return self.state
 
+    def stores(self, x):
+        self.latest = x * 2
+
     def logs(self, x):
         self.history["y"] = y = x * 2
         return y if self.history else x
 
 
 counter = types.SimpleNamespace(taken=0)
+kept_tensor = pynn.zeros(5, 6)
+scores = {"first": None, "last": 1}
 
 
 @pytest.mark.parametrize(
@@ -254,12 +272,51 @@ counter = types.SimpleNamespace(taken=0)
         (keeps, "puts a result into kept"),
         (Owner().recurs, "changes state"),
         (Owner().logs, "puts a result into history"),
+        (stores_in_object, "changes latest"),
+        (stores_in_tensor, "changes data"),
+        (replaces_first, "puts a result into scores"),
+        (Owner().stores, "changes latest"),
     ],
-    ids=["counts", "dict", "object", "keeps", "recurs", "logs"],
+    ids=["counts", "dict", "object", "keeps", "recurs", "logs", "attribute", "data", "replaces", "stores"],
 )
 def test_what_a_function_changes_around_it_is_refused(function, what):
     with pytest.raises(CaptureError, match=rf"^capture: the function {what}, which it has from around it"):
         pynn.capture(function)(X)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_refused_capture_leaves_attributes_that_the_function_sets(fails):
+    owner = Owner()
+    owner.state = before = owner.state
+
+    def step(x):
+        owner.state = owner.latest = x * 2
+        if fails:
+            raise KeyError("afterwards")
+
+    with pytest.raises(KeyError if fails else CaptureError):
+        pynn.capture(step)(X)
+    assert owner.state is before
+    assert not hasattr(owner, "latest")
+
+
+def test_a_refused_capture_leaves_the_data_of_parameters():
+    model = mlp()
+    params = list(model.parameters())
+    before = [p.data for p in params]
+
+    @pynn.capture
+    def step(x):
+        loss = (model(x) * 2).sum()
+        with pynn.no_grad():
+            for p, grad in zip(params, pynn.grad(loss, params), strict=True):
+                p.data = (p - pynn.Tensor(grad)).data
+
+    with pytest.raises(
+        CaptureError, match=r"^capture: the data of a tensor \[8, 6\] are replaced, at .*let an optimiser"
+    ):
+        step(X)
+    assert all(p.data is data for p, data in zip(params, before, strict=True))
 
 
 def test_a_variable_around_the_function_is_named():

@@ -48,6 +48,24 @@ def flatten_value(x, model):
     return model(x).data.flatten()
 
 
+def reshape_value(x, model):
+    return pynn.Tensor(model(x).data.T.reshape(-1))
+
+
+def ravel_value(x, model):
+    return pynn.Tensor(model(x).data.ravel(order="F"))
+
+
+def swap_bytes(x, model):
+    return pynn.Tensor(model(x).data.byteswap())
+
+
+def put_value(x, model):
+    y = model(x)
+    y.data.put([0], 7.0)
+    return y
+
+
 def copy_value(x, model):
     return copy.deepcopy(model(x).detach())
 
@@ -116,6 +134,10 @@ def change_attribute(x, model):
     [
         (format_value, "is read, at .*test_capture_refusals.py"),
         (flatten_value, "is read, at .*test_capture_refusals.py"),
+        (reshape_value, "is read, at .*test_capture_refusals.py"),
+        (ravel_value, "is read, at .*test_capture_refusals.py"),
+        (swap_bytes, "is read, at .*test_capture_refusals.py"),
+        (put_value, "is read, at .*test_capture_refusals.py"),
         (copy_value, "is read, at"),
         (made_again, "is read, at .*test_capture_refusals.py"),
         (set_item, "setitem writes a tensor in place, at .*test_capture_refusals.py"),
@@ -192,6 +214,29 @@ def test_a_result_that_a_replay_cannot_make_is_refused(function):
 def test_only_functions_are_captured(function):
     with pytest.raises(TypeError, match=r"^capture: got .*, needs a function or a module$"):
         pynn.capture(function)
+
+
+def test_a_result_of_a_class_that_cannot_be_made_anew_leaves_the_model_as_it_was():
+    class Pair(tuple):
+        def __new__(cls, first, second):
+            return super().__new__(cls, (first, second))
+
+    model, optimizer, _, _ = make()
+    before = model.state_dict()
+
+    @pynn.capture
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return Pair(loss, 1)
+
+    with pytest.raises(TypeError, match="second"):
+        step(X, Y)
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name], err_msg=name)
+    assert not optimizer.state
 
 
 def test_plan_before_the_first_call():

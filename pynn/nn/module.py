@@ -277,6 +277,8 @@ class Module:
                     mode.recorder.drops_gradient(parameter)
                 parameter._grad = None
             else:
+                if mode.recorder is not None:
+                    mode.recorder.fills_gradient()
                 parameter._grad.fill(0)
 
     def apply(self, fn: Callable[[Module], object]) -> Self:

@@ -89,4 +89,6 @@ def _tensors(operation: str, params: Tensor | Iterable[Tensor]) -> list[Tensor]:
     for p in tensors:
         if not isinstance(p, Tensor):
             raise TypeError(f"{operation}: got a {type(p).__name__}, needs tensors, such as model.parameters()")
+        if mode.recorder is not None:
+            mode.recorder.uses_gradient(p)
     return tensors

@@ -121,6 +121,8 @@ class Optimizer:
                         recorder.drops_gradient(p)
                     p._grad = None
                 else:
+                    if recorder is not None:
+                        recorder.fills_gradient()
                     p._grad.fill(0)
 
     def step(self) -> None:
