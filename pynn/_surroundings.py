@@ -59,10 +59,13 @@ class Around:
         found = [value for _, _, value in (*values, *variables)]
         self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
         self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
-        for thing in (owner, *found, *arguments):
-            self._note_stored(function.__code__, thing)
+        code = function.__code__  # whose hash, as a key, takes a microsecond each time
+        if stored := names(code, "STORE_ATTR"):
+            for thing in (owner, *found, *arguments):
+                self._note_stored(stored, thing)
+        named = _attributes(code)
         for thing in (*found, *arguments):
-            attributes, entries = _named(function.__code__, thing)
+            attributes, entries = _named(code, named, thing)
             self.values += attributes
             self.entries += entries
             found += [value for _, _, value in (*attributes, *entries)]
@@ -72,9 +75,8 @@ class Around:
             elif isinstance(value, (FunctionType, MethodType, functools.partial)):
                 self.note(value)
 
-    def _note_stored(self, code: CodeType, thing: Any) -> None:
+    def _note_stored(self, stored: frozenset[str], thing: Any) -> None:
         """Note attributes of a thing that the function sets, to see it and to undo it; the array of a tensor, too."""
-        stored = names(code, "STORE_ATTR")
         if isinstance(thing, Tensor):
             stored &= {"data"}
         elif not isinstance(getattr(thing, "__dict__", None), dict):
@@ -200,7 +202,9 @@ def _constants(code: CodeType) -> frozenset[Any]:
     return frozenset(own).union(*map(_constants, inside))
 
 
-def _named(code: CodeType, thing: Any) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
+def _named(
+    code: CodeType, attributes: frozenset[str], thing: Any
+) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
     """Return the attributes of a thing, or the entries of a dict, that a function names; no property is asked."""
     if isinstance(thing, _WITHOUT_NAMES):
         return [], []
@@ -209,7 +213,7 @@ def _named(code: CodeType, thing: Any) -> tuple[list[tuple[Any, str, Any]], list
     own, kind = getattr(thing, "__dict__", {}), type(thing)
     has_values = isinstance(own, dict) and kind is not ModuleType  # a class makes methods anew each time
     found = []
-    for name in _attributes(code):
+    for name in attributes:
         of_class = getattr(kind, name, None)
         is_own = has_values and name in own and not hasattr(of_class, "__set__")
         if is_own or type(own.get(name, of_class)) in SIMPLE:
