@@ -15,6 +15,7 @@ import pynn
 
 COMPILERS = ("compile", "jax")
 CAPTURES = 5  # blocks of first calls
+FEW, MANY = 10, 110  # operations of two steps, whose difference is the time of what one has more
 
 
 def targets(name: str) -> dict[str, float]:
@@ -65,6 +66,24 @@ def empty_steps(repeats: int = 15) -> dict[str, float]:
     verdict = "" if max(us.values()) <= EMPTY_TARGET else " MISSED"
     print(f"Empty captured step: {', '.join(cells)}; target at most {EMPTY_TARGET}{verdict}")
     return us
+
+
+def further_operation(repeats: int = 15) -> float:
+    """Print and return the ns of each operation more in a captured step: a sum over [1, 4], work and all."""
+    x = pynn.ones(1, 4)
+
+    def us(count: int) -> float:
+        def step(x: pynn.Tensor) -> pynn.Tensor:
+            for _ in range(count):
+                x = x.sum(axis=0, keepdims=True)
+            return x
+
+        captured = pynn.capture(step)
+        return overhead.best(lambda: captured(x), repeats, 1000)
+
+    ns = 1e3 * (us(MANY) - us(FEW)) / (MANY - FEW)
+    print(f"Each further operation: {ns:.0f} ns (sum over the rows of [1, 4])")
+    return ns
 
 
 def compiler_problem() -> str | None:

@@ -262,6 +262,7 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{case.name}: {100 * share:.0f} % of the peak, target {100 * wanted:.0f} %")
     if args.mode == "captured":
         figures["empty_us"] = captured.empty_steps(2 if args.quick else 15)
+        figures["operation_ns"] = captured.further_operation(2 if args.quick else 15)
     print_summary(figures["results"], sides, "output_difference" if "inference" in args.mode else "loss_difference")
     if args.json:
         report.write_json(args.json, figures)
