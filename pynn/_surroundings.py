@@ -6,9 +6,9 @@ import dis
 import functools
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from types import CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class Around:
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []  # globals and other dicts, key, value
         self._stored: list[tuple[Any, str, Any]] = []  # attributes that functions set: thing, name, value before
         self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
-        self._optimizers: list[tuple[Optimizer, list[Any]]] = []  # and their options
+        self._optimizers: dict[int, tuple[Optimizer, list[Any]]] = {}  # and their options
 
     def note(self, function: Any, is_forward: bool = False, arguments: Iterable[Any] = ()) -> None:
         """Note what the function has from around it, and the functions among that, which it must not change.
@@ -50,28 +50,27 @@ class Around:
         owner = None
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
-        if not isinstance(function, FunctionType) or (function, id(owner)) in self._functions:
+        if not isinstance(function, FunctionType) or (function.__module__ or "").partition(".")[0] == "pynn":
             return
-        if (function.__module__ or "").partition(".")[0] == "pynn":
+        if (function, id(owner)) in self._functions:
             return
         self._functions.add((function, id(owner)))
+        named = names(function.__code__)
         values, variables, methods = surroundings(function, owner)
         found = [value for _, _, value in (*values, *variables)]
         self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
         self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
-        code = function.__code__  # whose hash, as a key, takes a microsecond each time
-        if stored := names(code, "STORE_ATTR"):
+        if named.stored:
             for thing in (owner, *found, *arguments):
-                self._note_stored(stored, thing)
-        named = _attributes(code)
+                self._note_stored(named.stored, thing)
         for thing in (*found, *arguments):
-            attributes, entries = _named(code, named, thing)
+            attributes, entries = _named(named, thing)
             self.values += attributes
             self.entries += entries
             found += [value for _, _, value in (*attributes, *entries)]
         for value in (*found, *arguments, *methods):
             if isinstance(value, Optimizer):
-                self._optimizers.append((value, _options(value)))
+                self._optimizers.setdefault(id(value), (value, _options(value)))
             elif isinstance(value, (FunctionType, MethodType, functools.partial)):
                 self.note(value)
 
@@ -87,7 +86,7 @@ class Around:
         """Refuse what a function did to it."""
         for thing, name, before in self._stored:
             self._same((thing, name, before), _held(thing, name))
-        for optimizer, _ in self._optimizers:
+        for optimizer, _ in self._optimizers.values():
             self._same_options(optimizer)
         for entries, find in ((self.values, getattr), (self.entries, dict.get)):
             for i, entry in enumerate(entries):
@@ -99,7 +98,7 @@ class Around:
     def forget(self, optimizer: Optimizer) -> None:
         """From now on a schedule changes the options of this one."""
         self._same_options(optimizer)
-        self._optimizers = [entry for entry in self._optimizers if entry[0] is not optimizer]
+        self._optimizers.pop(id(optimizer), None)
 
     def restore(self) -> None:
         """Give optimisers their options back, and things their attributes: the function failed."""
@@ -110,7 +109,7 @@ class Around:
                 vars(thing)[name] = before
             else:
                 vars(thing).pop(name, None)
-        for optimizer, options in self._optimizers:
+        for optimizer, options in self._optimizers.values():
             for group, before in zip(optimizer.param_groups, options, strict=False):
                 params = group["params"]
                 group.clear()
@@ -133,12 +132,12 @@ class Around:
 
     def _same_options(self, optimizer: Optimizer) -> None:
         """Refuse that the function changes options of the optimiser."""
-        for known, options in self._optimizers:
-            if known is optimizer and options != _options(optimizer):
-                raise CaptureError(
-                    f"capture: options of {type(optimizer).__name__} are changed inside of the captured function, "
-                    f"{where()}, which a replay does not repeat; let a scheduler do it, or change them outside"
-                )
+        known = self._optimizers.get(id(optimizer))
+        if known is not None and known[1] != _options(optimizer):
+            raise CaptureError(
+                f"capture: options of {type(optimizer).__name__} are changed inside of the captured function, "
+                f"{where()}, which a replay does not repeat; let a scheduler do it, or change them outside"
+            )
 
 
 def surroundings(
@@ -152,25 +151,40 @@ def surroundings(
         Attributes, as (thing, name, value); entries of the module's globals, as (globals, name, value); and the
         methods of `owner`, to which the function is bound if it is not None.
     """
-    code, around = function.__code__, function.__globals__
+    named, around = names(function.__code__), function.__globals__
     values: list[tuple[Any, str, Any]] = [
         (cell, "cell_contents", cell.cell_contents) for cell in function.__closure__ or () if _is_set(cell)
     ]
     methods = []
     if owner is not None:
-        own = getattr(owner, "__dict__", ())
-        for name in _attributes(code):
-            of_class = None if name in own else getattr(type(owner), name, None)
-            if name in own or isinstance(of_class, SIMPLE):  # the same object every time, no property or method
+        own = getattr(owner, "__dict__", {})
+        values += [(owner, name, getattr(owner, name)) for name in named.attributes & own.keys()]
+        for name, value in _of_class(type(owner), named.attributes - own.keys()):
+            if isinstance(value, SIMPLE):  # the same object every time, no property or method
                 values.append((owner, name, getattr(owner, name)))
-            elif isinstance(of_class, FunctionType):
+            elif isinstance(value, (FunctionType, staticmethod)):
                 methods.append(getattr(owner, name))
-    variables = [(around, name, around[name]) for name in names(code, "LOAD_GLOBAL") if name in around]
+    variables = [(around, name, around[name]) for name in named.globals if name in around]
     return values, variables, methods
 
 
+class Names(NamedTuple):
+    """What a function, with those inside of it, names."""
+
+    globals: frozenset[str]
+    attributes: frozenset[str]
+    stored: frozenset[str]  # attributes that it sets
+    constants: frozenset[Any]
+
+
 @functools.lru_cache(1024)  # functions are captured again, and share others
-def names(code: CodeType, operation: str) -> frozenset[str]:
+def names(code: CodeType) -> Names:
+    """Return what a function, or one inside of it, names."""
+    attributes = frozenset().union(*(_looked_up(code, operation) for operation in _ATTRIBUTES))
+    return Names(_looked_up(code, "LOAD_GLOBAL"), attributes, _looked_up(code, "STORE_ATTR"), _constants(code))
+
+
+def _looked_up(code: CodeType, operation: str) -> frozenset[str]:
     """Return the names that a function, or one inside of it, looks up in this way.
 
     They are those of `dis.get_instructions`, which takes as long as a step of a small network.
@@ -187,38 +201,39 @@ def names(code: CodeType, operation: str) -> frozenset[str]:
             found.add(code.co_names[arg >> (operation in _FLAGGED)])
         at = instructions.find(wanted, at + 1)
     inside = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return frozenset(found).union(*(names(constant, operation) for constant in inside))
+    return frozenset(found).union(*(_looked_up(constant, operation) for constant in inside))
 
 
-@functools.lru_cache(1024)
-def _attributes(code: CodeType) -> frozenset[str]:
-    return frozenset().union(*(names(code, operation) for operation in _ATTRIBUTES))
-
-
-@functools.lru_cache(1024)
 def _constants(code: CodeType) -> frozenset[Any]:
     inside = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
     own = [constant for constant in code.co_consts if type(constant) in SIMPLE]
     return frozenset(own).union(*map(_constants, inside))
 
 
-def _named(
-    code: CodeType, attributes: frozenset[str], thing: Any
-) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
+def _named(named: Names, thing: Any) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
     """Return the attributes of a thing, or the entries of a dict, that a function names; no property is asked."""
     if isinstance(thing, _WITHOUT_NAMES):
         return [], []
     if type(thing) is dict:
-        return [], [(thing, key, thing[key]) for key in _constants(code) if key in thing]
+        return [], [(thing, key, thing[key]) for key in named.constants if key in thing]
     own, kind = getattr(thing, "__dict__", {}), type(thing)
-    has_values = isinstance(own, dict) and kind is not ModuleType  # a class makes methods anew each time
-    found = []
-    for name in attributes:
-        of_class = getattr(kind, name, None)
-        is_own = has_values and name in own and not hasattr(of_class, "__set__")
-        if is_own or type(own.get(name, of_class)) in SIMPLE:
-            found.append((thing, name, getattr(thing, name)))
-    return found, []
+    of_class = dict(_of_class(kind, named.attributes))
+    found = [name for name, value in of_class.items() if type(value) in SIMPLE and name not in own]
+    for name in named.attributes & own.keys():
+        # A class makes methods anew each time.
+        is_held = isinstance(own, dict) and kind is not ModuleType and not hasattr(of_class.get(name), "__set__")
+        if is_held or type(own[name]) in SIMPLE:
+            found.append(name)
+    return [(thing, name, getattr(thing, name)) for name in found], []
+
+
+def _of_class(kind: type, wanted: Set[str]) -> Iterator[tuple[str, Any]]:
+    """Yield what instances have from their class under these names; not what it has itself, such as `__name__`."""
+    for base in kind.__mro__:
+        entries = vars(base)
+        for name in wanted & entries.keys():
+            yield name, entries[name]
+        wanted = wanted - entries.keys()
 
 
 def _held(thing: Any, name: str) -> Any:

@@ -46,6 +46,25 @@ def test_a_decorated_method_is_captured_for_each_object():
     assert isinstance(Scaled.step, Captured)
 
 
+def test_a_method_may_name_what_its_class_alone_has():
+    class Named:
+        unit = 2.0
+
+        def __init__(self):
+            self.layer = nn.Linear(2, 1)
+
+        def step(self, x):
+            kinds = type(self).__name__ + type(self.layer).__name__  # no object has a __name__
+            return self.layer(x) * (self.unit if kinds == "NamedLinear" else 0.0)
+
+    named, x = Named(), pynn.ones(1, 2)
+    step = pynn.capture(named.step)
+    for _ in range(3):
+        assert step(x).tolist() == named.step(x).tolist()
+    Named.unit = 3.0
+    assert step(x).tolist() == named.step(x).tolist()
+
+
 def test_what_a_method_of_another_reads_is_compared():
     x, thing = pynn.ones(2), Scaled(2.0)  # whose `step` was never called on its own
     assert thing.twice(x).tolist() == [4, 4]
