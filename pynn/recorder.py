@@ -351,7 +351,7 @@ class Recorder:
 
     def gradient(self, tensor: Tensor, grad: Array) -> Array:
         """Return the gradient of a leaf, guarded."""
-        if tensor._grad is not None and not self.made(tensor._grad):
+        if tensor._grad is not None and self._is_from_before(tensor._grad):
             raise CaptureError(
                 f"capture: a tensor {list(tensor.shape)} already has a gradient from before, {where()}, to which "
                 "every replay would add; call zero_grad inside of the captured function"
@@ -360,6 +360,10 @@ class Recorder:
             self.leaves[tensor] = id(tensor) in self._dropped
         self._undo_gradient(tensor)
         return grad
+
+    def _is_from_before(self, grad: Array) -> bool:
+        """Whether a gradient has values, which nothing that was recorded made."""
+        return grad.size > 0 and not self.made(grad)
 
     def drops_gradient(self, tensor: Tensor) -> None:
         """A gradient is set to None."""
@@ -415,7 +419,7 @@ class Recorder:
         if tensor._grad is None:
             if id(tensor) not in self._dropped:  # another step may give it one
                 self.guards[id(tensor), "_grad"] = tensor, "_grad", None
-        elif not self.made(tensor._grad):
+        elif self._is_from_before(tensor._grad):
             raise CaptureError(
                 f"capture: a gradient {list(tensor.shape)} from before is used, {where()}; call backward inside of the "
                 "captured function"

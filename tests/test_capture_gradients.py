@@ -123,3 +123,26 @@ def test_gradients_that_the_function_drops_are_none_after_every_call(trains):
         step(X)
         assert [p.grad for p in model.parameters()] == [None] * 4
     assert repr(step) == "Captured(step, plans=1)"
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
+def test_a_parameter_without_elements_has_a_gradient_as_any_other(optimizer):
+    """It was taken for one from before: nothing makes its values, for it has none."""
+
+    def run(wrap):
+        pynn.seed(0)
+        layer, empty = nn.Linear(6, 3), nn.Parameter(np.zeros((0, 6), np.float32))
+        params = optimizer([*layer.parameters(), empty], lr=0.1)
+
+        def step(x, y):
+            params.zero_grad()
+            for _ in range(2):
+                (F.cross_entropy(layer(x), y) + (empty * 2).sum()).backward()
+            params.step()
+
+        step = wrap(step)
+        for _ in range(3):
+            step(X, Y)
+        return layer.weight.tolist(), empty.grad.shape
+
+    assert run(pynn.capture) == run(lambda step: step)
