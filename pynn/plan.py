@@ -45,6 +45,7 @@ class Call:
     python: Callable[[], None] | None = None  # what Python does at this place, where there is no call of the core
     links: tuple[Link, ...] = ()  # the calls that it is a chain of, each with one of the results
     scratch: Sequence[Array] = ()  # results that threads keep for themselves: never written
+    number: int = 0  # its position among those that were recorded
     # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made, with
     # the results' bytes in whole cache lines.
     read_memory: list[int] = field(init=False)
@@ -69,6 +70,7 @@ class Call:
             self.python,
             self.links,
             self.scratch,
+            self.number,
         )
 
     @property
@@ -111,6 +113,8 @@ class Plan:
         self.recorded, self.calls = len(calls), calls
         self.saved: dict[str, int] = {}
         self.barriers: int | None = None
+        for number, call in enumerate(calls):
+            call.number = number
         for rewrite in passes.REWRITES:
             self.calls = rewrite(self.calls, kept)
             _core.keep_awake()

@@ -59,13 +59,13 @@ class Recorder:
     """Notes what the core is asked for while a function runs, and what must be undone if it fails."""
 
     def __init__(self) -> None:
-        self._dropped: dict[int, Tensor] = {}
+        self._dropped: dict[int, tuple[Tensor, int]] = {}  # and before which call
         self.calls: list[Call] = []
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.leaves: dict[Tensor, bool] = {}  # whether an earlier gradient had been dropped
         self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}
         self._inside: Set[int] = set()  # modules that are children of those being called
-        self.grads: list[tuple[Tensor, Array | None]] = []
+        self.grads: list[tuple[Tensor, Array | None, int]] = []  # and which call found the one from before gone
         self.around = Around()
         self.draws: list[Draw] = []
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -367,7 +367,7 @@ class Recorder:
 
     def drops_gradient(self, tensor: Tensor) -> None:
         """A gradient is set to None."""
-        self._dropped[id(tensor)] = tensor
+        self._dropped.setdefault(id(tensor), (tensor, len(self.calls)))
         self._undo_gradient(tensor)
 
     def assigns_gradient(self, tensor: Tensor) -> None:
@@ -440,10 +440,11 @@ class Recorder:
                 continue
             if tensor._grad is not None:
                 tensor._grad = tensor._grad.view(np.ndarray)
-                self.grads.append((tensor, tensor._grad))
+                _, at = self._dropped.get(id(tensor), (tensor, 0))
+                self.grads.append((tensor, tensor._grad, at))
             if not dropped:  # a second call would add to it
                 self.guards[id(tensor), "_grad"] = tensor, "_grad", None
-        self.grads += [(tensor, None) for tensor in self._dropped.values() if tensor._grad is None]
+        self.grads += [(tensor, None, at) for tensor, at in self._dropped.values() if tensor._grad is None]
 
 
 def place(array: Array) -> tuple[Any, ...]:
