@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
+from pynn._dot import label
 
 Array: TypeAlias = npt.NDArray[Any]
 memory, _memory_of_call = _core.Recording.memory, _core.Recording.memory_of_call
@@ -150,7 +151,7 @@ class Plan:
         lines = ["digraph plan {", "  node [shape=box, fontname=monospace]"]
         makers: dict[int, int] = {}
         for i, call in enumerate(self.calls):
-            lines.append(f'  c{i} [label="{call.name}"]')
+            lines.append(f'  c{i} [label="{label(call.name)}"]')
             lines += [
                 f'  c{makers[at]} -> c{i} [label="{list(array.shape)}"]'
                 for array, at in zip(call.reads, call.read_memory, strict=True)
