@@ -60,11 +60,9 @@ def describe(value: Any, arrays: list[Array]) -> Any:
     return type(value), value
 
 
-def arrays_of(value: Any) -> Iterator[Array]:
-    """Yield the arrays of what the function returned, which must hide none."""
-    if isinstance(value, Tensor):
-        yield value.data
-    elif isinstance(value, np.ndarray):
+def arrays_of(value: Any) -> Iterator[Array | Tensor]:
+    """Yield the arrays and tensors of what the function returned, which must hide none."""
+    if isinstance(value, (Tensor, np.ndarray)):
         yield value
     elif isinstance(value, (list, tuple, dict)) and _has_attributes(value):
         raise CaptureError(

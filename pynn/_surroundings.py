@@ -74,6 +74,8 @@ class Around:
             self.values += attributes
             self.entries += entries
             found += [value for _, _, value in (*attributes, *entries)]
+        if "data" in named:
+            self.values += [(thing, "data", thing.data) for thing in found if isinstance(thing, Tensor)]
         for value in (*found, *arguments, *methods):
             if isinstance(value, Optimizer):
                 self._optimizers.append((value, _options(value)))

@@ -139,6 +139,13 @@ class Recorder:
         self._arguments.append((array, copy))
         return copy
 
+    def output(self, value: Array | Tensor) -> Array:
+        """Return the memory that a replay copies this result from."""
+        if not isinstance(value, np.ndarray):
+            self.reads(value)
+            value = value.data
+        return value.view(np.ndarray)
+
     def _writes_outside(self, arrays: list[Array]) -> None:
         """Write to the copies of arguments, too, what changed in memory that they share with these arrays."""
         self.written += arrays
@@ -175,14 +182,19 @@ class Recorder:
                         f"capture: {name} of a parameter is computed by NumPy here, which a replay does not repeat, "
                         f"{where()}"
                     )
-                if (id(tensor), "data") not in self.guards:  # a replay relies on its memory
-                    self.guards[id(tensor), "data"] = tensor, "data", tensor.data
+                if (id(tensor), "requires_grad") not in self.guards:
+                    self.reads(tensor)
                     self.guards[id(tensor), "requires_grad"] = tensor, "requires_grad", tensor.requires_grad
             elif not made:
                 raise CaptureError(
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
                 )
         return y
+
+    def reads(self, tensor: Tensor) -> None:
+        """A replay relies on the memory of a tensor, if it makes no other."""
+        if not self.made(tensor.data):
+            self.guards.setdefault((id(tensor), "data"), (tensor, "data", tensor.data))
 
     def _is_weight(self, tensor: Tensor) -> bool:
         """Whether a training changes this tensor, or what it is a view of."""
@@ -266,11 +278,12 @@ class Recorder:
         """NumPy is about to read or write parameters, or an optimiser's states."""
         self._changes.catch_up()
 
-    def numpy(self, array: Array) -> None:
+    def numpy(self, tensor: Tensor) -> None:
         """A tensor is asked for its array."""
         self._changes.catch_up()
-        if self.made(array):
-            guarded(array)._refuse()
+        if self.made(tensor.data):
+            guarded(tensor.data)._refuse()
+        self.reads(tensor)
 
     def view(self, array: Array) -> Array:
         """Return an array guarded, if replays will change it and NumPy has taken the guard away."""

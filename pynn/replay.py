@@ -165,7 +165,7 @@ class Captured:
             fresh = iter([wrapped(array.view(Guarded)) for array in inputs])
             new_args, new_kwargs = rebuild((args, kwargs), fresh)
             result = self.function(*new_args, **new_kwargs)
-            outputs = [output.view(np.ndarray) for output in arrays_of(result)]
+            outputs = [recorder.output(value) for value in arrays_of(result)]
             result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
             recorder.finish()
         _core.keep_awake()
