@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,12 +40,17 @@ def describe(value: Any, arrays: list[Array]) -> Any:
             )
         arrays.append(value.data)
         return value.data.shape, value.data.dtype
+    if isinstance(value, (list, tuple, dict)) and _has_attributes(value):
+        raise CaptureError(
+            f"capture: an argument is a {type(value).__name__} with attributes, which a replay does not compare; pass "
+            "them as arguments of their own"
+        )
     if isinstance(value, (list, tuple)):
         return type(value), *(describe(item, arrays) for item in value)
     if isinstance(value, (float, np.floating)) and value == 0:
         return type(value), str(value)  # the sign
     if isinstance(value, dict):
-        return dict, *((name, describe(item, arrays)) for name, item in value.items())
+        return type(value), *((name, describe(item, arrays)) for name, item in value.items())
     try:
         hash(value)
     except TypeError:
@@ -54,12 +60,15 @@ def describe(value: Any, arrays: list[Array]) -> Any:
     return type(value), value
 
 
-def arrays_of(value: Any) -> Iterator[Array]:
-    """Yield the arrays of what the function returned, which must hide none."""
-    if isinstance(value, Tensor):
-        yield value.data
-    elif isinstance(value, np.ndarray):
+def arrays_of(value: Any) -> Iterator[Array | Tensor]:
+    """Yield the arrays and tensors of what the function returned, which must hide none."""
+    if isinstance(value, (Tensor, np.ndarray)):
         yield value
+    elif isinstance(value, (list, tuple, dict)) and _has_attributes(value):
+        raise CaptureError(
+            f"capture: the function returns a {type(value).__name__} with attributes, which a replay cannot make anew; "
+            "return a list, tuple or dict without"
+        )
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from arrays_of(item)
@@ -76,10 +85,27 @@ def rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:
     """The same arguments with tensors for the arrays."""
     if isinstance(value, (Tensor, np.ndarray)):
         return next(tensors)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(rebuild(item, tensors) for item in value))
     if isinstance(value, (list, tuple)):
-        return type(value)(rebuild(item, tensors) for item in value)
+        items = [rebuild(item, tensors) for item in value]
+        kind = type(value)
+        if kind is list:
+            return items
+        if isinstance(value, tuple):
+            return kind._make(items) if hasattr(kind, "_make") else kind(items)
+        own_list = copy.copy(value)
+        own_list[:] = items
+        return own_list
     if isinstance(value, dict):
-        return {name: rebuild(item, tensors) for name, item in value.items()}
+        entries = {name: rebuild(item, tensors) for name, item in value.items()}
+        if type(value) is dict:
+            return entries
+        own_dict = copy.copy(value)  # has what makes the values of other keys
+        for name, item in entries.items():
+            own_dict[name] = item
+        return own_dict
     return value
+
+
+def _has_attributes(value: Any) -> bool:
+    """Whether a list, tuple or dict is more than its items."""
+    return type(value) not in (list, tuple, dict) and value.__getstate__() is not None

@@ -12,7 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pynn._snapshot import pairs
 from pynn.guarded import CaptureError, Guarded, where
+from pynn.nn.containers import ModuleList, Sequential
+from pynn.nn.module import Module
 from pynn.optim.optimizer import Optimizer
 from pynn.tensor import Tensor
 
@@ -35,6 +38,8 @@ class Around:
     def __init__(self) -> None:
         self.values: list[tuple[Any, str, Any]] = []  # thing, attribute, value
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []  # globals and other dicts, key, value
+        self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # of containers, whose items have no names
+        self._before: list[tuple[Module, dict[str, Any]]] = []  # their attributes before the function ran
         self._stored: list[tuple[Any, str, Any]] = []  # attributes that functions set: thing, name, value before
         self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
         self._optimizers: dict[int, tuple[Optimizer, list[Any]]] = {}  # and their options
@@ -68,9 +73,13 @@ class Around:
             self.values += attributes
             self.entries += entries
             found += [value for _, _, value in (*attributes, *entries)]
+        if "data" in named.attributes:
+            self.values += [(thing, "data", thing.data) for thing in found if isinstance(thing, Tensor)]
         for value in (*found, *arguments, *methods):
             if isinstance(value, Optimizer):
                 self._optimizers.setdefault(id(value), (value, _options(value)))
+            elif isinstance(value, (Sequential, ModuleList)):
+                self._before += [(module, dict(vars(module))) for module in value.modules()]
             elif isinstance(value, (FunctionType, MethodType, functools.partial)):
                 self.note(value)
 
@@ -88,6 +97,13 @@ class Around:
             self._same((thing, name, before), _held(thing, name))
         for optimizer, _ in self._optimizers.values():
             self._same_options(optimizer)
+        for module, before in self._before:
+            if [*module.children()] != [value for value in before.values() if isinstance(value, Module)]:
+                raise CaptureError(
+                    f"capture: the function replaces modules of {type(module).__name__}, which it has from around it, "
+                    f"{where()}, and a replay would not; replace them outside"
+                )
+            self.modules[id(module)] = module, pairs(vars(module))
         for entries, find in ((self.values, getattr), (self.entries, dict.get)):
             for i, entry in enumerate(entries):
                 thing, name, before = entry
@@ -109,6 +125,9 @@ class Around:
                 vars(thing)[name] = before
             else:
                 vars(thing).pop(name, None)
+        for module, attributes in self._before:
+            vars(module).clear()
+            vars(module).update(attributes)
         for optimizer, options in self._optimizers.values():
             for group, before in zip(optimizer.param_groups, options, strict=False):
                 params = group["params"]

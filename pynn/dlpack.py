@@ -39,7 +39,7 @@ def export(
     if dl_device is not None and tuple(dl_device) != CPU:
         raise BufferError(f"__dlpack__: dl_device is {dl_device}, pynn has {CPU}, the CPU")
     if mode.recorder is not None:
-        mode.recorder.numpy(tensor.data)
+        mode.recorder.numpy(tensor)
     array = tensor.data.copy() if copy else tensor.data
     if max_version is None or not _KNOWS_VERSIONS:
         return array.__dlpack__()

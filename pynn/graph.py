@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from pynn._dot import field, label
 from pynn._files import atomic_file
 from pynn.grad_mode import mode, observers
 from pynn.tensor import Tensor
@@ -76,14 +77,14 @@ class Graph:
         def box(tensor: Tensor) -> int:
             if id(tensor) not in numbers:
                 numbers[id(tensor)] = len(numbers)
-                label = " | ".join([*(name for name, t in names.items() if t is tensor), *_facts(tensor)])
-                lines.append(f'  t{numbers[id(tensor)]} [shape=record, label="{label}"]')
+                fields = [*(field(name) for name, t in names.items() if t is tensor), *_facts(tensor)]
+                lines.append(f'  t{numbers[id(tensor)]} [shape=record, label="{" | ".join(fields)}"]')
             return numbers[id(tensor)]
 
         for name, result, parents in self._results:
             sources = [box(parent) for parent in parents]
             target = box(result)
-            lines.append(f'  o{target} [label="{name}"]')
+            lines.append(f'  o{target} [label="{label(name)}"]')
             lines += [f"  t{source} -> o{target}" for source in sources]
             lines.append(f"  o{target} -> t{target}")
         return "\n".join([*lines, "}"])

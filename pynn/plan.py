@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
+from pynn._dot import label
 
 Array: TypeAlias = npt.NDArray[Any]
 memory, _memory_of_call = _core.Recording.memory, _core.Recording.memory_of_call
@@ -45,6 +46,7 @@ class Call:
     python: Callable[[], None] | None = None  # what Python does at this place, where there is no call of the core
     links: tuple[Link, ...] = ()  # the calls that it is a chain of, each with one of the results
     scratch: Sequence[Array] = ()  # results that threads keep for themselves: never written
+    number: int = 0  # its position among those that were recorded
     # Numbers of the memory of the arrays among the arguments, and of the results', as they are when it is made, with
     # the results' bytes in whole cache lines.
     read_memory: list[int] = field(init=False)
@@ -69,6 +71,7 @@ class Call:
             self.python,
             self.links,
             self.scratch,
+            self.number,
         )
 
     @property
@@ -111,6 +114,8 @@ class Plan:
         self.recorded, self.calls = len(calls), calls
         self.saved: dict[str, int] = {}
         self.barriers: int | None = None
+        for number, call in enumerate(calls):
+            call.number = number
         for rewrite in passes.REWRITES:
             self.calls = rewrite(self.calls, kept)
             _core.keep_awake()
@@ -146,7 +151,7 @@ class Plan:
         lines = ["digraph plan {", "  node [shape=box, fontname=monospace]"]
         makers: dict[int, int] = {}
         for i, call in enumerate(self.calls):
-            lines.append(f'  c{i} [label="{call.name}"]')
+            lines.append(f'  c{i} [label="{label(call.name)}"]')
             lines += [
                 f'  c{makers[at]} -> c{i} [label="{list(array.shape)}"]'
                 for array, at in zip(call.reads, call.read_memory, strict=True)

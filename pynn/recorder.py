@@ -59,13 +59,13 @@ class Recorder:
     """Notes what the core is asked for while a function runs, and what must be undone if it fails."""
 
     def __init__(self) -> None:
-        self._dropped: dict[int, Tensor] = {}
+        self._dropped: dict[int, tuple[Tensor, int]] = {}  # and before which call
         self.calls: list[Call] = []
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.leaves: dict[Tensor, bool] = {}  # whether an earlier gradient had been dropped
         self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}
         self._inside: Set[int] = set()  # modules that are children of those being called
-        self.grads: list[tuple[Tensor, Array | None]] = []
+        self.grads: list[tuple[Tensor, Array | None, int]] = []  # and which call found the one from before gone
         self.around = Around()
         self.draws: list[Draw] = []
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -139,6 +139,13 @@ class Recorder:
         self._arguments.append((array, copy))
         return copy
 
+    def output(self, value: Array | Tensor) -> Array:
+        """Return the memory that a replay copies this result from."""
+        if not isinstance(value, np.ndarray):
+            self.reads(value)
+            value = value.data
+        return value.view(np.ndarray)
+
     def _writes_outside(self, arrays: list[Array]) -> None:
         """Write to the copies of arguments, too, what changed in memory that they share with these arrays."""
         self.written += arrays
@@ -175,14 +182,19 @@ class Recorder:
                         f"capture: {name} of a parameter is computed by NumPy here, which a replay does not repeat, "
                         f"{where()}"
                     )
-                if (id(tensor), "data") not in self.guards:  # a replay relies on its memory
-                    self.guards[id(tensor), "data"] = tensor, "data", tensor.data
+                if (id(tensor), "requires_grad") not in self.guards:
+                    self.reads(tensor)
                     self.guards[id(tensor), "requires_grad"] = tensor, "requires_grad", tensor.requires_grad
             elif not made:
                 raise CaptureError(
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
                 )
         return y
+
+    def reads(self, tensor: Tensor) -> None:
+        """A replay relies on the memory of a tensor, if it makes no other."""
+        if not self.made(tensor.data):
+            self.guards.setdefault((id(tensor), "data"), (tensor, "data", tensor.data))
 
     def _is_weight(self, tensor: Tensor) -> bool:
         """Whether a training changes this tensor, or what it is a view of."""
@@ -266,11 +278,12 @@ class Recorder:
         """NumPy is about to read or write parameters, or an optimiser's states."""
         self._changes.catch_up()
 
-    def numpy(self, array: Array) -> None:
+    def numpy(self, tensor: Tensor) -> None:
         """A tensor is asked for its array."""
         self._changes.catch_up()
-        if self.made(array):
-            guarded(array)._refuse()
+        if self.made(tensor.data):
+            guarded(tensor.data)._refuse()
+        self.reads(tensor)
 
     def view(self, array: Array) -> Array:
         """Return an array guarded, if replays will change it and NumPy has taken the guard away."""
@@ -351,7 +364,7 @@ class Recorder:
 
     def gradient(self, tensor: Tensor, grad: Array) -> Array:
         """Return the gradient of a leaf, guarded."""
-        if tensor._grad is not None and not self.made(tensor._grad):
+        if tensor._grad is not None and self._is_from_before(tensor._grad):
             raise CaptureError(
                 f"capture: a tensor {list(tensor.shape)} already has a gradient from before, {where()}, to which "
                 "every replay would add; call zero_grad inside of the captured function"
@@ -361,9 +374,13 @@ class Recorder:
         self._undo_gradient(tensor)
         return grad
 
+    def _is_from_before(self, grad: Array) -> bool:
+        """Whether a gradient has values, which nothing that was recorded made."""
+        return grad.size > 0 and not self.made(grad)
+
     def drops_gradient(self, tensor: Tensor) -> None:
         """A gradient is set to None."""
-        self._dropped[id(tensor)] = tensor
+        self._dropped.setdefault(id(tensor), (tensor, len(self.calls)))
         self._undo_gradient(tensor)
 
     def assigns_gradient(self, tensor: Tensor) -> None:
@@ -415,7 +432,7 @@ class Recorder:
         if tensor._grad is None:
             if id(tensor) not in self._dropped:  # another step may give it one
                 self.guards[id(tensor), "_grad"] = tensor, "_grad", None
-        elif not self.made(tensor._grad):
+        elif self._is_from_before(tensor._grad):
             raise CaptureError(
                 f"capture: a gradient {list(tensor.shape)} from before is used, {where()}; call backward inside of the "
                 "captured function"
@@ -436,10 +453,11 @@ class Recorder:
                 continue
             if tensor._grad is not None:
                 tensor._grad = tensor._grad.view(np.ndarray)
-                self.grads.append((tensor, tensor._grad))
+                _, at = self._dropped.get(id(tensor), (tensor, 0))
+                self.grads.append((tensor, tensor._grad, at))
             if not dropped:  # a second call would add to it
                 self.guards[id(tensor), "_grad"] = tensor, "_grad", None
-        self.grads += [(tensor, None) for tensor in self._dropped.values() if tensor._grad is None]
+        self.grads += [(tensor, None, at) for tensor, at in self._dropped.values() if tensor._grad is None]
 
 
 def place(array: Array) -> tuple[Any, ...]:

@@ -27,7 +27,7 @@ from pynn._surroundings import SIMPLE
 from pynn.chains import run_links
 from pynn.grad_mode import mode, observers
 from pynn.guarded import CaptureError, Guarded
-from pynn.plan import Array, Call, Plan, memory
+from pynn.plan import Array, Call, Plan, Repeat, memory
 from pynn.recorder import Recorder, place
 from pynn.tensor import Tensor
 
@@ -165,7 +165,7 @@ class Captured:
             fresh = iter([wrapped(array.view(Guarded)) for array in inputs])
             new_args, new_kwargs = rebuild((args, kwargs), fresh)
             result = self.function(*new_args, **new_kwargs)
-            outputs = [output.view(np.ndarray) for output in arrays_of(result)]
+            outputs = [recorder.output(value) for value in arrays_of(result)]
             result = rebuild(result, itertools.repeat(wrapped(_nothing)))  # without the tensors and their graph
             recorder.finish()
         _core.keep_awake()
@@ -214,6 +214,15 @@ class _Step:
 
     def record(self, recording: Any) -> None:
         recording.record(self.at, self.function, self.args, self.outputs, self.scratch)
+
+    def renumber(self, repeat: Repeat, recording: Any) -> None:
+        """Record it anew if its numbers have changed."""
+        numbers = repeat.numbers()
+        if numbers != repeat.latest:
+            repeat.latest = None
+            self.args = self.args[: repeat.first] + numbers
+            self.record(recording)
+            repeat.latest = numbers
 
 
 def _nothing_to_run() -> None:
@@ -290,7 +299,7 @@ class _Replay:
         self._is_tensor = isinstance(result, Tensor)
         self._guards = _flat(recorder)
         self._draws = recorder.draws
-        returned = [*outputs, *(grad for _, grad in recorder.grads if grad is not None)]
+        returned = [*outputs, *(grad for _, grad, _ in recorder.grads if grad is not None)]
         kept = [*inputs, *returned]
         numbers = _core.Recording.arrays_in(kept)[1]
         self._kept = {*numbers}
@@ -318,7 +327,7 @@ class _Replay:
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
         self._inputs = [_Input(own, steps, copied) for own in inputs]
         self._gradients = recorder.grads
-        self._grads = tuple(itertools.chain(*((tensor, "_grad", grad) for tensor, grad in recorder.grads)))
+        self._grads = tuple(itertools.chain(*((tensor, "_grad", grad) for tensor, grad, _ in recorder.grads)))
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan
         self._shared = dict(sorted(recorder.shared.items()))
 
@@ -392,11 +401,14 @@ class _Replay:
                     barriers += self._recording.run(begin, step.at)
                     begin, is_running = step.at, False
                     call.python()
-                elif (repeat := call.repeat) is not None and (numbers := repeat.numbers()) != repeat.latest:
-                    repeat.latest = None
-                    step.args = step.args[: repeat.first] + numbers
-                    step.record(self._recording)
-                    repeat.latest = numbers
+                elif call.repeat is not None:
+                    try:
+                        step.renumber(call.repeat, self._recording)
+                    except BaseException:  # of its numbers: the function would have come as far as there
+                        is_running = True
+                        self._recording.run(begin, step.at)
+                        begin, is_running = step.at, False
+                        raise
             is_running = True
             self.plan.barriers = barriers + self._recording.run(begin)
         except BaseException:
@@ -410,9 +422,12 @@ class _Replay:
         for at, action in self._done:
             if at < position:
                 action()
-        makers = {at: i for i, call in enumerate(self.plan.calls) for at in call.made_memory}
-        for tensor, grad in self._gradients:
-            tensor._grad = grad if grad is not None and makers.get(memory(grad), -1) < position else None
+        calls = self.plan.calls
+        stopped = calls[position].number if position < len(calls) else self.plan.recorded
+        makers = {at: i for i, call in enumerate(calls) for at in call.made_memory}
+        for tensor, grad, dropped in self._gradients:
+            if dropped <= stopped:
+                tensor._grad = grad if grad is not None and makers.get(memory(grad), -1) < position else None
 
     def results(self) -> Any:
         """Copies of what the function returned."""
@@ -426,7 +441,8 @@ class _Replay:
 def _flat(recorder: Recorder) -> tuple[tuple[Any, ...], ...]:
     """What must be the same objects in each replay, as `Recording.unchanged` takes it."""
     attributes = itertools.chain(*recorder.guards.values(), *recorder.around.values)
-    items = itertools.chain(*((vars(module), values) for module, values in recorder.modules.values()), *recorder.items)
+    modules = (recorder.around.modules | recorder.modules).values()
+    items = itertools.chain(*((vars(module), values) for module, values in modules), *recorder.items)
     entries = itertools.chain(*recorder.around.entries, *recorder.entries)
     return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*recorder.conditions))
 

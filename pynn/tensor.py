@@ -68,6 +68,8 @@ class Tensor:
         if isinstance(data, Tensor):
             self.data = as_array("Tensor", data.data, dtype)
             self._version = data._version if self.data is data.data else [0]
+            if observers and mode.recorder is not None:
+                mode.recorder.reads(data)
         else:
             self.data = as_array("Tensor", data, dtype)
             self._version = [0]
@@ -175,7 +177,7 @@ class Tensor:
     def numpy(self) -> Array:
         """Return the values as an array that shares memory; read-only if the tensor requires a gradient."""
         if mode.recorder is not None:
-            mode.recorder.numpy(self.data)
+            mode.recorder.numpy(self)
         if not self.requires_grad:
             return self.data
         view = self.data.view()

@@ -1,4 +1,4 @@
-"""Arguments that share memory with what a captured step updates: read as in eager mode, before and after the update."""
+"""Memory of tensors and arguments: shared with what a captured step updates, read as in eager mode, or replaced."""
 
 import numpy as np
 import pytest
@@ -149,3 +149,27 @@ def test_steps_of_a_recording_that_are_not_there_are_refused():
     for begin, end in ((-1, None), (1, 0), (0, 1)):
         with pytest.raises(ValueError, match=r"^Recording\.run: steps"):
             Recording().run(begin, end)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda w: lambda x: (x + w.detach(),),
+        lambda w: lambda x: (F.add(x, w.data),),
+        lambda w: lambda x: (F.add(x, pynn.Tensor(w)),),
+        lambda w: lambda x: (F.add(x, w.numpy()),),
+        lambda w: lambda x: (x, w),
+        lambda w: lambda x: {"x": x, "w": [w.detach()]},
+    ],
+    ids=["detach", "data", "Tensor", "numpy", "returned", "detached and returned"],
+)
+def test_an_array_that_no_operation_takes_from_its_tensor_is_guarded(function):
+    """It was read where it had been when the function was captured."""
+    w, x = pynn.tensor([1.0, 2.0]), np.ones(2, np.float32)
+    f = pynn.capture(function(w))
+    for value in (3, 4):
+        w.data = np.full(2, value, np.float32)
+        for n in (0, 10):
+            w.data[...] += n
+            assert str(f(x)) == str(f.function(pynn.Tensor(x)))
+    assert repr(f).endswith("plans=2)")

@@ -123,3 +123,91 @@ def test_gradients_that_the_function_drops_are_none_after_every_call(trains):
         step(X)
         assert [p.grad for p in model.parameters()] == [None] * 4
     assert repr(step) == "Captured(step, plans=1)"
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
+def test_a_parameter_without_elements_has_a_gradient_as_any_other(optimizer):
+    """It was taken for one from before: nothing makes its values, for it has none."""
+
+    def run(wrap):
+        pynn.seed(0)
+        layer, empty = nn.Linear(6, 3), nn.Parameter(np.zeros((0, 6), np.float32))
+        params = optimizer([*layer.parameters(), empty], lr=0.1)
+
+        def step(x, y):
+            params.zero_grad()
+            for _ in range(2):
+                (F.cross_entropy(layer(x), y) + (empty * 2).sum()).backward()
+            params.step()
+
+        step = wrap(step)
+        for _ in range(3):
+            step(X, Y)
+        return layer.weight.tolist(), empty.grad.shape
+
+    assert run(pynn.capture) == run(lambda step: step)
+
+
+@pytest.mark.parametrize("drops", ["at first", "behind the forward", "before each backward", "outside"])
+def test_a_replay_that_fails_leaves_the_gradients_of_a_function_that_fails_there(drops):
+    """A gradient from before stays until the function would have dropped it."""
+
+    def run(wrap):
+        pynn.seed(0)
+        first, second = nn.Linear(6, 3), nn.Linear(6, 3)
+        params = [*first.parameters(), *second.parameters()]
+
+        def drop(when, params):
+            if drops == when:
+                for p in params:
+                    p.grad = None
+
+        def step(x, y, z):
+            drop("at first", params)
+            loss = F.cross_entropy(first(x), y)
+            drop("behind the forward", params)
+            drop("before each backward", first.parameters())
+            loss.backward()
+            other = F.cross_entropy(second(x), z)
+            drop("before each backward", second.parameters())
+            other.backward()
+
+        step, rows = wrap(step), []
+        for i, (y, z) in enumerate([(Y, Y), (Y, Y), (Y + 1, Y), (Y, Y), (Y, Y + 1), (Y + 1, Y), (Y, Y)]):
+            drop("outside", params)
+            try:
+                step(pynn.Tensor((i + 1) * X), pynn.Tensor(y), pynn.Tensor(z))
+            except IndexError as error:
+                rows.append(str(error))
+            rows.append([None if p.grad is None else p.grad.copy() for p in params])
+        return rows
+
+    np.testing.assert_equal(run(pynn.capture), run(lambda step: step))
+
+
+def test_a_replay_that_fails_at_an_update_has_done_what_comes_before():
+    """An option that is no number was found before anything had run: there were neither gradients nor averages."""
+
+    def run(wrap):
+        pynn.seed(0)
+        model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step, rows = wrap(step), []
+        for lr, y in ((0.1, Y), (0.2, Y), ("0.1", Y), (0.1, Y), ("0.1", Y + 1), (0.1, Y)):
+            optimizer.param_groups[0]["lr"] = lr
+            try:
+                rows.append(step(pynn.Tensor(X), pynn.Tensor(y)).item())
+            except (TypeError, IndexError) as error:
+                rows.append(type(error))
+            rows.append((model.state_dict(), [None if p.grad is None else p.grad.copy() for p in model.parameters()]))
+        return rows
+
+    np.testing.assert_equal(run(pynn.capture), run(lambda step: step))

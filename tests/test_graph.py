@@ -74,6 +74,16 @@ def test_larger_tensors_show_their_shape():
     assert list(boxes(graph.dot(w=w)).values()) == ["w | [2, 3]", "data 2", "[2, 3]", "data 12"]
 
 
+def test_names_show_as_they_are():
+    """Quotes ended the text, bars and braces made boxes, and a backslash escaped what followed."""
+    x = pynn.tensor(3.0, requires_grad=True)
+    with Graph() as graph:
+        pynn.tape.record('a "b" \\N\n&lt;', 2 * x.data, (x,), lambda dy: (2 * dy,))
+    lines = graph.dot(**{'x|{"y"}\\<z>': x}).split("\n")
+    assert lines[2] == r'  t0 [shape=record, label="x\|\{\"y\"\}\\\<z\> | data 3"]'
+    assert lines[4] == r'  o1 [label="a \"b\" \\N\n&amp;lt;"]'
+
+
 def test_an_error_ends_the_watch():
     x = pynn.tensor(1.0, requires_grad=True)
     graph = Graph()

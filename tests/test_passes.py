@@ -7,7 +7,7 @@ from captured_steps import step_of
 import pynn
 from pynn import _core, nn, optim, passes
 from pynn import functional as F
-from pynn.plan import Call, memory
+from pynn.plan import Call, Plan, memory
 
 HALVED = ((2, 2), (2, 2), (0, 0), (1, 1))
 
@@ -237,3 +237,8 @@ def test_a_plan_as_a_picture():
         "digraph plan {\n  node [shape=box, fontname=monospace]\n"
         '  c0 [label="tanh"]\n  c1 [label="exp"]\n  c0 -> c1 [label="[2, 3]"]\n}'
     )
+
+
+def test_a_name_with_quotes_in_a_picture():
+    """The schedule of a class that is made with `type` may have any."""
+    assert r'c0 [label="a \"b\"\\"]' in Plan([Call('a "b"\\', (), [], checks=True)], set()).dot()

@@ -85,7 +85,7 @@ def array(x: Value) -> Array:
     if not isinstance(x, Tensor):
         return x
     if mode.recorder is not None:
-        mode.recorder.numpy(x.data)
+        mode.recorder.numpy(x)
     return x.data
 
 
