@@ -157,6 +157,13 @@ def test_extreme_logits():
     assert dx == [1, 0, -1]
 
 
+def test_infinite_logits_have_the_limits_of_large_ones():
+    x, target = [inf, inf, inf, -inf, -inf, -inf], np.array([0, 0.5, 1, 0, 0.5, 1], np.float32)
+    loss, dx = value_and_gradient(lambda x: F.binary_cross_entropy_with_logits(x, target, "none"), x)
+    assert loss == [inf, inf, 0, 0, inf, inf]
+    assert dx == [1, 0.5, 0, 0, -0.5, -1]
+
+
 def test_hinge_loss_is_flat_beyond_the_margin():
     target = np.array([1, 1, -1], np.float32)
     loss, dx = value_and_gradient(lambda x: F.hinge_loss(x, target, "none"), [2, 0.5, 0.5])
