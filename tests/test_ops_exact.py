@@ -31,6 +31,7 @@ def value_and_gradient(function, *xs, dy=None):
         (lambda x: x**2, [0, -3], [0, 9], [0, -6]),
         (lambda x: x**0, [0, -3, inf], [1, 1, 1], [0, 0, 0]),
         (lambda x: x**1, [0, -3], [0, -3], [1, 1]),
+        (lambda x: x**0.5, [4, inf, -inf], [2, inf, inf], [0.25, 0, 0]),
         (F.max, [1, 3, 3, 2], 3, [0, 0.5, 0.5, 0]),
         (F.min, [1, 3, 1, 1], 1, [1 / 3, 0, 1 / 3, 1 / 3]),
         (F.max, [-inf, -inf], -inf, [0.5, 0.5]),
