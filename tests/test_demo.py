@@ -276,6 +276,17 @@ def test_broken_requests(server, text, status):
         assert json.loads(answer)["error"]
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize("framing", [b"Content-Length: %d\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n%x\r\n"])
+def test_the_content_of_a_request_for_a_file_is_no_request(server, method, framing):
+    hidden = b"GET /model HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n" % server.server_port
+    start = b"%s / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % (method, server.server_port)
+    head, _, rest = send(server, start + framing % len(hidden) + hidden).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert rest == (b'{"error": "GET takes no content"}' if method == b"GET" else b"")
+    assert ask(server, method.decode(), "/", headers={"Content-Length": "0"})[0] == 200
+
+
 def test_a_browser_that_leaves_is_no_error(server, capfd):
     for _ in range(3):
         connection = socket.create_connection(("127.0.0.1", server.server_port))

@@ -31,6 +31,7 @@ def value_and_gradient(function, *xs, dy=None):
         (lambda x: x**2, [0, -3], [0, 9], [0, -6]),
         (lambda x: x**0, [0, -3, inf], [1, 1, 1], [0, 0, 0]),
         (lambda x: x**1, [0, -3], [0, -3], [1, 1]),
+        (lambda x: x**0.5, [4, inf, -inf], [2, inf, inf], [0.25, 0, 0]),
         (F.max, [1, 3, 3, 2], 3, [0, 0.5, 0.5, 0]),
         (F.min, [1, 3, 1, 1], 1, [1 / 3, 0, 1 / 3, 1 / 3]),
         (F.max, [-inf, -inf], -inf, [0.5, 0.5]),
@@ -155,6 +156,13 @@ def test_extreme_logits():
     loss, dx = value_and_gradient(lambda x: F.binary_cross_entropy_with_logits(x, target, "none"), [1e4, 1e4, -1e4])
     assert loss == [1e4, 0, 1e4]
     assert dx == [1, 0, -1]
+
+
+def test_infinite_logits_have_the_limits_of_large_ones():
+    x, target = [inf, inf, inf, -inf, -inf, -inf], np.array([0, 0.5, 1, 0, 0.5, 1], np.float32)
+    loss, dx = value_and_gradient(lambda x: F.binary_cross_entropy_with_logits(x, target, "none"), x)
+    assert loss == [inf, inf, 0, 0, inf, inf]
+    assert dx == [1, 0.5, 0, 0, -0.5, -1]
 
 
 def test_hinge_loss_is_flat_beyond_the_margin():

@@ -1,4 +1,6 @@
-"""A small trainer, and a loader that does what a test tells it."""
+"""A small trainer and its weights, and a loader that does what a test tells it."""
+
+import numpy as np
 
 import pynn
 from pynn import nn, optim
@@ -11,6 +13,16 @@ def make(lr=0.05, scheduler=None, model=None, loss=None, **options):
     optimizer = optim.SGD(model.parameters(), lr=lr)
     options.setdefault("verbose", False)
     return Trainer(model, loss or nn.CrossEntropyLoss(), optimizer, scheduler and scheduler(optimizer), **options)
+
+
+def weights(trainer):
+    return trainer.model.state_dict()
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
 class Scripted:

@@ -93,6 +93,16 @@ void pow(T* y, Operand<T> a, Operand<T> b, int64_t rows, int64_t n) {
   binary(y, a, b, rows, n, [](Vec<T> u, Vec<T> v) { return lanewise_pow(u, v); });
 }
 
+// The square root, but for -0 and -infinity: as a power, these are 0 and infinity.
+template <class T>
+void pow_half(T* y, const T* a, int64_t n) {
+  const Vec<T> infinity(static_cast<T>(INFINITY)), minus_infinity(-static_cast<T>(INFINITY));
+  for_lanes<T>(n, [&](int64_t i, auto lanes) {
+    const Vec<T> v = load(a + i, lanes);
+    store(y + i, select(v == minus_infinity, infinity, sqrt(v + Vec<T>::zero())), lanes);
+  });
+}
+
 // y = a^b: da = dy b a^(b-1), db = dy y log(a). 0 * infinity must not appear: a^0 has no slope, and 0^b is constant in
 // b >= 0.
 template <class T>
@@ -189,6 +199,7 @@ BroadcastKernels<T> table() {
           mul<T>,
           div<T>,
           pow<T>,
+          pow_half<T>,
           maximum<T>,
           minimum<T>,
           maximum_backward<T>,

@@ -23,6 +23,7 @@ struct BroadcastKernels {
   Binary mul;
   Binary div;
   Binary pow;
+  void (*pow_half)(T* y, const T* a, int64_t n);  // a^(1/2)
   Binary maximum;
   Binary minimum;
   BinaryBackward maximum_backward;

@@ -256,13 +256,16 @@ struct Mse {
   }
 };
 
-// loss = max(x, 0) - x target + log(1 + e), dx = sigmoid(x) - target, with e = exp(-|x|)
+// loss = max(x, 0) - x target + log(1 + e) = |x| off + log(1 + e) with e = exp(-|x|) and off = x < 0 ? target : 1 -
+// target, so that an infinite x meets no other infinity, and no factor of 0. dx = sigmoid(x) - target.
 struct BceWithLogits {
   template <class T>
   static PYNN_INLINE void apply(Vec<T>& loss, Vec<T>& dx, Vec<T> x, Vec<T> target) {
-    const Vec<T> zero = Vec<T>::zero(), one(T(1)), e = exp(zero - abs(x)), u = one + e;
-    loss = (select(x < zero, zero, x) - x * target) + log1p(e);
-    dx = select(x < zero, e, one) / u - target;
+    const Vec<T> zero = Vec<T>::zero(), one(T(1)), size = abs(x), e = exp(zero - size), u = one + e;
+    const Mask<T> negative = x < zero;
+    const Vec<T> off = select(negative, target, one - target);
+    loss = select(off == zero, zero, size * off) + log1p(e);
+    dx = select(negative, e, one) / u - target;
   }
 };
 

@@ -150,8 +150,7 @@ void pow(T* y, const T* a, const T* b, int64_t b_size, const Broadcast<2>& g) {
       return for_elements(g.total, [&](int64_t i, int64_t end) { std::copy(a + i, a + end, y + i); });
     }
     if (exponent == T(0.5)) {
-      return for_elements(g.total,
-                          [&](int64_t i, int64_t end) { kernels<T>().elementwise.sqrt(y + i, a + i, end - i); });
+      return for_elements(g.total, [&](int64_t i, int64_t end) { kernel.pow_half(y + i, a + i, end - i); });
     }
     const bool cube = exponent == T(3);
     if (exponent == T(2) || cube) {

@@ -153,6 +153,31 @@ TEST_CASE_TEMPLATE("pow equals the naive one, exponents without a pow included",
   }
 }
 
+TEST_CASE_TEMPLATE("pow has one answer for zeros, infinities and NaN, however many exponents there are", T, float,
+                   double) {
+  constexpr T inf = std::numeric_limits<T>::infinity(), nan = std::numeric_limits<T>::quiet_NaN();
+  const T bases[] = {T(0), T(-0.0), inf, -inf, nan, T(1), T(-1), T(2), T(-2)};
+  constexpr int64_t kBases = 9, n = 40;  // whole vectors and a tail
+  const Shape shape = {n};
+  for (const T exponent : {T(0), T(-0.0), T(1), T(-1), T(2), T(-2), T(3), T(0.5), T(-0.5), T(1.5), inf, -inf, nan}) {
+    Guarded<T> a(n), y(n);
+    const Guarded<T> b(n, exponent);
+    for (int64_t i = 0; i < n; ++i) a[i] = bases[i % kBases];
+    const auto check = [&] {
+      for (int64_t i = 0; i < n; ++i) {
+        const T want = std::pow(a[i], exponent);
+        const bool good =
+            std::isnan(want) ? std::isnan(y[i]) : y[i] == want && std::signbit(y[i]) == std::signbit(want);
+        CHECK_MESSAGE(good, a[i] << " to the power of " << exponent << " is " << y[i] << ", expected " << want);
+      }
+    };
+    ops::pow(y.data(), a.data(), b.data(), n, {shape.data(), 1, {shape.data(), shape.data()}, {1, 1}});
+    check();
+    ops::pow(y.data(), a.data(), &exponent, 1, {shape.data(), 1, {shape.data(), nullptr}, {1, 0}});
+    check();
+  }
+}
+
 TEST_CASE_TEMPLATE("where, its gradient and broadcast_to equal naive loops", T, float, double) {
   for (const Case& c : kCases) {
     const int64_t n = size_of(c.shape), ndim = static_cast<int64_t>(c.shape.size());

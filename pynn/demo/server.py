@@ -154,6 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in self.server.contents:
             raise _Refused(404, f"there is no {path}")
         self._allow("GET", "HEAD")
+        # Left where it is, it would be read as the connection's next request.
+        if "Transfer-Encoding" in self.headers or self.headers.get_all("Content-Length", ["0"]) != ["0"]:
+            raise _Refused(400, f"{self.command} takes no content")
         return self.server.contents[path]
 
     def _allow(self, *methods: str) -> None:

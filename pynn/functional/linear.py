@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pynn import _core
 from pynn.functional._args import Array, Gradients, Input, as_tensor, flag, one_of
 from pynn.functional.elementwise import _fit
@@ -44,10 +46,8 @@ def matmul(a: Input, b: Input, transpose_a: bool = False, transpose_b: bool = Fa
         if need_b:
             left, right = x, dy
             if has_batches and w.ndim == 2 and not transpose_a:  # one product over all rows, not a sum of a batch
-                left, right = (
-                    x.reshape(-1, x.shape[-1]) if x.size else x,
-                    dy.reshape(-1, dy.shape[-1]) if dy.size else dy,
-                )
+                rows = math.prod(x.shape[:-1])  # with a -1 in its place, an empty array would not tell it
+                left, right = x.reshape(rows, x.shape[-1]), dy.reshape(rows, dy.shape[-1])
             if transpose_b:
                 db = _core.matmul(right, left, True, transpose_a)
             else:
