@@ -6,13 +6,14 @@ import dis
 import functools
 import itertools
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from pynn.guarded import CaptureError, Guarded, where
+from pynn.nn.module import Module
 from pynn.optim.optimizer import Optimizer
 from pynn.tensor import Tensor
 
@@ -34,6 +35,7 @@ class Around:
 
     def __init__(self) -> None:
         self.values: list[tuple[Any, str, Any]] = []  # thing, attribute, value
+        self.modes: dict[tuple[int, str], tuple[Any, str, Any]] = {}  # that the functions may set, as they were before
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []  # globals and other dicts, key, value
         self._stored: list[tuple[Any, str, Any]] = []  # attributes that functions set: thing, name, value before
         self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
@@ -60,10 +62,12 @@ class Around:
         self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
         self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
         code = function.__code__  # whose hash, as a key, takes a microsecond each time
-        if stored := names(code, "STORE_ATTR"):
-            for thing in (owner, *found, *arguments):
-                self._note_stored(stored, thing)
-        named = _attributes(code)
+        stored, named = names(code, "STORE_ATTR"), _attributes(code)
+        switches = "requires_grad" in stored or "requires_grad_" in named
+        for thing in (owner, *found, *arguments) if stored or switches else ():
+            self._note_stored(stored, thing)
+            for parameter in thing.parameters() if switches and isinstance(thing, Module) else ():
+                self.switches(parameter, "requires_grad")
         for thing in (*found, *arguments):
             attributes, entries = _named(code, named, thing)
             self.values += attributes
@@ -74,6 +78,18 @@ class Around:
                 self._optimizers.append((value, _options(value)))
             elif isinstance(value, (FunctionType, MethodType, functools.partial)):
                 self.note(value)
+
+    def switches(self, thing: Any, name: str) -> None:
+        """A mode, `training` or `requires_grad`, is relied on or may be set: each replay begins with what it is now."""
+        self.modes.setdefault((id(thing), name), (thing, name, getattr(thing, name)))
+
+    def modes_left(self) -> list[Callable[[], None]]:
+        """Return what gives things the modes that the function leaves them in, where these are others than before."""
+        return [
+            functools.partial(setattr, thing, name, getattr(thing, name))
+            for thing, name, before in self.modes.values()
+            if getattr(thing, name) is not before
+        ]
 
     def _note_stored(self, stored: frozenset[str], thing: Any) -> None:
         """Note attributes of a thing that the function sets, to see it and to undo it; the array of a tensor, too."""
@@ -110,6 +126,8 @@ class Around:
                 vars(thing)[name] = before
             else:
                 vars(thing).pop(name, None)
+        for thing, name, before in self.modes.values():
+            setattr(thing, name, before)
         for optimizer, options in self._optimizers:
             for group, before in zip(optimizer.param_groups, options, strict=False):
                 params = group["params"]

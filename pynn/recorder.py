@@ -177,7 +177,7 @@ class Recorder:
                     )
                 if (id(tensor), "data") not in self.guards:  # a replay relies on its memory
                     self.guards[id(tensor), "data"] = tensor, "data", tensor.data
-                    self.guards[id(tensor), "requires_grad"] = tensor, "requires_grad", tensor.requires_grad
+                    self.around.switches(tensor, "requires_grad")
             elif not made:
                 raise CaptureError(
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
@@ -201,6 +201,11 @@ class Recorder:
     def fixed(self, thing: Any, name: str) -> None:
         """Note an attribute that must be the same object in each replay."""
         self.guards[id(thing), name] = thing, name, getattr(thing, name)
+
+    def switches(self, thing: Any, name: str) -> None:
+        """A mode is about to be set."""
+        if name != "requires_grad" or not self.made(thing.data):  # else the function makes the tensor
+            self.around.switches(thing, name)
 
     def same_entry(self, entries: dict[Any, Any], key: Any) -> None:
         """Note an entry that must be the same object in each replay."""
@@ -242,7 +247,9 @@ class Recorder:
                     f"capture: {type(m).__name__} changes its attributes in forward, {where()}, which a replay does "
                     "not repeat"
                 )
-        self.modules.update(before)
+            if (mode_before := self.around.modes.get((id(m), "training"))) is not None:  # set before this call
+                values = pairs({**vars(m), "training": mode_before[2]})
+            self.modules[id(m)] = m, values
         return y
 
     def counts(self, batch_norm: Any) -> None:
@@ -377,10 +384,12 @@ class Recorder:
 
     def new_leaf(self, tensor: Tensor) -> None:
         """A tensor begins to require a gradient."""
-        if not self.made(tensor.data):
+        if self.made(tensor.data) or tensor.requires_grad:
+            return
+        if (id(tensor), "requires_grad") not in self.around.modes:
             raise CaptureError(
-                f"capture: a parameter {list(tensor.shape)} is made inside of the captured function, {where()}; make "
-                "it before, so that it lives from call to call"
+                f"capture: a parameter {list(tensor.shape)} is made, or begins to require a gradient, inside of the "
+                f"captured function, {where()}; do so before, so that it lives from call to call"
             )
 
     def draw(self, n: int, drawn: tuple[int, int]) -> tuple[int, int]:
@@ -431,6 +440,7 @@ class Recorder:
                     "not repeat; return the new values, or let an optimiser update them"
                 )
         self.around.check()
+        self.after += self.around.modes_left()
         for tensor, dropped in self.leaves.items():
             if self.made(tensor.data):  # the next call has another one
                 continue

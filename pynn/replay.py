@@ -425,7 +425,7 @@ class _Replay:
 
 def _flat(recorder: Recorder) -> tuple[tuple[Any, ...], ...]:
     """What must be the same objects in each replay, as `Recording.unchanged` takes it."""
-    attributes = itertools.chain(*recorder.guards.values(), *recorder.around.values)
+    attributes = itertools.chain(*recorder.guards.values(), *recorder.around.modes.values(), *recorder.around.values)
     items = itertools.chain(*((vars(module), values) for module, values in recorder.modules.values()), *recorder.items)
     entries = itertools.chain(*recorder.around.entries, *recorder.entries)
     return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*recorder.conditions))
