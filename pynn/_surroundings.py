@@ -20,6 +20,7 @@ from pynn.tensor import Tensor
 SIMPLE = (bool, int, float, str)
 
 _MISSING = object()
+_NOT_OURS = __file__.rpartition("_surroundings")[0], dis.__file__.rpartition("dis")[0], "<frozen "
 
 # What is compared in another way, or names nothing.
 _WITHOUT_NAMES = (FunctionType, MethodType, Tensor, Optimizer, np.ndarray)
@@ -38,7 +39,8 @@ class Around:
         self.modes: dict[tuple[int, str], tuple[Any, str, Any]] = {}  # that the functions may set, as they were before
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []  # globals and other dicts, key, value
         self._stored: list[tuple[Any, str, Any]] = []  # attributes that functions set: thing, name, value before
-        self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
+        # Functions, with the id of what they are bound to: ids of what was looked at for them.
+        self._functions: dict[tuple[FunctionType, int], set[int]] = {}
         self._optimizers: list[tuple[Optimizer, list[Any]]] = []  # and their options
 
     def note(self, function: Any, is_forward: bool = False, arguments: Iterable[Any] = ()) -> None:
@@ -48,36 +50,47 @@ class Around:
         (`is_forward`) all attributes are compared as it is.
         """
         if isinstance(function, functools.partial):
+            arguments = (*arguments, *function.args, *function.keywords.values())
             function = function.func
         owner = None
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
-        if not isinstance(function, FunctionType) or (function, id(owner)) in self._functions:
+        if not isinstance(function, FunctionType):
+            for method in _functions(frozenset(), function):  # its call
+                self.note(method, arguments=arguments)
             return
         if (function.__module__ or "").partition(".")[0] == "pynn":
             return
-        self._functions.add((function, id(owner)))
-        values, variables, methods = surroundings(function, owner)
-        found = [value for _, _, value in (*values, *variables)]
-        self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
-        self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
         code = function.__code__  # whose hash, as a key, takes a microsecond each time
-        stored, named = names(code, "STORE_ATTR"), _attributes(code)
-        switches = "requires_grad" in stored or "requires_grad_" in named
-        for thing in (owner, *found, *arguments) if stored or switches else ():
-            self._note_stored(stored, thing)
-            for parameter in thing.parameters() if switches and isinstance(thing, Module) else ():
-                self.switches(parameter, "requires_grad")
-        for thing in (*found, *arguments):
-            attributes, entries = _named(code, named, thing)
-            self.values += attributes
-            self.entries += entries
-            found += [value for _, _, value in (*attributes, *entries)]
-        for value in (*found, *arguments, *methods):
-            if isinstance(value, Optimizer):
-                self._optimizers.append((value, _options(value)))
-            elif isinstance(value, (FunctionType, MethodType, functools.partial)):
-                self.note(value)
+        seen, found = self._functions.get((function, id(owner))), list(arguments)
+        if seen is None:
+            seen = self._functions[function, id(owner)] = set()
+            values, variables, methods = surroundings(function, owner)
+            self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
+            self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
+            found += [*(value for _, _, value in (*values, *variables)), *methods]
+            self._note_stored(code, owner)
+        things, functions = [], []
+        for thing in found:  # grows while we walk it
+            if isinstance(thing, (FunctionType, MethodType, functools.partial)):
+                functions.append(thing)
+            elif not isinstance(thing, SIMPLE) and id(thing) not in seen:
+                seen.add(id(thing))
+                things.append(thing)
+                self._note_stored(code, thing)
+                attributes, entries = _named(code, thing)
+                self.values += attributes
+                self.entries += entries
+                found += [value for _, _, value in (*attributes, *entries)]
+                found += _functions(_attributes(code), thing)
+                if isinstance(thing, Optimizer):
+                    self._optimizers.append((thing, _options(thing)))
+        for each in functions:
+            self.note(each, arguments=things)  # which it may be given
+
+    def known(self, things: Iterable[Any]) -> list[Any]:
+        """Return those of the things that functions have from around them."""
+        return [thing for thing in things if any(id(thing) in seen for seen in self._functions.values())]
 
     def switches(self, thing: Any, name: str) -> None:
         """A mode, `training` or `requires_grad`, is relied on or may be set: each replay begins with what it is now."""
@@ -91,8 +104,12 @@ class Around:
             if getattr(thing, name) is not before
         ]
 
-    def _note_stored(self, stored: frozenset[str], thing: Any) -> None:
-        """Note attributes of a thing that the function sets, to see it and to undo it; the array of a tensor, too."""
+    def _note_stored(self, code: CodeType, thing: Any) -> None:
+        """Note attributes of a thing that a function sets, to see it and to undo it, and modes of its parameters."""
+        stored = names(code, "STORE_ATTR")
+        switches = "requires_grad" in stored or "requires_grad_" in _attributes(code)
+        for parameter in thing.parameters() if switches and isinstance(thing, Module) else ():
+            self.switches(parameter, "requires_grad")
         if isinstance(thing, Tensor):
             stored &= {"data"}
         elif not isinstance(getattr(thing, "__dict__", None), dict):
@@ -174,15 +191,14 @@ def surroundings(
     values: list[tuple[Any, str, Any]] = [
         (cell, "cell_contents", cell.cell_contents) for cell in function.__closure__ or () if _is_set(cell)
     ]
-    methods = []
+    methods: list[Any] = []
     if owner is not None:
         own = getattr(owner, "__dict__", ())
         for name in _attributes(code):
             of_class = None if name in own else getattr(type(owner), name, None)
             if name in own or isinstance(of_class, SIMPLE):  # the same object every time, no property or method
                 values.append((owner, name, getattr(owner, name)))
-            elif isinstance(of_class, FunctionType):
-                methods.append(getattr(owner, name))
+        methods = _functions(_attributes(code), owner)
     variables = [(around, name, around[name]) for name in names(code, "LOAD_GLOBAL") if name in around]
     return values, variables, methods
 
@@ -220,9 +236,7 @@ def _constants(code: CodeType) -> frozenset[Any]:
     return frozenset(own).union(*map(_constants, inside))
 
 
-def _named(
-    code: CodeType, attributes: frozenset[str], thing: Any
-) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
+def _named(code: CodeType, thing: Any) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
     """Return the attributes of a thing, or the entries of a dict, that a function names; no property is asked."""
     if isinstance(thing, _WITHOUT_NAMES):
         return [], []
@@ -231,12 +245,34 @@ def _named(
     own, kind = getattr(thing, "__dict__", {}), type(thing)
     has_values = isinstance(own, dict) and kind is not ModuleType  # a class makes methods anew each time
     found = []
-    for name in attributes:
+    for name in _attributes(code):
         of_class = getattr(kind, name, None)
         is_own = has_values and name in own and not hasattr(of_class, "__set__")
         if is_own or type(own.get(name, of_class)) in SIMPLE:
             found.append((thing, name, getattr(thing, name)))
     return found, []
+
+
+def _functions(attributes: frozenset[str], thing: Any) -> list[Any]:
+    """Return the functions of these names that a thing has: a Python module's, or methods, properties and the call."""
+    if isinstance(thing, (*_WITHOUT_NAMES, dict)):
+        return []
+    if isinstance(thing, ModuleType):
+        functions = [value for name in attributes if isinstance(value := vars(thing).get(name), FunctionType)]
+        return [function for function in functions if not _is_installed(function)]
+    own, found = getattr(thing, "__dict__", ()), []
+    for name in (*attributes, "__call__"):
+        of_class = None if name in own else getattr(type(thing), name, None)
+        function = of_class.fget if isinstance(of_class, property) else of_class
+        if isinstance(function, FunctionType) and not _is_installed(function):
+            found.append(MethodType(function, thing))
+    return found
+
+
+def _is_installed(function: FunctionType) -> bool:
+    """Whether a function is of pynn, of Python or of another package, whose own state no step is meant to depend on."""
+    path = function.__code__.co_filename
+    return path.startswith(_NOT_OURS) or "-packages" in path
 
 
 def _held(thing: Any, name: str) -> Any:

@@ -221,6 +221,7 @@ class Recorder:
             return module.forward(*args, **kwargs)
         before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
         below = [module]
+        self.around.note(module.forward, is_forward=True, arguments=self.around.known((*args, *kwargs.values())))
         for m in below:  # grows while we walk it
             if id(m) in before:
                 continue

@@ -90,11 +90,21 @@ def freeze_module(module, is_frozen):
     module.requires_grad_(not is_frozen)
 
 
+def freeze_each(module, is_frozen):
+    for p in module.parameters():
+        p.requires_grad = not is_frozen
+
+
+def freeze_each_by_method(module, is_frozen):
+    for p in module.parameters():
+        p.requires_grad_(not is_frozen)
+
+
 def frozen_between(module, is_frozen):
     module.requires_grad_(True)
 
 
-@pytest.mark.parametrize("freeze", [freeze_module, frozen_between])
+@pytest.mark.parametrize("freeze", [freeze_module, freeze_each, freeze_each_by_method, frozen_between])
 def test_parameters_may_be_frozen_inside(freeze):
     assert adversaries(lambda f: f, freeze) == adversaries(pynn.capture, freeze)
 
