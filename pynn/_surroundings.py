@@ -105,11 +105,14 @@ class Around:
         ]
 
     def _note_stored(self, code: CodeType, thing: Any) -> None:
-        """Note attributes of a thing that a function sets, to see it and to undo it, and modes of its parameters."""
+        """Note attributes of a thing that a function sets, to see it and to undo it, and a module's parameters."""
         stored = names(code, "STORE_ATTR")
         switches = "requires_grad" in stored or "requires_grad_" in _attributes(code)
-        for parameter in thing.parameters() if switches and isinstance(thing, Module) else ():
-            self.switches(parameter, "requires_grad")
+        for parameter in thing.parameters() if isinstance(thing, Module) and (switches or "data" in stored) else ():
+            if switches:
+                self.switches(parameter, "requires_grad")
+            if "data" in stored:
+                self._stored.append((parameter, "data", parameter.data))
         if isinstance(thing, Tensor):
             stored &= {"data"}
         elif not isinstance(getattr(thing, "__dict__", None), dict):

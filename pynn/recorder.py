@@ -13,7 +13,7 @@ from pynn._changes import Changes
 from pynn._snapshot import pairs
 from pynn._surroundings import SIMPLE, Around
 from pynn.grad_mode import mode, observers
-from pynn.guarded import CaptureError, Guarded, guarded, where
+from pynn.guarded import CaptureError, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS, UPDATES
 from pynn.nn.module import Module, Parameter
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
@@ -434,8 +434,8 @@ class Recorder:
     def finish(self) -> None:
         """Collect the gradients that stay, and open them to NumPy; those that were dropped stay None."""
         self._note_copies()
-        for thing, name, data in self.guards.values():
-            if name == "data" and thing.data is not data and isinstance(thing.data, Guarded):
+        for thing, name, value in self.guards.values():
+            if name == "data" and thing.data is not value:
                 raise CaptureError(
                     f"capture: the data of a tensor {list(thing.shape)} are replaced, {where()}, which a replay does "
                     "not repeat; return the new values, or let an optimiser update them"
