@@ -6,25 +6,25 @@ import dis
 import functools
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Callable, Iterable
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pynn._snapshot import pairs
 from pynn.guarded import CaptureError, Guarded, where
-from pynn.nn.containers import ModuleList, Sequential
 from pynn.nn.module import Module
 from pynn.optim.optimizer import Optimizer
 from pynn.tensor import Tensor
 
 SIMPLE = (bool, int, float, str)
 
+_PLAIN = {*SIMPLE, type(None)}
 _MISSING = object()
+_NOT_OURS = __file__.rpartition("_surroundings")[0], dis.__file__.rpartition("dis")[0], "<frozen "
 
 # What is compared in another way, or names nothing.
-_WITHOUT_NAMES = (FunctionType, MethodType, Tensor, Optimizer, np.ndarray)
+_WITHOUT_NAMES = (FunctionType, MethodType, Optimizer, np.ndarray)
 
 # From 3.12 on `dis` also has numbers above 255, of instructions that only the compiler uses.
 _ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if dis.opmap.get(name, 256) < 256]
@@ -37,11 +37,11 @@ class Around:
 
     def __init__(self) -> None:
         self.values: list[tuple[Any, str, Any]] = []  # thing, attribute, value
+        self.modes: dict[tuple[int, str], tuple[Any, str, Any]] = {}  # that the functions may set, as they were before
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []  # globals and other dicts, key, value
-        self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # of containers, whose items have no names
-        self._before: list[tuple[Module, dict[str, Any]]] = []  # their attributes before the function ran
         self._stored: list[tuple[Any, str, Any]] = []  # attributes that functions set: thing, name, value before
-        self._functions: set[tuple[FunctionType, int]] = set()  # and the id of what it is bound to
+        # Functions, with the id of what they are bound to: ids of what was looked at for them.
+        self._functions: dict[tuple[FunctionType, int], set[int]] = {}
         self._optimizers: dict[int, tuple[Optimizer, list[Any]]] = {}  # and their options
 
     def note(self, function: Any, is_forward: bool = False, arguments: Iterable[Any] = ()) -> None:
@@ -51,40 +51,71 @@ class Around:
         (`is_forward`) all attributes are compared as it is.
         """
         if isinstance(function, functools.partial):
+            arguments = (*arguments, *function.args, *function.keywords.values())
             function = function.func
         owner = None
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
-        if not isinstance(function, FunctionType) or (function.__module__ or "").partition(".")[0] == "pynn":
+        if not isinstance(function, FunctionType):
+            for method in _named(_NOTHING, function)[2]:  # its call
+                self.note(method, arguments=arguments)
             return
-        if (function, id(owner)) in self._functions:
+        if (function.__module__ or "").partition(".")[0] == "pynn":
             return
-        self._functions.add((function, id(owner)))
         named = names(function.__code__)
-        values, variables, methods = surroundings(function, owner)
-        found = [value for _, _, value in (*values, *variables)]
-        self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
-        self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
-        if named.stored:
-            for thing in (owner, *found, *arguments):
-                self._note_stored(named.stored, thing)
-        for thing in (*found, *arguments):
-            attributes, entries = _named(named, thing)
-            self.values += attributes
-            self.entries += entries
-            found += [value for _, _, value in (*attributes, *entries)]
-        if "data" in named.attributes:
-            self.values += [(thing, "data", thing.data) for thing in found if isinstance(thing, Tensor)]
-        for value in (*found, *arguments, *methods):
-            if isinstance(value, Optimizer):
-                self._optimizers.setdefault(id(value), (value, _options(value)))
-            elif isinstance(value, (Sequential, ModuleList)):
-                self._before += [(module, dict(vars(module))) for module in value.modules()]
-            elif isinstance(value, (FunctionType, MethodType, functools.partial)):
-                self.note(value)
+        seen, found = self._functions.get((function, id(owner))), list(arguments)
+        if seen is None:
+            seen = self._functions[function, id(owner)] = set()
+            values, variables, methods = surroundings(function, owner)
+            self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
+            self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
+            found += [*(value for _, _, value in (*values, *variables)), *methods]
+            self._note_stored(named, owner)
+        things, functions = [], []
+        for thing in found:  # grows while we walk it
+            if isinstance(thing, (FunctionType, MethodType, functools.partial)):
+                functions.append(thing)
+            elif type(thing) not in _PLAIN and id(thing) not in seen:
+                seen.add(id(thing))
+                things.append(thing)
+                self._note_stored(named, thing)
+                attributes, entries, methods = _named(named, thing)
+                self.values += attributes
+                self.entries += entries
+                found += [value for _, _, value in (*attributes, *entries)]
+                found += methods
+                if isinstance(thing, Optimizer):
+                    self._optimizers.setdefault(id(thing), (thing, _options(thing)))
+        for each in functions:
+            self.note(each, arguments=things)  # which it may be given
 
-    def _note_stored(self, stored: frozenset[str], thing: Any) -> None:
-        """Note attributes of a thing that the function sets, to see it and to undo it; the array of a tensor, too."""
+    def known(self, things: Iterable[Any]) -> list[Any]:
+        """Return those of the things that functions have from around them."""
+        return [thing for thing in things if any(id(thing) in seen for seen in self._functions.values())]
+
+    def switches(self, thing: Any, name: str) -> None:
+        """A mode, `training` or `requires_grad`, is relied on or may be set: each replay begins with what it is now."""
+        self.modes.setdefault((id(thing), name), (thing, name, getattr(thing, name)))
+
+    def modes_left(self) -> list[Callable[[], None]]:
+        """Return what gives things the modes that the function leaves them in, where these are others than before."""
+        return [
+            functools.partial(setattr, thing, name, getattr(thing, name))
+            for thing, name, before in self.modes.values()
+            if getattr(thing, name) is not before
+        ]
+
+    def _note_stored(self, named: Names, thing: Any) -> None:
+        """Note attributes of a thing that a function sets, to see it and to undo it, and a module's parameters."""
+        stored = named.stored
+        switches = "requires_grad" in stored or "requires_grad_" in named.attributes
+        if not stored and not switches:
+            return
+        for parameter in thing.parameters() if isinstance(thing, Module) and (switches or "data" in stored) else ():
+            if switches:
+                self.switches(parameter, "requires_grad")
+            if "data" in stored:
+                self._stored.append((parameter, "data", parameter.data))
         if isinstance(thing, Tensor):
             stored &= {"data"}
         elif not isinstance(getattr(thing, "__dict__", None), dict):
@@ -97,13 +128,6 @@ class Around:
             self._same((thing, name, before), _held(thing, name))
         for optimizer, _ in self._optimizers.values():
             self._same_options(optimizer)
-        for module, before in self._before:
-            if [*module.children()] != [value for value in before.values() if isinstance(value, Module)]:
-                raise CaptureError(
-                    f"capture: the function replaces modules of {type(module).__name__}, which it has from around it, "
-                    f"{where()}, and a replay would not; replace them outside"
-                )
-            self.modules[id(module)] = module, pairs(vars(module))
         for entries, find in ((self.values, getattr), (self.entries, dict.get)):
             for i, entry in enumerate(entries):
                 thing, name, before = entry
@@ -125,9 +149,8 @@ class Around:
                 vars(thing)[name] = before
             else:
                 vars(thing).pop(name, None)
-        for module, attributes in self._before:
-            vars(module).clear()
-            vars(module).update(attributes)
+        for thing, name, before in self.modes.values():
+            setattr(thing, name, before)
         for optimizer, options in self._optimizers.values():
             for group, before in zip(optimizer.param_groups, options, strict=False):
                 params = group["params"]
@@ -174,15 +197,11 @@ def surroundings(
     values: list[tuple[Any, str, Any]] = [
         (cell, "cell_contents", cell.cell_contents) for cell in function.__closure__ or () if _is_set(cell)
     ]
-    methods = []
+    methods: list[MethodType] = []
     if owner is not None:
         own = getattr(owner, "__dict__", {})
-        values += [(owner, name, getattr(owner, name)) for name in named.attributes & own.keys()]
-        for name, value in _of_class(type(owner), named.attributes - own.keys()):
-            if isinstance(value, SIMPLE):  # the same object every time, no property or method
-                values.append((owner, name, getattr(owner, name)))
-            elif isinstance(value, (FunctionType, staticmethod)):
-                methods.append(getattr(owner, name))
+        constants, methods = _of_class(type(owner), named, own, owner)
+        values += [(owner, name, getattr(owner, name)) for name in (*(named.attributes & own.keys()), *constants)]
     variables = [(around, name, around[name]) for name in named.globals if name in around]
     return values, variables, methods
 
@@ -194,6 +213,9 @@ class Names(NamedTuple):
     attributes: frozenset[str]
     stored: frozenset[str]  # attributes that it sets
     constants: frozenset[Any]
+
+
+_NOTHING = Names(*itertools.repeat(frozenset(), 4))
 
 
 @functools.lru_cache(1024)  # functions are captured again, and share others
@@ -229,30 +251,56 @@ def _constants(code: CodeType) -> frozenset[Any]:
     return frozenset(own).union(*map(_constants, inside))
 
 
-def _named(named: Names, thing: Any) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
-    """Return the attributes of a thing, or the entries of a dict, that a function names; no property is asked."""
+def _named(
+    named: Names, thing: Any
+) -> tuple[list[tuple[Any, str, Any]], list[tuple[dict[Any, Any], Any, Any]], list[Any]]:
+    """Return what a function names of a thing: its attributes, the entries of a dict, and its methods.
+
+    No property is asked; it counts as a method, and so does the call.
+    """
+    if isinstance(thing, Tensor):
+        return [(thing, "data", thing.data)] if "data" in named.attributes else [], [], []
     if isinstance(thing, _WITHOUT_NAMES):
-        return [], []
+        return [], [], []
     if type(thing) is dict:
-        return [], [(thing, key, thing[key]) for key in named.constants if key in thing]
+        return [], [(thing, key, thing[key]) for key in named.constants if key in thing], []
     own, kind = getattr(thing, "__dict__", {}), type(thing)
-    of_class = dict(_of_class(kind, named.attributes))
-    found = [name for name, value in of_class.items() if type(value) in SIMPLE and name not in own]
-    for name in named.attributes & own.keys():
-        # A class makes methods anew each time.
-        is_held = isinstance(own, dict) and kind is not ModuleType and not hasattr(of_class.get(name), "__set__")
-        if is_held or type(own[name]) in SIMPLE:
+    held = named.attributes & own.keys()
+    if kind is ModuleType or not isinstance(own, dict):  # a class makes methods anew each time
+        found = [name for name in held if type(own[name]) in SIMPLE]
+        functions = [own[name] for name in held if isinstance(own[name], FunctionType)]
+        return [(thing, name, own[name]) for name in found], [], [f for f in functions if not _is_installed(f)]
+    found, methods = _of_class(kind, named, own, thing)
+    for name in held:
+        if type(own[name]) in SIMPLE or not hasattr(getattr(kind, name, None), "__set__"):
             found.append(name)
-    return [(thing, name, getattr(thing, name)) for name in found], []
+    return [(thing, name, getattr(thing, name)) for name in found], [], methods
 
 
-def _of_class(kind: type, wanted: Set[str]) -> Iterator[tuple[str, Any]]:
-    """Yield what instances have from their class under these names; not what it has itself, such as `__name__`."""
+def _of_class(kind: type, named: Names, own: Any, thing: Any) -> tuple[list[str], list[MethodType]]:
+    """Return which constants a thing has from its class, and its methods, of those that a function names.
+
+    What the class has itself, such as its `__name__`, things do not have.
+    """
+    constants, methods, wanted = [], [], {*named.attributes, "__call__"} - own.keys()
     for base in kind.__mro__:
         entries = vars(base)
-        for name in wanted & entries.keys():
-            yield name, entries[name]
-        wanted = wanted - entries.keys()
+        here = wanted & entries.keys()
+        wanted -= here
+        for name in here:
+            value = entries[name]
+            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if type(value) in SIMPLE:
+                constants.append(name)
+            elif isinstance(function, FunctionType) and not _is_installed(function):
+                methods.append(MethodType(function, kind if isinstance(value, classmethod) else thing))
+    return constants, methods
+
+
+def _is_installed(function: FunctionType) -> bool:
+    """Whether a function is of pynn, of Python or of another package, whose own state no step is meant to depend on."""
+    path = function.__code__.co_filename
+    return path.startswith(_NOT_OURS) or "-packages" in path
 
 
 def _held(thing: Any, name: str) -> Any:

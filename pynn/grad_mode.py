@@ -32,6 +32,12 @@ def catch_up() -> None:
         mode.recorder.catch_up()
 
 
+def switches(thing: object, name: str) -> None:
+    """Let a recorder see how `training` of a module, or `requires_grad` of a tensor, is before it is set."""
+    if observers and mode.recorder is not None:
+        mode.recorder.switches(thing, name)
+
+
 def is_grad_enabled() -> bool:
     """Whether this thread records operations (False inside `no_grad`)."""
     return mode.enabled

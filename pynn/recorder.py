@@ -13,7 +13,7 @@ from pynn._changes import Changes
 from pynn._snapshot import pairs
 from pynn._surroundings import SIMPLE, Around
 from pynn.grad_mode import mode, observers
-from pynn.guarded import CaptureError, Guarded, guarded, where
+from pynn.guarded import CaptureError, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS, UPDATES
 from pynn.nn.module import Module, Parameter
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
@@ -63,7 +63,8 @@ class Recorder:
         self.calls: list[Call] = []
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.leaves: dict[Tensor, bool] = {}  # whether an earlier gradient had been dropped
-        self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}
+        self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # called ones, with their attributes
+        self.taken: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # those of containers out of which modules are taken
         self._inside: Set[int] = set()  # modules that are children of those being called
         self.grads: list[tuple[Tensor, Array | None, int]] = []  # and which call found the one from before gone
         self.around = Around()
@@ -103,6 +104,9 @@ class Recorder:
                 for thing, name, value in self.guards.values():
                     if name == "data":
                         thing.data = value
+                for m, values in self.taken.values():
+                    vars(m).clear()
+                    vars(m).update(zip(values[::2], values[1::2], strict=True))
                 self.around.restore()
 
     def call(self, name: str, original: Any, args: tuple[Any, ...]) -> Any:
@@ -182,9 +186,10 @@ class Recorder:
                         f"capture: {name} of a parameter is computed by NumPy here, which a replay does not repeat, "
                         f"{where()}"
                     )
-                if (id(tensor), "requires_grad") not in self.guards:
+                key = id(tensor), "requires_grad"
+                if key not in self.around.modes or (id(tensor), "data") not in self.guards:
                     self.reads(tensor)
-                    self.guards[id(tensor), "requires_grad"] = tensor, "requires_grad", tensor.requires_grad
+                    self.around.switches(tensor, "requires_grad")
             elif not made:
                 raise CaptureError(
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
@@ -214,6 +219,11 @@ class Recorder:
         """Note an attribute that must be the same object in each replay."""
         self.guards[id(thing), name] = thing, name, getattr(thing, name)
 
+    def switches(self, thing: Any, name: str) -> None:
+        """A mode is about to be set."""
+        if name != "requires_grad" or not self.made(thing.data):  # else the function makes the tensor
+            self.around.switches(thing, name)
+
     def same_entry(self, entries: dict[Any, Any], key: Any) -> None:
         """Note an entry that must be the same object in each replay."""
         self.entries.append((entries, key, entries[key]))
@@ -228,6 +238,7 @@ class Recorder:
             return module.forward(*args, **kwargs)
         before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
         below = [module]
+        self.around.note(module.forward, is_forward=True, arguments=self.around.known((*args, *kwargs.values())))
         for m in below:  # grows while we walk it
             if id(m) in before:
                 continue
@@ -254,8 +265,21 @@ class Recorder:
                     f"capture: {type(m).__name__} changes its attributes in forward, {where()}, which a replay does "
                     "not repeat"
                 )
-        self.modules.update(before)
+            self.modules[id(m)] = m, self._begun_with(m, values)
         return y
+
+    def takes(self, container: Module) -> None:
+        """Modules are taken out of a container: all that is in it must be the same objects in each replay."""
+        if id(container) in self._inside:
+            return
+        for m in container.modules():
+            if id(m) not in self.taken:
+                self.taken[id(m)] = m, self._begun_with(m, pairs(vars(m)))
+
+    def _begun_with(self, module: Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The attributes of a module as they were before the function set its mode."""
+        mode_before = self.around.modes.get((id(module), "training"))
+        return values if mode_before is None else pairs({**vars(module), "training": mode_before[2]})
 
     def counts(self, batch_norm: Any) -> None:
         """A module counts batches."""
@@ -394,10 +418,12 @@ class Recorder:
 
     def new_leaf(self, tensor: Tensor) -> None:
         """A tensor begins to require a gradient."""
-        if not self.made(tensor.data):
+        if self.made(tensor.data) or tensor.requires_grad:
+            return
+        if (id(tensor), "requires_grad") not in self.around.modes:
             raise CaptureError(
-                f"capture: a parameter {list(tensor.shape)} is made inside of the captured function, {where()}; make "
-                "it before, so that it lives from call to call"
+                f"capture: a parameter {list(tensor.shape)} is made, or begins to require a gradient, inside of the "
+                f"captured function, {where()}; do so before, so that it lives from call to call"
             )
 
     def draw(self, n: int, drawn: tuple[int, int]) -> tuple[int, int]:
@@ -441,13 +467,20 @@ class Recorder:
     def finish(self) -> None:
         """Collect the gradients that stay, and open them to NumPy; those that were dropped stay None."""
         self._note_copies()
-        for thing, name, data in self.guards.values():
-            if name == "data" and thing.data is not data and isinstance(thing.data, Guarded):
+        for thing, name, value in self.guards.values():
+            if name == "data" and thing.data is not value:
                 raise CaptureError(
                     f"capture: the data of a tensor {list(thing.shape)} are replaced, {where()}, which a replay does "
                     "not repeat; return the new values, or let an optimiser update them"
                 )
+        for m, values in self.taken.values():
+            if [*m.children()] != [value for value in values[1::2] if isinstance(value, Module)]:
+                raise CaptureError(
+                    f"capture: the function replaces modules of {type(m).__name__}, which it has from around it, "
+                    f"{where()}, and a replay would not; replace them outside"
+                )
         self.around.check()
+        self.after += self.around.modes_left()
         for tensor, dropped in self.leaves.items():
             if self.made(tensor.data):  # the next call has another one
                 continue

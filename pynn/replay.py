@@ -440,8 +440,8 @@ class _Replay:
 
 def _flat(recorder: Recorder) -> tuple[tuple[Any, ...], ...]:
     """What must be the same objects in each replay, as `Recording.unchanged` takes it."""
-    attributes = itertools.chain(*recorder.guards.values(), *recorder.around.values)
-    modules = (recorder.around.modules | recorder.modules).values()
+    attributes = itertools.chain(*recorder.guards.values(), *recorder.around.modes.values(), *recorder.around.values)
+    modules = (recorder.taken | recorder.modules).values()
     items = itertools.chain(*((vars(module), values) for module, values in modules), *recorder.items)
     entries = itertools.chain(*recorder.around.entries, *recorder.entries)
     return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*recorder.conditions))

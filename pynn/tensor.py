@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pynn import dlpack
 from pynn._array import as_array, as_gradient
 from pynn._checks import flag
-from pynn.grad_mode import catch_up, is_grad_enabled, mode, no_grad, observers
+from pynn.grad_mode import catch_up, is_grad_enabled, mode, no_grad, observers, switches
 
 if TYPE_CHECKING:
     from pynn.tape import Node
@@ -159,6 +159,7 @@ class Tensor:
             raise RuntimeError("requires_grad: only leaves can stop requiring a gradient; use detach()")
         if requires_grad and mode.recorder is not None:
             mode.recorder.new_leaf(self)
+        switches(self, "requires_grad")
         self.requires_grad = requires_grad
         return self
 

@@ -319,6 +319,39 @@ def test_a_refused_capture_leaves_the_data_of_parameters():
     assert all(p.data is data for p, data in zip(params, before, strict=True))
 
 
+def halves_before(model):
+    model[0].weight.data = model[0].weight.data * np.float32(0.5)
+    return model(X)
+
+
+def clips_behind(model):
+    y = model(X)
+    for p in model.parameters():
+        p.data = np.clip(p.data, -0.1, 0.1)
+    return y
+
+
+def averages_meanwhile(model):
+    before = [p.data for p in model.parameters()]
+    for p in model.parameters():
+        p.data = p.data * np.float32(0.9)
+    y = model(X)
+    for p, data in zip(model.parameters(), before, strict=True):
+        p.data = data
+    return y
+
+
+@pytest.mark.parametrize("function", [halves_before, clips_behind, averages_meanwhile])
+def test_arrays_of_parameters_that_numpy_makes_are_refused(function):
+    model = mlp()
+    before = [p.data for p in model.parameters()]
+    with pytest.raises(
+        CaptureError, match=r"^capture: the (data of a tensor \[8, 6\] are replaced|function changes data)"
+    ):
+        pynn.capture(lambda: function(model))()
+    assert all(p.data is data for p, data in zip(model.parameters(), before, strict=True))
+
+
 def test_a_variable_around_the_function_is_named():
     count = 0
 

@@ -148,7 +148,7 @@ def change_attribute(x, model):
         (numpy_on_value, "is read, at .*test_capture_refusals.py"),
         (index, "is read, at .*test_capture_refusals.py"),
         (index_by_values, "index is computed by NumPy here, .* at .*test_capture_refusals.py"),
-        (new_parameter, "made inside of the captured function, at .*test_capture_refusals.py"),
+        (new_parameter, "is made, or begins to require a gradient, inside of .*, at .*test_capture_refusals.py"),
         (leaf_from_before, "already has a gradient from before"),
         (noise, "random numbers .* at .*test_capture_refusals.py"),
         (compare_scores, r"a value \[5, 3\] of a captured step is read, at .*test_capture_refusals.py"),

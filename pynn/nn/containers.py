@@ -10,7 +10,7 @@ from pynn import functional as F
 from pynn._snapshot import Snapshot
 from pynn.functional import _unrecorded
 from pynn.functional._args import iterable
-from pynn.grad_mode import mode
+from pynn.grad_mode import mode, observers
 from pynn.nn.activations import LeakyReLU, ReLU, Sigmoid, Tanh
 from pynn.nn.layers import Conv2d, Dropout, Flatten, Identity, Linear, MaxPool2d
 from pynn.nn.module import Module
@@ -25,6 +25,7 @@ class _List(Module):
         return sum(1 for _ in self.children())
 
     def __iter__(self) -> Iterator[Module]:
+        self._tell()
         return self.children()
 
     @overload
@@ -35,6 +36,7 @@ class _List(Module):
 
     def __getitem__(self, index: int | slice) -> Any:
         """Return a child, or a module of the same kind that shares the children of the slice and their names."""
+        self._tell()
         if isinstance(index, slice):
             part = type(self).__new__(type(self))
             part.training = self.training
@@ -45,6 +47,7 @@ class _List(Module):
 
     def __setitem__(self, index: int, module: Module) -> None:
         """Replace a child; it keeps its name."""
+        self._tell()
         self.add_module(self._child(index)[0], module)
 
     def append(self, module: Module) -> Self:
@@ -52,6 +55,11 @@ class _List(Module):
         name = next(name for name in map(str, count(len(self))) if name not in vars(self))
         self.add_module(name, module)
         return self
+
+    def _tell(self) -> None:
+        """Let a captured function know that it depends on what is in here."""
+        if observers and mode.recorder is not None:
+            mode.recorder.takes(self)
 
     def _child(self, index: int) -> tuple[str, Module]:
         children = list(self.named_children())

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pynn._array import FLOATS, as_dtype
 from pynn._checks import flag
-from pynn.grad_mode import catch_up, mode, observers
+from pynn.grad_mode import catch_up, mode, observers, switches
 from pynn.nn.hooks import BackwardHook, Hook, HookHandle, call_with_backward_hooks, check_hook
 from pynn.tensor import Tensor
 
@@ -254,6 +254,7 @@ class Module:
         """Set training mode (dropout drops, batch norm uses the batch) for the whole tree; returns the module."""
         mode = flag("train", "mode", mode)
         for module in self.modules():
+            switches(module, "training")
             module.training = mode
         return self
 
@@ -265,6 +266,7 @@ class Module:
         """Freeze (False) or unfreeze all parameters; returns the module."""
         requires_grad = flag("requires_grad_", "requires_grad", requires_grad)
         for parameter in self.parameters():
+            switches(parameter, "requires_grad")
             parameter.requires_grad = requires_grad
         return self
 
