@@ -167,8 +167,12 @@ class Recorder:
         self._copies = []
 
     def made(self, array: Array) -> bool:
-        """Whether a replay will write other values to this array."""
-        return array.size > 0 and memory(array) in self._made
+        """Whether a replay writes to this array."""
+        return memory(array) in self._made
+
+    def differs(self, array: Array) -> bool:
+        """Whether there are other values in this array in each replay."""
+        return array.size > 0 and self.made(array)
 
     # -- called by the tape, modules, optimisers and random numbers while a recorder is at work ------------------------
 
@@ -185,7 +189,7 @@ class Recorder:
                 if (id(tensor), "requires_grad") not in self.guards:
                     self.reads(tensor)
                     self.guards[id(tensor), "requires_grad"] = tensor, "requires_grad", tensor.requires_grad
-            elif not made:
+            elif not made and y.size and self.differs(tensor.data):
                 raise CaptureError(
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
                 )
@@ -206,7 +210,7 @@ class Recorder:
         """Return what NumPy computes, if it computes it from what no replay changes."""
         self._changes.catch_up()
         y = function(*args)
-        if any(map(self.made, arrays_in(args))):
+        if any(map(self.differs, arrays_in(args))):
             raise CaptureError(f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}")
         return y
 
@@ -281,7 +285,7 @@ class Recorder:
     def numpy(self, tensor: Tensor) -> None:
         """A tensor is asked for its array."""
         self._changes.catch_up()
-        if self.made(tensor.data):
+        if self.differs(tensor.data):
             guarded(tensor.data)._refuse()
         self.reads(tensor)
 
@@ -307,7 +311,7 @@ class Recorder:
     def converts(self, what: str, array: Array, dtype: np.dtype[Any]) -> None:
         """NumPy converts an array."""
         self._changes.catch_up()
-        if self.made(array):
+        if self.differs(array):
             how = f"converted from {array.dtype} to {dtype}, {where()}"
             instead = "convert it before it is passed to the captured function"
             if array.dtype == dtype:
@@ -364,7 +368,7 @@ class Recorder:
 
     def gradient(self, tensor: Tensor, grad: Array) -> Array:
         """Return the gradient of a leaf, guarded."""
-        if tensor._grad is not None and self._is_from_before(tensor._grad):
+        if tensor._grad is not None and not self.made(tensor._grad):
             raise CaptureError(
                 f"capture: a tensor {list(tensor.shape)} already has a gradient from before, {where()}, to which "
                 "every replay would add; call zero_grad inside of the captured function"
@@ -373,10 +377,6 @@ class Recorder:
             self.leaves[tensor] = id(tensor) in self._dropped
         self._undo_gradient(tensor)
         return grad
-
-    def _is_from_before(self, grad: Array) -> bool:
-        """Whether a gradient has values, which nothing that was recorded made."""
-        return grad.size > 0 and not self.made(grad)
 
     def drops_gradient(self, tensor: Tensor) -> None:
         """A gradient is set to None."""
@@ -432,7 +432,7 @@ class Recorder:
         if tensor._grad is None:
             if id(tensor) not in self._dropped:  # another step may give it one
                 self.guards[id(tensor), "_grad"] = tensor, "_grad", None
-        elif self._is_from_before(tensor._grad):
+        elif not self.made(tensor._grad):
             raise CaptureError(
                 f"capture: a gradient {list(tensor.shape)} from before is used, {where()}; call backward inside of the "
                 "captured function"
