@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pynn import _core, intercept
 from pynn._changes import Changes
-from pynn._snapshot import pairs
-from pynn._surroundings import SIMPLE, Around
+from pynn._draws import Draw, Drawn, drawn_now
+from pynn._guards import Guards
 from pynn.grad_mode import mode, observers
 from pynn.guarded import CaptureError, Guarded, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS, UPDATES
-from pynn.nn.module import Module, Parameter
+from pynn.nn.module import Parameter
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
-from pynn.random import next_offset
 
 if TYPE_CHECKING:
     from pynn.optim import Optimizer
@@ -26,51 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 
-_LEAVES = {Parameter, type(None), tuple, *SIMPLE}  # attributes of these types hold neither modules nor containers
-
-
-class Draw:
-    """A reservation of `n` counters of the kernels' random numbers, which each replay makes anew."""
-
-    def __init__(self, n: int, drawn: tuple[int, int]) -> None:
-        self.n, self.drawn = n, drawn
-
-    def again(self) -> None:
-        self.drawn = next_offset(self.n)
-
-
-class Drawn(int):
-    """Key or offset of a `Draw`, as an argument of a call."""
-
-    draw: Draw
-    which: int
-
-    def __new__(cls, draw: Draw, which: int) -> Drawn:
-        self = super().__new__(cls, draw.drawn[which])
-        self.draw, self.which = draw, which
-        return self
-
-
-def _drawn_now(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(arg.draw.drawn[arg.which] if isinstance(arg, Drawn) else arg for arg in args)
-
-
-class Recorder:
+class Recorder(Guards):
     """Notes what the core is asked for while a function runs, and what must be undone if it fails."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._dropped: dict[int, tuple[Tensor, int]] = {}  # and before which call
         self.calls: list[Call] = []
-        self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.leaves: dict[Tensor, bool] = {}  # whether an earlier gradient had been dropped
-        self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}
-        self._inside: Set[int] = set()  # modules that are children of those being called
         self.grads: list[tuple[Tensor, Array | None, int]] = []  # and which call found the one from before gone
-        self.around = Around()
         self.draws: list[Draw] = []
-        self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
-        self.items: list[tuple[Any, tuple[Any, ...]]] = []
-        self.conditions: list[tuple[Callable[[], Any], Any]] = []
         self.after: list[Callable[[], None]] = []
         self.originals: dict[str, Any] = {}
         self._arguments: list[tuple[Array, Array]] = []  # the caller's, and the copy that is read
@@ -129,7 +93,7 @@ class Recorder:
         if self.draws:
             drawn = [i for i, arg in enumerate(args) if isinstance(arg, Drawn)]
             if drawn:
-                call.repeat = Repeat(drawn[0], functools.partial(_drawn_now, args[drawn[0] :]))
+                call.repeat = Repeat(drawn[0], functools.partial(drawn_now, args[drawn[0] :]))
         return guarded(result)
 
     def input(self, array: Array) -> Array:
@@ -214,53 +178,6 @@ class Recorder:
             raise CaptureError(f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}")
         return y
 
-    def fixed(self, thing: Any, name: str) -> None:
-        """Note an attribute that must be the same object in each replay."""
-        self.guards[id(thing), name] = thing, name, getattr(thing, name)
-
-    def same_entry(self, entries: dict[Any, Any], key: Any) -> None:
-        """Note an entry that must be the same object in each replay."""
-        self.entries.append((entries, key, entries[key]))
-
-    def same_items(self, container: list[Any] | dict[Any, Any]) -> None:
-        """Note that all items, or values under equal keys, must be the same objects in each replay."""
-        self.items.append((container, pairs(container) if isinstance(container, dict) else tuple(container)))
-
-    def module(self, module: Module, args: Any, kwargs: Any) -> Any:
-        """Call a module whose attributes must be the same objects in each replay."""
-        if id(module) in self._inside:
-            return module.forward(*args, **kwargs)
-        before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
-        below = [module]
-        for m in below:  # grows while we walk it
-            if id(m) in before:
-                continue
-            before[id(m)] = m, pairs(vars(m))
-            self.around.note(m.forward, is_forward=True)
-            if m._forward_hooks or m._backward_hooks:
-                raise CaptureError(f"capture: {type(m).__name__} has a hook, {where()}, which a replay would not call")
-            for value in vars(m).values():
-                if type(value) in _LEAVES:
-                    continue
-                if isinstance(value, Module):
-                    below.append(value)
-                elif isinstance(value, (list, dict)):
-                    self.same_items(value)
-        outside = self._inside
-        self._inside = outside | before.keys()
-        try:
-            y = module.forward(*args, **kwargs)
-        finally:
-            self._inside = outside
-        for m, values in before.values():
-            if not _core.Recording.unchanged((), (), (vars(m), values)):
-                raise CaptureError(
-                    f"capture: {type(m).__name__} changes its attributes in forward, {where()}, which a replay does "
-                    "not repeat"
-                )
-        self.modules.update(before)
-        return y
-
     def counts(self, batch_norm: Any) -> None:
         """A module counts batches."""
         counter = batch_norm.num_batches_tracked
@@ -335,10 +252,6 @@ class Recorder:
     def undo(self, action: Callable[[], None]) -> None:
         """Do this if the function fails."""
         self._changes.undo(action)
-
-    def holds(self, condition: Callable[[], Any], value: Any = True) -> None:
-        """Something a replay relies on: where it returns another value, the function is captured anew."""
-        self.conditions.append((condition, value))
 
     def done(self, action: Callable[[], None]) -> None:
         """Python does this in each replay, once all has been written that was written so far."""

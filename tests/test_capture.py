@@ -9,8 +9,8 @@ import pytest
 from captured_steps import MODELS, OPTIMIZERS, X, Y, assert_same_training, make, mlp, prepare, step_of, train
 
 import pynn
+from pynn import _binding, nn, optim
 from pynn import functional as F
-from pynn import nn, optim, replay
 from pynn._core import arena_stats
 from pynn.data import take
 
@@ -152,7 +152,7 @@ def test_an_interrupt_while_an_argument_is_bound_is_no_matter_of_the_next_call(m
     f = pynn.capture(lambda x: x.sum() + F.exp(x).sum())
     x = np.ones(5000, np.float32)
     expected = [f(x).item(), f(x).item()]
-    record, calls = replay._Step.record, []
+    record, calls = _binding.Step.record, []
 
     def interrupted(step, recording):
         calls.append(step)
@@ -161,7 +161,7 @@ def test_an_interrupt_while_an_argument_is_bound_is_no_matter_of_the_next_call(m
         record(step, recording)
 
     with monkeypatch.context() as patched:
-        patched.setattr(replay._Step, "record", interrupted)
+        patched.setattr(_binding.Step, "record", interrupted)
         with pytest.raises(KeyboardInterrupt):
             f(x * 3)
     assert [f(x).item(), f(x).item()] == expected
