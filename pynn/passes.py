@@ -71,7 +71,7 @@ def fuse_activation(calls: list[Call], kept: Collection[int]) -> list[Call]:
             if maker is None or maker.name != activation.name + "_backward" or not _is(maker.args[1], y):
                 continue
             dz = maker.made_memory[0]
-            if readers[dz] != backward or dz in kept:
+            if readers[dz] != backward or dz in kept or _makes_a_column(backward[0]):
                 continue
             args = list(backward[0].args)
             args[0], args[1], args[ACTIVATION[backward[0].name]] = maker.args[0], y, activation.name
@@ -218,6 +218,14 @@ def _conv_backward(call: Call, readers: dict[int, list[Call]]) -> list[Call]:
     """The gradients of convolutions of the same input and weight."""
     found = (c for c in readers[call.read_memory[0]] if c.name == "conv2d_backward")
     return [c for c in found if _is(c.args[2], call.args[0]) and _is(c.args[3], call.args[1])]
+
+
+def _makes_a_column(call: Call) -> bool:
+    """Whether a `linear_backward` makes dot products of dz, where it has that, and of blocks where it makes it."""
+    if call.name != "linear_backward":
+        return False
+    weight, needs_dx = call.args[3], call.args[5]
+    return bool(weight.shape[1] == 1 and (needs_dx or weight.size == 1))
 
 
 def _is_worth_fusing(call: Call) -> bool:

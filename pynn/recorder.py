@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pynn import _core, intercept
 from pynn._changes import Changes
-from pynn._snapshot import pairs
-from pynn._surroundings import SIMPLE, Around
+from pynn._draws import Draw, Drawn, drawn_now
+from pynn._guards import Guards
 from pynn.grad_mode import mode, observers
 from pynn.guarded import CaptureError, guarded, where
 from pynn.intercept import CHECKS, IN_PLACE, READS, UPDATES
-from pynn.nn.module import Module, Parameter
+from pynn.nn.module import Parameter
 from pynn.plan import Array, Call, Repeat, arrays_in, memory
-from pynn.random import next_offset
 
 if TYPE_CHECKING:
     from pynn.optim import Optimizer
@@ -26,52 +25,16 @@ if TYPE_CHECKING:
 __all__ = ["Recorder"]
 
 
-_LEAVES = {Parameter, type(None), tuple, *SIMPLE}  # attributes of these types hold neither modules nor containers
-
-
-class Draw:
-    """A reservation of `n` counters of the kernels' random numbers, which each replay makes anew."""
-
-    def __init__(self, n: int, drawn: tuple[int, int]) -> None:
-        self.n, self.drawn = n, drawn
-
-    def again(self) -> None:
-        self.drawn = next_offset(self.n)
-
-
-class Drawn(int):
-    """Key or offset of a `Draw`, as an argument of a call."""
-
-    draw: Draw
-    which: int
-
-    def __new__(cls, draw: Draw, which: int) -> Drawn:
-        self = super().__new__(cls, draw.drawn[which])
-        self.draw, self.which = draw, which
-        return self
-
-
-def _drawn_now(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(arg.draw.drawn[arg.which] if isinstance(arg, Drawn) else arg for arg in args)
-
-
-class Recorder:
+class Recorder(Guards):
     """Notes what the core is asked for while a function runs, and what must be undone if it fails."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._dropped: dict[int, tuple[Tensor, int]] = {}  # and before which call
         self.calls: list[Call] = []
-        self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.leaves: dict[Tensor, bool] = {}  # whether an earlier gradient had been dropped
-        self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # called ones, with their attributes
-        self.taken: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # those of containers out of which modules are taken
-        self._inside: Set[int] = set()  # modules that are children of those being called
         self.grads: list[tuple[Tensor, Array | None, int]] = []  # and which call found the one from before gone
-        self.around = Around()
         self.draws: list[Draw] = []
-        self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
-        self.items: list[tuple[Any, tuple[Any, ...]]] = []
-        self.conditions: list[tuple[Callable[[], Any], Any]] = []
         self.after: list[Callable[[], None]] = []
         self.originals: dict[str, Any] = {}
         self._arguments: list[tuple[Array, Array]] = []  # the caller's, and the copy that is read
@@ -104,10 +67,7 @@ class Recorder:
                 for thing, name, value in self.guards.values():
                     if name == "data":
                         thing.data = value
-                for m, values in self.taken.values():
-                    vars(m).clear()
-                    vars(m).update(zip(values[::2], values[1::2], strict=True))
-                self.around.restore()
+                self.restore()
 
     def call(self, name: str, original: Any, args: tuple[Any, ...]) -> Any:
         """Call a function of the core, and note it."""
@@ -133,7 +93,7 @@ class Recorder:
         if self.draws:
             drawn = [i for i, arg in enumerate(args) if isinstance(arg, Drawn)]
             if drawn:
-                call.repeat = Repeat(drawn[0], functools.partial(_drawn_now, args[drawn[0] :]))
+                call.repeat = Repeat(drawn[0], functools.partial(drawn_now, args[drawn[0] :]))
         return guarded(result)
 
     def input(self, array: Array) -> Array:
@@ -171,8 +131,12 @@ class Recorder:
         self._copies = []
 
     def made(self, array: Array) -> bool:
-        """Whether a replay will write other values to this array."""
-        return array.size > 0 and memory(array) in self._made
+        """Whether a replay writes to this array."""
+        return memory(array) in self._made
+
+    def differs(self, array: Array) -> bool:
+        """Whether there are other values in this array in each replay."""
+        return array.size > 0 and self.made(array)
 
     # -- called by the tape, modules, optimisers and random numbers while a recorder is at work ------------------------
 
@@ -190,7 +154,7 @@ class Recorder:
                 if key not in self.around.modes or (id(tensor), "data") not in self.guards:
                     self.reads(tensor)
                     self.around.switches(tensor, "requires_grad")
-            elif not made:
+            elif not made and y.size and self.differs(tensor.data):
                 raise CaptureError(
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
                 )
@@ -211,75 +175,14 @@ class Recorder:
         """Return what NumPy computes, if it computes it from what no replay changes."""
         self._changes.catch_up()
         y = function(*args)
-        if any(map(self.made, arrays_in(args))):
+        if any(map(self.differs, arrays_in(args))):
             raise CaptureError(f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}")
         return y
-
-    def fixed(self, thing: Any, name: str) -> None:
-        """Note an attribute that must be the same object in each replay."""
-        self.guards[id(thing), name] = thing, name, getattr(thing, name)
 
     def switches(self, thing: Any, name: str) -> None:
         """A mode is about to be set."""
         if name != "requires_grad" or not self.made(thing.data):  # else the function makes the tensor
             self.around.switches(thing, name)
-
-    def same_entry(self, entries: dict[Any, Any], key: Any) -> None:
-        """Note an entry that must be the same object in each replay."""
-        self.entries.append((entries, key, entries[key]))
-
-    def same_items(self, container: list[Any] | dict[Any, Any]) -> None:
-        """Note that all items, or values under equal keys, must be the same objects in each replay."""
-        self.items.append((container, pairs(container) if isinstance(container, dict) else tuple(container)))
-
-    def module(self, module: Module, args: Any, kwargs: Any) -> Any:
-        """Call a module whose attributes must be the same objects in each replay."""
-        if id(module) in self._inside:
-            return module.forward(*args, **kwargs)
-        before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
-        below = [module]
-        self.around.note(module.forward, is_forward=True, arguments=self.around.known((*args, *kwargs.values())))
-        for m in below:  # grows while we walk it
-            if id(m) in before:
-                continue
-            before[id(m)] = m, pairs(vars(m))
-            self.around.note(m.forward, is_forward=True)
-            if m._forward_hooks or m._backward_hooks:
-                raise CaptureError(f"capture: {type(m).__name__} has a hook, {where()}, which a replay would not call")
-            for value in vars(m).values():
-                if type(value) in _LEAVES:
-                    continue
-                if isinstance(value, Module):
-                    below.append(value)
-                elif isinstance(value, (list, dict)):
-                    self.same_items(value)
-        outside = self._inside
-        self._inside = outside | before.keys()
-        try:
-            y = module.forward(*args, **kwargs)
-        finally:
-            self._inside = outside
-        for m, values in before.values():
-            if not _core.Recording.unchanged((), (), (vars(m), values)):
-                raise CaptureError(
-                    f"capture: {type(m).__name__} changes its attributes in forward, {where()}, which a replay does "
-                    "not repeat"
-                )
-            self.modules[id(m)] = m, self._begun_with(m, values)
-        return y
-
-    def takes(self, container: Module) -> None:
-        """Modules are taken out of a container: all that is in it must be the same objects in each replay."""
-        if id(container) in self._inside:
-            return
-        for m in container.modules():
-            if id(m) not in self.taken:
-                self.taken[id(m)] = m, self._begun_with(m, pairs(vars(m)))
-
-    def _begun_with(self, module: Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The attributes of a module as they were before the function set its mode."""
-        mode_before = self.around.modes.get((id(module), "training"))
-        return values if mode_before is None else pairs({**vars(module), "training": mode_before[2]})
 
     def counts(self, batch_norm: Any) -> None:
         """A module counts batches."""
@@ -305,7 +208,7 @@ class Recorder:
     def numpy(self, tensor: Tensor) -> None:
         """A tensor is asked for its array."""
         self._changes.catch_up()
-        if self.made(tensor.data):
+        if self.differs(tensor.data):
             guarded(tensor.data)._refuse()
         self.reads(tensor)
 
@@ -331,7 +234,7 @@ class Recorder:
     def converts(self, what: str, array: Array, dtype: np.dtype[Any]) -> None:
         """NumPy converts an array."""
         self._changes.catch_up()
-        if self.made(array):
+        if self.differs(array):
             how = f"converted from {array.dtype} to {dtype}, {where()}"
             instead = "convert it before it is passed to the captured function"
             if array.dtype == dtype:
@@ -355,10 +258,6 @@ class Recorder:
     def undo(self, action: Callable[[], None]) -> None:
         """Do this if the function fails."""
         self._changes.undo(action)
-
-    def holds(self, condition: Callable[[], Any], value: Any = True) -> None:
-        """Something a replay relies on: where it returns another value, the function is captured anew."""
-        self.conditions.append((condition, value))
 
     def done(self, action: Callable[[], None]) -> None:
         """Python does this in each replay, once all has been written that was written so far."""
@@ -388,7 +287,7 @@ class Recorder:
 
     def gradient(self, tensor: Tensor, grad: Array) -> Array:
         """Return the gradient of a leaf, guarded."""
-        if tensor._grad is not None and self._is_from_before(tensor._grad):
+        if tensor._grad is not None and not self.made(tensor._grad):
             raise CaptureError(
                 f"capture: a tensor {list(tensor.shape)} already has a gradient from before, {where()}, to which "
                 "every replay would add; call zero_grad inside of the captured function"
@@ -397,10 +296,6 @@ class Recorder:
             self.leaves[tensor] = id(tensor) in self._dropped
         self._undo_gradient(tensor)
         return grad
-
-    def _is_from_before(self, grad: Array) -> bool:
-        """Whether a gradient has values, which nothing that was recorded made."""
-        return grad.size > 0 and not self.made(grad)
 
     def drops_gradient(self, tensor: Tensor) -> None:
         """A gradient is set to None."""
@@ -458,7 +353,7 @@ class Recorder:
         if tensor._grad is None:
             if id(tensor) not in self._dropped:  # another step may give it one
                 self.guards[id(tensor), "_grad"] = tensor, "_grad", None
-        elif self._is_from_before(tensor._grad):
+        elif not self.made(tensor._grad):
             raise CaptureError(
                 f"capture: a gradient {list(tensor.shape)} from before is used, {where()}; call backward inside of the "
                 "captured function"
@@ -473,13 +368,7 @@ class Recorder:
                     f"capture: the data of a tensor {list(thing.shape)} are replaced, {where()}, which a replay does "
                     "not repeat; return the new values, or let an optimiser update them"
                 )
-        for m, values in self.taken.values():
-            if [*m.children()] != [value for value in values[1::2] if isinstance(value, Module)]:
-                raise CaptureError(
-                    f"capture: the function replaces modules of {type(m).__name__}, which it has from around it, "
-                    f"{where()}, and a replay would not; replace them outside"
-                )
-        self.around.check()
+        self.check()
         self.after += self.around.modes_left()
         for tensor, dropped in self.leaves.items():
             if self.made(tensor.data):  # the next call has another one

@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -23,11 +23,11 @@ import numpy as np
 
 from pynn import _core
 from pynn._arguments import arrays_of, describe, rebuild, wrapped
+from pynn._binding import LEAST_BOUND, Input, Step
 from pynn._surroundings import SIMPLE
-from pynn.chains import run_links
 from pynn.grad_mode import mode, observers
 from pynn.guarded import CaptureError, Guarded
-from pynn.plan import Array, Call, Plan, Repeat, memory
+from pynn.plan import Array, Call, Plan, memory
 from pynn.recorder import Recorder, place
 from pynn.tensor import Tensor
 
@@ -35,7 +35,6 @@ __all__ = ["CaptureError", "Captured", "capture"]
 
 MOST_PLANS = 16  # of one captured function; the one unused for longest is dropped
 _is_ready, _finish = _core.Recording.is_ready, _core.Recording.finish
-LEAST_BOUND = 1 << 14  # bytes of an argument that is read where the caller has it: smaller ones are quicker copied
 
 
 def capture(function: Callable[..., Any]) -> Captured:
@@ -198,106 +197,13 @@ def _things(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     return [arg for arg in (*args, *kwargs.values()) if not isinstance(arg, dict)]
 
 
-class _Step:
-    """A call of the plan, as it is recorded in the core."""
-
-    __slots__ = ("args", "at", "function", "outputs", "scratch")
-
-    def __init__(self, at: int, call: Call, functions: dict[str, Any]) -> None:
-        self.at, self.args, self.outputs = at, call.args, call.outputs  # which keep the memory alive
-        self.scratch = call.scratch if call.links else None
-        self.function: Callable[..., Any] = _nothing_to_run
-        if call.links:
-            self.function = functools.partial(run_links, functions, call.links)
-        elif call.python is None:
-            self.function = functions[call.name]
-
-    def record(self, recording: Any) -> None:
-        recording.record(self.at, self.function, self.args, self.outputs, self.scratch)
-
-    def renumber(self, repeat: Repeat, recording: Any) -> None:
-        """Record it anew if its numbers have changed."""
-        numbers = repeat.numbers()
-        if numbers != repeat.latest:
-            repeat.latest = None
-            self.args = self.args[: repeat.first] + numbers
-            self.record(recording)
-            repeat.latest = numbers
-
-
-def _nothing_to_run() -> None:
-    """Stands for what Python does between the calls."""
-
-
-class _Input:
-    """An argument: memory of the plan that it is copied to, or the steps that read it where the caller has it."""
-
-    def __init__(self, own: Array, steps: list[_Step], copied: Collection[int]) -> None:
-        self.own = own
-        self.readers: list[tuple[_Step, tuple[int, ...]]] = []  # steps, and where in their arguments it is
-        if own.nbytes >= LEAST_BOUND and memory(own) not in copied:
-            at = memory(own)
-            reading = [step for step in steps if at in _core.Recording.arrays_in(step.args)[1]]
-            uses = [(step, path) for step in reading for path in _paths(step.args, at)]
-            if all(_is_whole(_item(step.args, path), own) for step, path in uses):
-                self.readers = uses
-        self.bound: Array | None = own
-
-    def bind(self, array: Array, plan_memory: Collection[int], recording: Any) -> None:
-        """Let the steps read this array; it must live until they have run."""
-        if (
-            not self.readers
-            or not array.flags.c_contiguous
-            or array.dtype != self.own.dtype
-            or not array.flags.aligned
-            or (isinstance(array.base, np.ndarray) and memory(array) in plan_memory)
-        ):
-            np.copyto(self.own, array)
-            array = self.own
-        if array is not self.bound:
-            self.bound = None  # some steps may read one array, some another, until all are recorded
-            for step, path in self.readers:
-                step.args = _with_item(step.args, path, array.reshape(_item(step.args, path).shape))
-                step.record(recording)
-            self.bound = array
-
-
-def _paths(value: Any, at: int) -> Iterator[tuple[int, ...]]:
-    """Yield where the arrays of this memory lie in nested lists and tuples."""
-    if isinstance(value, np.ndarray):
-        if memory(value) == at:
-            yield ()
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            for path in _paths(item, at):
-                yield i, *path
-
-
-def _item(value: Any, path: tuple[int, ...]) -> Any:
-    for i in path:
-        value = value[i]
-    return value
-
-
-def _with_item(value: Any, path: tuple[int, ...], array: Array) -> Any:
-    """The same nested lists and tuples with this array at a path."""
-    if not path:
-        return array
-    i = path[0]
-    return type(value)([*value[:i], _with_item(value[i], path[1:], array), *value[i + 1 :]])
-
-
-def _is_whole(array: Array, own: Array) -> bool:
-    return array.size == own.size and array.dtype == own.dtype
-
-
 class _Replay:
     """A plan, ready to run."""
 
     def __init__(self, recorder: Recorder, inputs: list[Array], result: Any, outputs: list[Array]) -> None:
         self._outputs, self._result = outputs, result
         self._is_tensor = isinstance(result, Tensor)
-        self._guards = _flat(recorder)
+        self._guards = recorder.flat()
         self._draws = recorder.draws
         returned = [*outputs, *(grad for _, grad, _ in recorder.grads if grad is not None)]
         kept = [*inputs, *returned]
@@ -306,15 +212,15 @@ class _Replay:
         self.plan = Plan(recorder.calls, self._kept)
         self.plan.move_to(_core.empty((self.plan.bytes_planned // 4 + 1,), np.float32))
         self._recording = _core.Recording()
-        steps: list[_Step] = []  # that may be recorded anew
-        self._between: list[tuple[_Step, Call]] = []  # that Python has a part in
+        steps: list[Step] = []  # that may be recorded anew
+        self._between: list[tuple[Step, Call]] = []  # that Python has a part in
         self._done: list[tuple[int, Callable[[], None]]] = []
         record, functions = self._recording.record, recorder.originals
         is_large = any(own.nbytes >= LEAST_BOUND for own in inputs)
         for at, call in enumerate(self.plan.calls):
             is_between = call.repeat is not None or call.python is not None
             if is_between or is_large or call.links:
-                steps.append(_Step(at, call, functions))
+                steps.append(Step(at, call, functions))
                 steps[-1].record(self._recording)
             else:
                 record(at, functions[call.name], call.args, call.outputs)
@@ -325,7 +231,7 @@ class _Replay:
         self._actions = (*(action for _, action in self._done), *recorder.after)
         # Copied always: what is returned, and what an update writes while the call of it, rewritten, may still read it.
         copied = {*numbers[len(inputs) :], *(numbers[i] for i in recorder.shared)}
-        self._inputs = [_Input(own, steps, copied) for own in inputs]
+        self._inputs = [Input(own, steps, copied) for own in inputs]
         self._gradients = recorder.grads
         self._grads = tuple(itertools.chain(*((tensor, "_grad", grad) for tensor, grad, _ in recorder.grads)))
         self._written = _core.Recording.extents(recorder.written)  # outside of the plan
@@ -436,15 +342,6 @@ class _Replay:
         if self._result is None:
             return None
         return rebuild(self._result, (wrapped(output.copy()) for output in self._outputs))
-
-
-def _flat(recorder: Recorder) -> tuple[tuple[Any, ...], ...]:
-    """What must be the same objects in each replay, as `Recording.unchanged` takes it."""
-    attributes = itertools.chain(*recorder.guards.values(), *recorder.around.modes.values(), *recorder.around.values)
-    modules = (recorder.taken | recorder.modules).values()
-    items = itertools.chain(*((vars(module), values) for module, values in modules), *recorder.items)
-    entries = itertools.chain(*recorder.around.entries, *recorder.entries)
-    return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*recorder.conditions))
 
 
 _nothing = np.empty(0, np.float32)

@@ -9,8 +9,8 @@ import pytest
 from captured_steps import MODELS, OPTIMIZERS, X, Y, assert_same_training, make, mlp, prepare, step_of, train
 
 import pynn
+from pynn import _binding, nn, optim
 from pynn import functional as F
-from pynn import nn, optim, replay
 from pynn._core import arena_stats
 from pynn.data import take
 
@@ -152,7 +152,7 @@ def test_an_interrupt_while_an_argument_is_bound_is_no_matter_of_the_next_call(m
     f = pynn.capture(lambda x: x.sum() + F.exp(x).sum())
     x = np.ones(5000, np.float32)
     expected = [f(x).item(), f(x).item()]
-    record, calls = replay._Step.record, []
+    record, calls = _binding.Step.record, []
 
     def interrupted(step, recording):
         calls.append(step)
@@ -161,16 +161,31 @@ def test_an_interrupt_while_an_argument_is_bound_is_no_matter_of_the_next_call(m
         record(step, recording)
 
     with monkeypatch.context() as patched:
-        patched.setattr(replay._Step, "record", interrupted)
+        patched.setattr(_binding.Step, "record", interrupted)
         with pytest.raises(KeyboardInterrupt):
             f(x * 3)
     assert [f(x).item(), f(x).item()] == expected
 
 
 def test_empty_arguments():
-    f = pynn.capture(lambda x: (x * x).sum() + x.sum())
+    """Nothing is read of them, so that there is nothing to refuse: not even a result of values that differ."""
+    w = nn.Parameter(np.ones((0, 3), np.float32))
+
+    def step(x):
+        w.grad = None
+        y, leaf = w * x, x.detach().requires_grad_()
+        y.retain_grad()
+        total = (y * y).sum() + leaf.sum()
+        total.backward()
+        optim.clip_grad_norm_([w], 1.0)
+        return [pynn.Tensor(a).data.shape for a in (total, x - total, y.grad, w.grad, leaf.grad)], total
+
+    f, x = pynn.capture(step), np.empty((0, 3), np.float32)
     for _ in range(3):
-        assert f(np.empty((0, 3), np.float32)).item() == 0
+        shapes, total = f(x)
+        assert (shapes, total.item()) == ([(), (0, 3), (0, 3), (0, 3), (0, 3)], 0)
+        assert w.grad.shape == (0, 3)
+    assert repr(f).endswith("plans=1)")
 
 
 def test_an_argument_of_objects_holds_its_own_references():

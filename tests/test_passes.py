@@ -124,6 +124,27 @@ def test_a_network_of_functions_becomes_one_of_fused_kernels():
     assert {name: n for name, n in plan.saved.items() if n} == {"fuse_activation": 6, "fuse_pool": 4}
 
 
+@pytest.mark.parametrize("activation", [F.relu, F.tanh])
+@pytest.mark.parametrize(("rows", "out", "on_result"), [(300, 1, False), (7, 33, True), (300, 1, True)])
+def test_a_layer_of_one_input_has_the_bits_of_single_calls(activation, rows, out, on_result):
+    """With the activation in them, gradients of one column were added in another order."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, 1), dtype=np.float32)
+    v, w = (nn.Parameter(rng.standard_normal(s, dtype=np.float32)) for s in ((1, 1), (out, 1)))
+
+    def step(x):
+        v.grad = w.grad = None
+        y = activation(F.linear(x * v if on_result else x, w))
+        (y * y).sum().backward()
+
+    step(pynn.Tensor(x))
+    expected = [None if p.grad is None else p.grad.copy() for p in (v, w)]
+    captured = pynn.capture(step)
+    for _ in range(2):
+        captured(x)
+        np.testing.assert_equal([p.grad for p in (v, w)], expected)
+
+
 def test_fusing_changes_the_order_of_additions_only():
     eager, _ = train_blocks(lambda f: f, 30)
     captured, _ = train_blocks(pynn.capture, 30)

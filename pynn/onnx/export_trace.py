@@ -146,9 +146,9 @@ class Tracer(Recorder):
             place = f"in {f'{module!r} ({kind})' if module else kind}, {place}"
         self.places.append((place, module))
 
-    def made(self, array: Array) -> bool:
+    def differs(self, array: Array) -> bool:
         """Whether an array depends on the inputs; one without elements, too."""
-        return memory(array) in self._made
+        return self.made(array)
 
     def by_numpy(self, name: str, function: Callable[..., Array], args: tuple[Any, ...]) -> Array:
         """Return what NumPy computes, as a call."""

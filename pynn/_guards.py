@@ -1,0 +1,121 @@
+"""What a replay of a captured function relies on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Set
+from typing import Any
+
+from pynn import _core
+from pynn._snapshot import pairs
+from pynn._surroundings import SIMPLE, Around
+from pynn.guarded import CaptureError, where
+from pynn.nn.module import Module, Parameter
+
+_LEAVES = {Parameter, type(None), tuple, *SIMPLE}  # attributes of these types hold neither modules nor containers
+
+
+class Guards:
+    """Attributes, entries and items that must be the same objects in each replay, and conditions that must be met."""
+
+    def __init__(self) -> None:
+        self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
+        self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # called ones, with their attributes
+        self._taken: dict[
+            int, tuple[Module, tuple[Any, ...]]
+        ] = {}  # those of containers out of which modules are taken
+        self._inside: Set[int] = set()  # modules that are children of those being called
+        self.around = Around()
+        self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
+        self.items: list[tuple[Any, tuple[Any, ...]]] = []
+        self.conditions: list[tuple[Callable[[], Any], Any]] = []
+
+    def fixed(self, thing: Any, name: str) -> None:
+        """Note an attribute that must be the same object in each replay."""
+        self.guards[id(thing), name] = thing, name, getattr(thing, name)
+
+    def same_entry(self, entries: dict[Any, Any], key: Any) -> None:
+        """Note an entry that must be the same object in each replay."""
+        self.entries.append((entries, key, entries[key]))
+
+    def same_items(self, container: list[Any] | dict[Any, Any]) -> None:
+        """Note that all items, or values under equal keys, must be the same objects in each replay."""
+        self.items.append((container, pairs(container) if isinstance(container, dict) else tuple(container)))
+
+    def module(self, module: Module, args: Any, kwargs: Any) -> Any:
+        """Call a module whose attributes must be the same objects in each replay."""
+        if id(module) in self._inside:
+            return module.forward(*args, **kwargs)
+        before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
+        below = [module]
+        self.around.note(module.forward, is_forward=True, arguments=self.around.known((*args, *kwargs.values())))
+        for m in below:  # grows while we walk it
+            if id(m) in before:
+                continue
+            before[id(m)] = m, pairs(vars(m))
+            self.around.note(m.forward, is_forward=True)
+            if m._forward_hooks or m._backward_hooks:
+                raise CaptureError(f"capture: {type(m).__name__} has a hook, {where()}, which a replay would not call")
+            for value in vars(m).values():
+                if type(value) in _LEAVES:
+                    continue
+                if isinstance(value, Module):
+                    below.append(value)
+                elif isinstance(value, (list, dict)):
+                    self.same_items(value)
+        outside = self._inside
+        self._inside = outside | before.keys()
+        try:
+            y = module.forward(*args, **kwargs)
+        finally:
+            self._inside = outside
+        for m, values in before.values():
+            if not _core.Recording.unchanged((), (), (vars(m), values)):
+                raise CaptureError(
+                    f"capture: {type(m).__name__} changes its attributes in forward, {where()}, which a replay does "
+                    "not repeat"
+                )
+            self.modules[id(m)] = m, self._begun_with(m, values)
+        return y
+
+    def takes(self, container: Module) -> None:
+        """Modules are taken out of a container: all that is in it must be the same objects in each replay."""
+        if id(container) in self._inside:
+            return
+        for m in container.modules():
+            if id(m) not in self._taken:
+                self._taken[id(m)] = m, self._begun_with(m, pairs(vars(m)))
+
+    def _begun_with(self, module: Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The attributes of a module as they were before the function set its mode."""
+        mode_before = self.around.modes.get((id(module), "training"))
+        return values if mode_before is None else pairs({**vars(module), "training": mode_before[2]})
+
+    def check(self) -> None:
+        """Refuse what a function did to what it has from around it."""
+        for module, values in self._taken.values():
+            if [*module.children()] != [value for value in values[1::2] if isinstance(value, Module)]:
+                raise CaptureError(
+                    f"capture: the function replaces modules of {type(module).__name__}, which it has from around it, "
+                    f"{where()}, and a replay would not; replace them outside"
+                )
+        self.around.check()
+
+    def restore(self) -> None:
+        """Undo what it did there: it failed."""
+        for module, values in self._taken.values():
+            vars(module).clear()
+            vars(module).update(zip(values[::2], values[1::2], strict=True))
+        self.around.restore()
+
+    def holds(self, condition: Callable[[], Any], value: Any = True) -> None:
+        """Something a replay relies on: where it returns another value, the function is captured anew."""
+        self.conditions.append((condition, value))
+
+    def flat(self) -> tuple[tuple[Any, ...], ...]:
+        """Return all of it as `Recording.unchanged` takes it."""
+        attributes = itertools.chain(*self.guards.values(), *self.around.modes.values(), *self.around.values)
+        modules = (self._taken | self.modules).values()
+        items = itertools.chain(*((vars(module), values) for module, values in modules), *self.items)
+        entries = itertools.chain(*self.around.entries, *self.entries)
+        return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*self.conditions))
