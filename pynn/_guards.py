@@ -48,12 +48,13 @@ class Guards:
             return module.forward(*args, **kwargs)
         before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
         below = [module]
-        self.around.note(module.forward, is_forward=True, arguments=self.around.known((*args, *kwargs.values())))
         for m in below:  # grows while we walk it
             if id(m) in before:
                 continue
             before[id(m)] = m, pairs(vars(m))
-            self.around.note(m.forward, is_forward=True)
+            if not type(m).__module__.startswith("pynn.") or "forward" in vars(m):
+                given = self.around.known((*args, *kwargs.values())) if m is module else ()
+                self.around.note(m.forward, is_forward=True, arguments=given)
             if m._forward_hooks or m._backward_hooks:
                 raise CaptureError(f"capture: {type(m).__name__} has a hook, {where()}, which a replay would not call")
             for value in vars(m).values():

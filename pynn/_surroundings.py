@@ -19,7 +19,7 @@ from pynn.tensor import Tensor
 
 SIMPLE = (bool, int, float, str)
 
-_PLAIN = {*SIMPLE, type(None)}
+_PLAIN = {*SIMPLE, type(None), np.ndarray}  # have nothing that a function could name and a replay would not see
 _MISSING = object()
 _NOT_OURS = __file__.rpartition("_surroundings")[0], dis.__file__.rpartition("dis")[0], "<frozen "
 
@@ -71,6 +71,7 @@ class Around:
             self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
             found += [*(value for _, _, value in (*values, *variables)), *methods]
             self._note_stored(named, owner)
+        sets = named.stored or "requires_grad_" in named.attributes
         things, functions = [], []
         for thing in found:  # grows while we walk it
             if isinstance(thing, (FunctionType, MethodType, functools.partial)):
@@ -78,7 +79,8 @@ class Around:
             elif type(thing) not in _PLAIN and id(thing) not in seen:
                 seen.add(id(thing))
                 things.append(thing)
-                self._note_stored(named, thing)
+                if sets:
+                    self._note_stored(named, thing)
                 attributes, entries, methods = _named(named, thing)
                 self.values += attributes
                 self.entries += entries
