@@ -23,6 +23,8 @@ def value_and_gradient(function, *xs, dy=None):
         (F.abs, [-1, 0, 2, inf, -inf], [1, 0, 2, inf, inf], [-1, 0, 1, 1, -1]),
         (F.leaky_relu, [0, inf], [0, inf], None),
         (lambda x: F.clip(x, -1, 1), [-1, 1, -2, 2, inf], [-1, 1, -1, 1, 1], [1, 1, 0, 0, 0]),
+        (lambda x: F.clip(x, nan, 1), [0, 5], [nan, nan], [0, 0]),
+        (lambda x: F.clip(x, high=nan), [0, 5], [nan, nan], [0, 0]),
         (F.sqrt, [0, 4, inf], [0, 2, inf], [inf, 0.25, 0]),
         (F.sigmoid, [-inf, 0, inf, -1000, 1000], [0, 0.5, 1, 0, 1], [0, 0.25, 0, 0, 0]),
         (F.tanh, [-inf, 0, inf, -1000, 1000], [-1, 0, 1, -1, 1], [0, 1, 0, 0, 0]),

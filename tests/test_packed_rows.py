@@ -114,6 +114,17 @@ def test_packs_what_is_finite_and_mostly_zeros(dtype):
     assert rows.shape is None
 
 
+def test_without_columns_the_layer_is_its_bias():
+    x, numbers, weight = packed(np.zeros((5, 0), np.float32)), np.array([4, 0, 4]), np.zeros((0, 16), np.float32)
+    bias, dy = np.array([1, -2, 3], np.float32), np.arange(9, dtype=np.float32).reshape(3, 3)
+    for _ in range(2):  # the second time in memory that had other values
+        y = _core.packed_linear(x, numbers, weight, bias, "relu")
+        assert y.tolist() == [[1, 0, 3]] * 3
+        dweight, dbias = _core.packed_linear_backward(dy, y, x, numbers, weight, "relu")
+        assert dweight.shape == (0, 16)
+        assert dbias.tolist() == [9, 0, 15]
+
+
 def test_take_moves():
     a, b = packed(np.zeros((3, 65), np.float32)), _core.PackedRows()
     b.take(a)

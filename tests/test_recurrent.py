@@ -331,6 +331,17 @@ def test_cells_refuse_sizes(cell):
         cell(3, 0)
 
 
+@pytest.mark.parametrize("run", [F.rnn, F.lstm, F.gru])
+def test_without_hidden_units_the_gradient_of_the_input_is_zero(run):
+    x = pynn.Tensor(np.ones((2, 67, 5), np.float32), requires_grad=True)
+    for _ in range(2):  # the second time in memory that had other values
+        x.grad = None
+        y = run(x, np.zeros((0, 5), np.float32), np.zeros((0, 0), np.float32))[0]
+        y.backward(np.zeros((2, 67, 0), np.float32))
+        assert (x.grad == 0).all()
+        x.grad.fill(1)
+
+
 def test_text():
     assert repr(nn.LSTM(3, 4)) == "LSTM(3, 4)"
     assert (

@@ -190,10 +190,11 @@ void abs_backward(T* dx, const T* dy, const T* x, int64_t n) {
   });
 }
 
-// min(max(x, low), high): high wins where low > high, as in NumPy
+// min(max(x, low), high): high wins where low > high, as in NumPy, and a limit that is NaN makes all of them NaN
 template <class T>
 void clip(T* y, const T* x, T low, T high, int64_t n) {
   const Vec<T> lowest(low), highest(high);
+  if (low != low || high != high) return map(y, x, n, [=](Vec<T>) { return lowest + highest; });
   map(y, x, n, [=](Vec<T> v) { return min(highest, max(lowest, v)); });
 }
 template <class T>

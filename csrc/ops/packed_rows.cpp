@@ -142,6 +142,9 @@ void packed_linear(T* y, const PackedRows<T>& x, const int64_t* numbers, const T
   const std::vector<const uint64_t*> records = records_of("packed_linear", x, numbers, count);
   const arena::Buffer<T> sums(chunks * count * width), start(width);
   std::fill(std::copy(bias, bias + out, start.get()), start.get() + width, T(0));
+  if (blocks == 0) {  // where nothing is multiplied, nothing else begins the sums
+    for (int64_t i = 0; i < count; ++i) std::copy(start.get(), start.get() + width, sums.get() + i * width);
+  }
   const bool parallel = count * x.columns() * width >= kLeastWork;
   const int64_t threads = parallel ? num_threads() : 1;
   const int64_t parts = std::min(count, ceil_div(threads, chunks));
@@ -178,7 +181,7 @@ void packed_linear_backward(T* dweight, T* dbias, const T* dy, const T* y, const
     return;
   }
   // Each task makes all of dz: a phase of its own would be waited for.
-  const int64_t tasks = std::min<int64_t>(num_threads(), blocks);
+  const int64_t tasks = std::max<int64_t>(1, std::min<int64_t>(num_threads(), blocks));  // one for dbias at least
   parallel_for_if(count * columns * width >= kLeastWork, tasks, [&](int64_t task) {
     const KernelTable<T>& table = kernels<T>();
     const int64_t first = blocks * task / tasks, end = std::min(columns, blocks * (task + 1) / tasks * kBlock);

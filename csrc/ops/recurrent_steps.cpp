@@ -23,11 +23,11 @@ constexpr int64_t kTileSteps = 8;                      // that are worth to spli
 constexpr int64_t kTilePartsBytes = int64_t(3) << 19;  // of the parts of a weight that stay in the L2 cache
 
 // Whether weight_ih stays in the L2 cache beside weight_hh. By the shape alone: products of few columns may add in
-// another order.
+// another order. Without hidden units no step has work to do, and so none would make dx.
 template <class T>
 bool input_stays_cached(int64_t gates, RecurrentSizes s) {
   const int64_t bytes = gates * s.hidden * (s.hidden + s.input) * int64_t(sizeof(T));
-  return s.batch >= kStepRows && s.input % kPageFloats != 0 && bytes <= kCachedBytes;
+  return s.hidden > 0 && s.batch >= kStepRows && s.input % kPageFloats != 0 && bytes <= kCachedBytes;
 }
 
 }  // namespace

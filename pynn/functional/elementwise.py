@@ -199,7 +199,7 @@ def abs(x: Input) -> Tensor:
 
 
 def clip(x: Input, low: float | None = None, high: float | None = None) -> Tensor:
-    """Return x limited to low … high; the gradient passes where low <= x <= high.
+    """Return x limited to low … high, NaN if one of them is; the gradient passes where low <= x <= high.
 
     >>> import pynn
     >>> pynn.functional.clip(pynn.tensor([-3.0, 0.5, 3.0]), -1, 1)

@@ -137,6 +137,9 @@ def interpolate(
 ) -> Tensor:
     """Resize images [N, C, H, W] to `size`, or by `scale_factor`.
 
+    Each axis is a product with a matrix that is mostly zeros: one NaN or infinity makes NaN of its plane [H, W], except
+    for the pixels that take a part of the infinity.
+
     Parameters
     ----------
     size
