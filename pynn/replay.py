@@ -106,6 +106,8 @@ class Captured:
         """As a method of a class: what is captured is the method of each object, which keeps its plans."""
         if thing is None or not isinstance(self.function, FunctionType):
             return self
+        if isinstance(thing, type):  # within `@classmethod`, up to Python 3.12
+            return MethodType(self, thing)
         try:
             attributes = vars(thing)
         except TypeError:
