@@ -189,7 +189,7 @@ class Captured:
         if self._dropped == MOST_PLANS:
             warnings.warn(
                 f"capture: {2 * MOST_PLANS} plans were made for {self._name}, and {MOST_PLANS} thrown away; "
-                "each new shape, dtype or value of an argument captures anew",
+                "each new shape, dtype or value of an argument, and of what it has from around it, captures anew",
                 RuntimeWarning,
                 stacklevel=5,
             )
