@@ -41,6 +41,7 @@ class Around:
         self._stored: list[tuple[Any, str, Any]] = []  # attributes that functions set: thing, name, value before
         # Functions, with the id of what they are bound to: ids of what was looked at for them.
         self._functions: dict[tuple[FunctionType, int], set[int]] = {}
+        self._classes: dict[type, frozenset[str]] = {}  # the names that each has
         self._optimizers: list[tuple[Optimizer, list[Any]]] = []  # and their options
 
     def note(self, function: Any, is_forward: bool = False, arguments: Iterable[Any] = ()) -> None:
@@ -56,12 +57,14 @@ class Around:
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
         if not isinstance(function, FunctionType):
-            for method in _functions(frozenset(), function):  # its call
+            for method in _functions(self._present((), function), function):  # its call
                 self.note(method, arguments=arguments)
             return
         if (function.__module__ or "").partition(".")[0] == "pynn":
             return
         code = function.__code__  # whose hash, as a key, takes a microsecond each time
+        stored, named = names(code, "STORE_ATTR"), _attributes(code)
+        switches = "requires_grad" in stored or "requires_grad_" in named
         seen, found = self._functions.get((function, id(owner))), list(arguments)
         if seen is None:
             seen = self._functions[function, id(owner)] = set()
@@ -69,7 +72,7 @@ class Around:
             self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
             self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
             found += [*(value for _, _, value in (*values, *variables)), *methods]
-            self._note_stored(code, owner)
+            self._note_stored(stored, switches, owner)
         things, functions = [], []
         for thing in found:  # grows while we walk it
             if isinstance(thing, (FunctionType, MethodType, functools.partial)):
@@ -77,16 +80,32 @@ class Around:
             elif not isinstance(thing, SIMPLE) and id(thing) not in seen:
                 seen.add(id(thing))
                 things.append(thing)
-                self._note_stored(code, thing)
-                attributes, entries = _named(code, thing)
-                self.values += attributes
-                self.entries += entries
-                found += [value for _, _, value in (*attributes, *entries)]
-                found += _functions(_attributes(code), thing)
+                if stored or switches:
+                    self._note_stored(stored, switches, thing)
+                if type(thing) is dict:
+                    entries = [(thing, key, thing[key]) for key in _constants(code) if key in thing]
+                    self.entries += entries
+                    found += [value for _, _, value in entries]
+                elif present := self._present(named, thing):
+                    attributes = _attributes_of(present, thing)
+                    self.values += attributes
+                    found += [value for _, _, value in attributes]
+                    found += _functions(present, thing)
                 if isinstance(thing, Optimizer):
                     self._optimizers.append((thing, _options(thing)))
         for each in functions:
             self.note(each, arguments=things)  # which it may be given
+
+    def _present(self, named: Iterable[str], thing: Any) -> list[str]:
+        """Return the names that a thing has, or its class, and that of its call."""
+        kind = type(thing)
+        if isinstance(thing, _WITHOUT_NAMES):
+            return []
+        if (of_class := self._classes.get(kind)) is None:
+            of_class = self._classes[kind] = frozenset().union(*map(vars, kind.__mro__))
+        own = getattr(thing, "__dict__", ())
+        present = [name for name in named if name in own or name in of_class]
+        return [*present, "__call__"] if "__call__" in of_class else present
 
     def known(self, things: Iterable[Any]) -> list[Any]:
         """Return those of the things that functions have from around them."""
@@ -104,10 +123,8 @@ class Around:
             if getattr(thing, name) is not before
         ]
 
-    def _note_stored(self, code: CodeType, thing: Any) -> None:
+    def _note_stored(self, stored: frozenset[str], switches: bool, thing: Any) -> None:
         """Note attributes of a thing that a function sets, to see it and to undo it, and a module's parameters."""
-        stored = names(code, "STORE_ATTR")
-        switches = "requires_grad" in stored or "requires_grad_" in _attributes(code)
         for parameter in thing.parameters() if isinstance(thing, Module) and (switches or "data" in stored) else ():
             if switches:
                 self.switches(parameter, "requires_grad")
@@ -194,14 +211,15 @@ def surroundings(
     values: list[tuple[Any, str, Any]] = [
         (cell, "cell_contents", cell.cell_contents) for cell in function.__closure__ or () if _is_set(cell)
     ]
-    methods: list[Any] = []
+    methods = []
     if owner is not None:
         own = getattr(owner, "__dict__", ())
         for name in _attributes(code):
             of_class = None if name in own else getattr(type(owner), name, None)
             if name in own or isinstance(of_class, SIMPLE):  # the same object every time, no property or method
                 values.append((owner, name, getattr(owner, name)))
-        methods = _functions(_attributes(code), owner)
+            elif (method := _bound(of_class, owner)) is not None:
+                methods.append(method)
     variables = [(around, name, around[name]) for name in names(code, "LOAD_GLOBAL") if name in around]
     return values, variables, methods
 
@@ -239,42 +257,39 @@ def _constants(code: CodeType) -> frozenset[Any]:
     return frozenset(own).union(*map(_constants, inside))
 
 
-def _named(code: CodeType, thing: Any) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
-    """Return the attributes of a thing, or the entries of a dict, that a function names; no property is asked."""
-    if isinstance(thing, _WITHOUT_NAMES):
-        return [], []
-    if type(thing) is dict:
-        return [], [(thing, key, thing[key]) for key in _constants(code) if key in thing]
+def _attributes_of(present: Iterable[str], thing: Any) -> list[tuple[Any, str, Any]]:
+    """Return the attributes of a thing that have these names; no property is asked."""
     own, kind = getattr(thing, "__dict__", {}), type(thing)
     has_values = isinstance(own, dict) and kind is not ModuleType  # a class makes methods anew each time
     found = []
-    for name in _attributes(code):
+    for name in present:
         of_class = getattr(kind, name, None)
         is_own = has_values and name in own and not hasattr(of_class, "__set__")
         if is_own or type(own.get(name, of_class)) in SIMPLE:
             found.append((thing, name, getattr(thing, name)))
-    return found, []
-
-
-def _functions(attributes: frozenset[str], thing: Any) -> list[Any]:
-    """Return the functions of these names that a thing has: a Python module's, or methods, properties and the call."""
-    if isinstance(thing, (*_WITHOUT_NAMES, dict)):
-        return []
-    if isinstance(thing, ModuleType):
-        functions = [value for name in attributes if isinstance(value := vars(thing).get(name), FunctionType)]
-        return [function for function in functions if not _is_installed(function)]
-    own, found = getattr(thing, "__dict__", ()), []
-    for name in (*attributes, "__call__"):
-        of_class = None if name in own else getattr(type(thing), name, None)
-        function = of_class.fget if isinstance(of_class, property) else of_class
-        if isinstance(function, FunctionType) and not _is_installed(function):
-            found.append(MethodType(function, thing))
     return found
 
 
-def _is_installed(function: FunctionType) -> bool:
-    """Whether a function is of pynn, of Python or of another package, whose own state no step is meant to depend on."""
-    path = function.__code__.co_filename
+def _functions(present: Iterable[str], thing: Any) -> list[Any]:
+    """Return the functions of these names that a thing has: a Python module's, or methods and properties."""
+    own, kind = getattr(thing, "__dict__", {}), type(thing)
+    if kind is ModuleType:
+        found = [own[name] for name in present if type(own.get(name)) is FunctionType]
+    else:
+        methods = (_bound(getattr(kind, name, None), thing) for name in present if name not in own)
+        found = [method for method in methods if method is not None]
+    return [function for function in found if not _is_installed(function.__code__)]
+
+
+def _bound(of_class: Any, thing: Any) -> MethodType | None:
+    """Return what a class has as a method, or as a property, for this thing."""
+    function = of_class.fget if type(of_class) is property else of_class
+    return MethodType(function, thing) if isinstance(function, FunctionType) else None
+
+
+def _is_installed(code: CodeType) -> bool:
+    """Whether code is of pynn, of Python or of another package, whose own state no step is meant to depend on."""
+    path = code.co_filename
     return path.startswith(_NOT_OURS) or "-packages" in path
 
 
