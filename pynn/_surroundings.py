@@ -98,9 +98,9 @@ class Around:
 
     def _present(self, named: Iterable[str], thing: Any) -> list[str]:
         """Return the names that a thing has, or its class, and that of its call."""
-        kind = type(thing)
         if isinstance(thing, _WITHOUT_NAMES):
             return []
+        kind = thing if isinstance(thing, type) else type(thing)
         if (of_class := self._classes.get(kind)) is None:
             of_class = self._classes[kind] = frozenset().union(*map(vars, kind.__mro__))
         own = getattr(thing, "__dict__", ())
@@ -213,13 +213,13 @@ def surroundings(
     ]
     methods = []
     if owner is not None:
-        own = getattr(owner, "__dict__", ())
+        is_class = isinstance(owner, type)  # which makes methods anew each time
+        own, kind = () if is_class else getattr(owner, "__dict__", ()), owner if is_class else type(owner)
         for name in _attributes(code):
-            of_class = None if name in own else getattr(type(owner), name, None)
+            of_class = None if name in own else getattr(kind, name, None)
             if name in own or isinstance(of_class, SIMPLE):  # the same object every time, no property or method
                 values.append((owner, name, getattr(owner, name)))
-            elif (method := _bound(of_class, owner)) is not None:
-                methods.append(method)
+        methods = _methods(_attributes(code), owner)
     variables = [(around, name, around[name]) for name in names(code, "LOAD_GLOBAL") if name in around]
     return values, variables, methods
 
@@ -259,8 +259,11 @@ def _constants(code: CodeType) -> frozenset[Any]:
 
 def _attributes_of(present: Iterable[str], thing: Any) -> list[tuple[Any, str, Any]]:
     """Return the attributes of a thing that have these names; no property is asked."""
+    if isinstance(thing, type):  # which makes methods anew each time
+        values = ((thing, name, getattr(thing, name, None)) for name in present)
+        return [entry for entry in values if type(entry[2]) in SIMPLE]
     own, kind = getattr(thing, "__dict__", {}), type(thing)
-    has_values = isinstance(own, dict) and kind is not ModuleType  # a class makes methods anew each time
+    has_values = isinstance(own, dict) and kind is not ModuleType
     found = []
     for name in present:
         of_class = getattr(kind, name, None)
@@ -272,19 +275,29 @@ def _attributes_of(present: Iterable[str], thing: Any) -> list[tuple[Any, str, A
 
 def _functions(present: Iterable[str], thing: Any) -> list[Any]:
     """Return the functions of these names that a thing has: a Python module's, or methods and properties."""
-    own, kind = getattr(thing, "__dict__", {}), type(thing)
-    if kind is ModuleType:
-        found = [own[name] for name in present if type(own.get(name)) is FunctionType]
+    if type(thing) is ModuleType:
+        values = (vars(thing).get(name) for name in present)
+        found = [value for value in values if isinstance(value, FunctionType)]
     else:
-        methods = (_bound(getattr(kind, name, None), thing) for name in present if name not in own)
-        found = [method for method in methods if method is not None]
+        found = _methods(present, thing)
     return [function for function in found if not _is_installed(function.__code__)]
 
 
-def _bound(of_class: Any, thing: Any) -> MethodType | None:
-    """Return what a class has as a method, or as a property, for this thing."""
-    function = of_class.fget if type(of_class) is property else of_class
-    return MethodType(function, thing) if isinstance(function, FunctionType) else None
+def _methods(present: Iterable[str], thing: Any) -> list[Any]:
+    """Return the methods and properties of a thing, also those that `super()` finds."""
+    is_class = isinstance(thing, type)
+    own, kind = () if is_class else getattr(thing, "__dict__", ()), thing if is_class else type(thing)
+    found: list[Any] = []
+    for name in present:
+        for each in () if name in own else kind.__mro__:
+            value = vars(each).get(name)
+            if isinstance(value, property):
+                value = value.fget
+            function = value.__func__ if isinstance(value, (classmethod, staticmethod)) else value
+            if isinstance(function, FunctionType):
+                owner = kind if isinstance(value, classmethod) else thing
+                found.append(function if isinstance(value, staticmethod) else MethodType(function, owner))
+    return found
 
 
 def _is_installed(code: CodeType) -> bool:

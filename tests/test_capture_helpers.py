@@ -48,6 +48,34 @@ class Model(nn.Module):
         return (x * self.factor).sum()
 
 
+class More(Model):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+    def loss(self, x):
+        return super().loss(x) + 1
+
+
+class Counted(nn.Module):
+    count = 2.0
+
+    @staticmethod
+    def of_static(x):
+        return x * Counted.count
+
+    @classmethod
+    def of_class(cls, x):
+        return cls.inner(x)
+
+    @classmethod
+    def inner(cls, x):
+        return x * cls.count
+
+
+class Inherits(Counted):
+    pass
+
+
 class Given(nn.Module):
     def forward(self, x, settings):
         return x * settings.factor
@@ -75,8 +103,13 @@ def cases():
     entries = {"inner": {"factor": 2.0}}
     scale, model, given = Scale(2.0), Model(), Given()
 
+    counted, more = Counted(), More()
+
     def put(thing):
         return lambda value: setattr(thing, "factor", value)
+
+    def count(value):
+        Counted.count = value
 
     return {
         "argument of a helper": (lambda x: of_object(x, settings), put(settings)),
@@ -94,6 +127,13 @@ def cases():
         "property": (lambda x: x * scale.twice, put(scale)),
         "property in a method": (scale.through_a_property, put(scale)),
         "method of a model": (lambda x: model.loss(x), put(model)),
+        "method that super finds": (lambda x: more.loss(x), put(more)),
+        "forward that super finds": (More(nested), put(nested.inner)),
+        "static method": (lambda x: counted.of_static(x), count),
+        "class method": (lambda x: Counted.of_class(x), count),
+        "class method of an object": (lambda x: counted.of_class(x), count),
+        "captured class method": (Counted.of_class, count),
+        "inherited number of a class": (lambda x: x * Inherits.count, count),
         "function of a module": (lambda x: package.scaled(x), lambda value: setattr(package, "FACTOR", value)),
     }
 
