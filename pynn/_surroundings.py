@@ -7,7 +7,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -82,11 +82,14 @@ class Around:
                 things.append(thing)
                 if stored or switches:
                     self._note_stored(stored, switches, thing)
-                if type(thing) is dict:
-                    entries = [(thing, key, thing[key]) for key in _constants(code) if key in thing]
+                if isinstance(thing, dict):
+                    keys = _constants(code)
+                    if type(thing) is not dict:  # its entries may be attributes, too
+                        keys |= named
+                    entries = [(thing, key, dict.get(thing, key)) for key in keys if dict.__contains__(thing, key)]
                     self.entries += entries
                     found += [value for _, _, value in entries]
-                elif present := self._present(named, thing):
+                if type(thing) is not dict and (present := self._present(named, thing)):
                     attributes = _attributes_of(present, thing)
                     self.values += attributes
                     found += [value for _, _, value in attributes]
@@ -217,7 +220,8 @@ def surroundings(
         own, kind = () if is_class else getattr(owner, "__dict__", ()), owner if is_class else type(owner)
         for name in _attributes(code):
             of_class = None if name in own else getattr(kind, name, None)
-            if name in own or isinstance(of_class, SIMPLE):  # the same object every time, no property or method
+            # The same object every time, no property or method.
+            if name in own or isinstance(of_class, SIMPLE) or (not is_class and _is_slot(of_class, owner)):
                 values.append((owner, name, getattr(owner, name)))
         methods = _methods(_attributes(code), owner)
     variables = [(around, name, around[name]) for name in names(code, "LOAD_GLOBAL") if name in around]
@@ -268,7 +272,7 @@ def _attributes_of(present: Iterable[str], thing: Any) -> list[tuple[Any, str, A
     for name in present:
         of_class = getattr(kind, name, None)
         is_own = has_values and name in own and not hasattr(of_class, "__set__")
-        if is_own or type(own.get(name, of_class)) in SIMPLE:
+        if is_own or _is_slot(of_class, thing) or type(own.get(name, of_class)) in SIMPLE:
             found.append((thing, name, getattr(thing, name)))
     return found
 
@@ -298,6 +302,12 @@ def _methods(present: Iterable[str], thing: Any) -> list[Any]:
                 owner = kind if isinstance(value, classmethod) else thing
                 found.append(function if isinstance(value, staticmethod) else MethodType(function, owner))
     return found
+
+
+def _is_slot(of_class: Any, thing: Any) -> bool:
+    """Whether this is of `__slots__`, and the thing has a value there."""
+    is_slot = type(of_class) is MemberDescriptorType and hasattr(of_class.__objclass__, "__slots__")
+    return is_slot and hasattr(thing, of_class.__name__)
 
 
 def _is_installed(code: CodeType) -> bool:

@@ -1,5 +1,6 @@
 """What functions, methods and objects that a captured function uses read of what is around it."""
 
+import collections
 import functools
 import types
 
@@ -14,6 +15,20 @@ from pynn.guarded import CaptureError
 class Settings:
     def __init__(self, **held):
         vars(self).update(held)
+
+
+class Slots:
+    __slots__ = ("empty", "factor")
+
+    def __init__(self):
+        self.factor = 2.0
+
+    def scaled(self, x):
+        return x * self.factor
+
+
+class Attributes(dict):
+    __getattr__ = dict.__getitem__
 
 
 class Scale:
@@ -103,7 +118,8 @@ def cases():
     entries = {"inner": {"factor": 2.0}}
     scale, model, given = Scale(2.0), Model(), Given()
 
-    counted, more = Counted(), More()
+    counted, more, slots = Counted(), More(), Slots()
+    attributes, ordered = Attributes(factor=2.0), collections.OrderedDict(factor=2.0)
 
     def put(thing):
         return lambda value: setattr(thing, "factor", value)
@@ -127,6 +143,10 @@ def cases():
         "property": (lambda x: x * scale.twice, put(scale)),
         "property in a method": (scale.through_a_property, put(scale)),
         "method of a model": (lambda x: model.loss(x), put(model)),
+        "slot": (lambda x: x * slots.factor, put(slots)),
+        "slot in a method": (slots.scaled, put(slots)),
+        "entry as an attribute": (lambda x: x * attributes.factor, lambda value: attributes.update(factor=value)),
+        "entry of a kind of dict": (lambda x: x * ordered["factor"], lambda value: ordered.update(factor=value)),
         "method that super finds": (lambda x: more.loss(x), put(more)),
         "forward that super finds": (More(nested), put(nested.inner)),
         "static method": (lambda x: counted.of_static(x), count),
