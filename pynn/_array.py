@@ -38,7 +38,7 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
         target = as_dtype(name, dtype)
     if not target.isnative:
         target = target.newbyteorder("=")
-    if array.dtype.kind == "O" and array.size and all(isinstance(number, int) for number in array.flat):
+    if array.dtype.kind == "O" and _are_too_large(array.ravel().tolist()):
         raise ValueError(f"{name}: an integer is too large for int64")
     if array.dtype.kind not in "biuf" or not is_supported(target):
         raise TypeError(
@@ -51,6 +51,12 @@ def as_array(name: str, data: object, dtype: npt.DTypeLike | None = None) -> Arr
     if mode.recorder is not None:
         array = mode.recorder.view(array)
     return array if array.flags.aligned else array.copy()
+
+
+def _are_too_large(numbers: list[object]) -> bool:
+    """Whether these are integers, and NumPy has made objects of them because one does not fit."""
+    integers = [number for number in numbers if isinstance(number, int)]
+    return len(integers) == len(numbers) and any(not -(2**63) <= number < 2**64 for number in integers)
 
 
 def as_gradient(grad: object, data: Array) -> Array:

@@ -7,7 +7,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,6 +70,7 @@ class Around:
             self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
             self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
             found += [*(value for _, _, value in (*values, *variables)), *methods]
+            found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
             self._note_stored(named, owner)
         sets = named.stored or "requires_grad_" in named.attributes
         things, functions = [], []
@@ -201,8 +202,8 @@ def surroundings(
     ]
     methods: list[MethodType] = []
     if owner is not None:
-        own = getattr(owner, "__dict__", {})
-        constants, methods = _of_class(type(owner), named, own, owner)
+        own = {} if isinstance(owner, type) else getattr(owner, "__dict__", {})
+        constants, methods = _of_class(named, own, owner)
         values += [(owner, name, getattr(owner, name)) for name in (*(named.attributes & own.keys()), *constants)]
     variables = [(around, name, around[name]) for name in named.globals if name in around]
     return values, variables, methods
@@ -264,38 +265,47 @@ def _named(
         return [(thing, "data", thing.data)] if "data" in named.attributes else [], [], []
     if isinstance(thing, _WITHOUT_NAMES):
         return [], [], []
-    if type(thing) is dict:
-        return [], [(thing, key, thing[key]) for key in named.constants if key in thing], []
-    own, kind = getattr(thing, "__dict__", {}), type(thing)
+    entries: list[tuple[dict[Any, Any], Any, Any]] = []
+    if isinstance(thing, dict):  # whose entries may be attributes, too, if it is of a kind of its own
+        keys = named.constants if type(thing) is dict else named.constants | named.attributes
+        entries = [(thing, key, dict.get(thing, key)) for key in keys if dict.__contains__(thing, key)]
+        if type(thing) is dict:
+            return [], entries, []
+    own = {} if isinstance(thing, type) else getattr(thing, "__dict__", {})  # a class makes methods anew each time
     held = named.attributes & own.keys()
-    if kind is ModuleType or not isinstance(own, dict):  # a class makes methods anew each time
+    if type(thing) is ModuleType:
         found = [name for name in held if type(own[name]) in SIMPLE]
         functions = [own[name] for name in held if isinstance(own[name], FunctionType)]
         return [(thing, name, own[name]) for name in found], [], [f for f in functions if not _is_installed(f)]
-    found, methods = _of_class(kind, named, own, thing)
+    found, methods = _of_class(named, own, thing)
     for name in held:
-        if type(own[name]) in SIMPLE or not hasattr(getattr(kind, name, None), "__set__"):
+        if type(own[name]) in SIMPLE or not hasattr(getattr(type(thing), name, None), "__set__"):
             found.append(name)
-    return [(thing, name, getattr(thing, name)) for name in found], [], methods
+    return [(thing, name, getattr(thing, name)) for name in found], entries, methods
 
 
-def _of_class(kind: type, named: Names, own: Any, thing: Any) -> tuple[list[str], list[MethodType]]:
-    """Return which constants a thing has from its class, and its methods, of those that a function names.
+def _of_class(named: Names, own: Any, thing: Any) -> tuple[list[str], list[MethodType]]:
+    """Return which constants and slots of its class a thing has, and its methods, of those that a function names.
 
-    What the class has itself, such as its `__name__`, things do not have.
+    Methods that `super()` finds are among them. What the class has itself, such as its `__name__`, things do not have.
     """
     constants, methods, wanted = [], [], {*named.attributes, "__call__"} - own.keys()
+    kind = thing if isinstance(thing, type) else type(thing)
+    hidden: set[str] = set()  # by methods
     for base in kind.__mro__:
         entries = vars(base)
-        here = wanted & entries.keys()
-        wanted -= here
-        for name in here:
+        for name in wanted & entries.keys():
             value = entries[name]
             function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-            if type(value) in SIMPLE:
+            if isinstance(function, FunctionType):
+                hidden.add(name)
+                if not _is_installed(function):
+                    methods.append(MethodType(function, kind if isinstance(value, classmethod) else thing))
+                continue
+            wanted.discard(name)
+            is_slot = type(value) is MemberDescriptorType and "__slots__" in entries and hasattr(thing, name)
+            if name not in hidden and (type(value) in SIMPLE or (is_slot and thing is not kind)):
                 constants.append(name)
-            elif isinstance(function, FunctionType) and not _is_installed(function):
-                methods.append(MethodType(function, kind if isinstance(value, classmethod) else thing))
     return constants, methods
 
 

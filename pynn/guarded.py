@@ -25,7 +25,8 @@ class Guarded(np.ndarray):
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
         raise CaptureError(
             f"capture: a value {list(self.shape)} of a captured step is read, {where()}; each replay changes it, and "
-            "only what pynn computes is repeated: return it from the captured function, and read it outside"
+            "only what pynn computes is repeated: return it from the captured function, and read it outside; what "
+            "NumPy makes of an argument, pass as an argument"
         )
 
     # NumPy's own ways in, then Python's, then the methods that look at values.

@@ -290,7 +290,8 @@ class Recorder(Guards):
         if tensor._grad is not None and not self.made(tensor._grad):
             raise CaptureError(
                 f"capture: a tensor {list(tensor.shape)} already has a gradient from before, {where()}, to which "
-                "every replay would add; call zero_grad inside of the captured function"
+                "every replay would add; call zero_grad inside of the captured function, of a module or optimizer that "
+                "has this tensor"
             )
         if tensor not in self.leaves:
             self.leaves[tensor] = id(tensor) in self._dropped

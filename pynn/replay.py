@@ -105,6 +105,8 @@ class Captured:
         """As a method of a class: what is captured is the method of each object, which keeps its plans."""
         if thing is None or not isinstance(self.function, FunctionType):
             return self
+        if isinstance(thing, type):  # within `@classmethod`, up to Python 3.12
+            return MethodType(self, thing)
         try:
             attributes = vars(thing)
         except TypeError:
@@ -186,7 +188,7 @@ class Captured:
         if self._dropped == MOST_PLANS:
             warnings.warn(
                 f"capture: {2 * MOST_PLANS} plans were made for {self._name}, and {MOST_PLANS} thrown away; "
-                "each new shape, dtype or value of an argument captures anew",
+                "each new shape, dtype or value of an argument, and of what it has from around it, captures anew",
                 RuntimeWarning,
                 stacklevel=5,
             )

@@ -72,6 +72,30 @@ def test_what_a_method_of_another_reads_is_compared():
     assert thing.twice(x).tolist() == [9, 9]
 
 
+def test_a_method_of_the_class_is_captured_for_each_class():
+    class First:
+        factor = 2.0
+
+        @classmethod
+        @pynn.capture
+        def times(cls, x):
+            return x * cls.factor
+
+    class Second(First):
+        factor = 3.0
+
+    x = pynn.ones(2)
+    for _ in range(3):
+        assert [First.times(x).tolist(), Second.times(x).tolist(), Second().times(x).tolist()] == [
+            [2, 2],
+            [3, 3],
+            [3, 3],
+        ]
+    First.factor = 4.0
+    assert First.times(x).tolist() == [4, 4]
+    assert repr(vars(First)["times"].__func__) == "Captured(times, plans=3)"
+
+
 def test_a_method_of_a_class_with_slots_is_refused():
     class Slots:
         __slots__ = ()

@@ -176,6 +176,11 @@ def test_integers_beyond_int64(data):
         F.embedding(data, pynn.ones(2, 2))
 
 
+def test_small_integers_in_an_array_of_objects_are_no_large_ones():
+    with pytest.raises(TypeError, match=r"^Tensor: needs float32, .* got ndarray of dtype object$"):
+        pynn.tensor(np.ones(3, object))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
