@@ -7,7 +7,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Iterable
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,13 @@ class Around:
         So is what it names of that and of its arguments: `args.beta`, `config["beta"]`. Of a module that is called
         (`is_forward`) all attributes are compared as it is.
         """
-        if isinstance(function, functools.partial):
+        while isinstance(function, functools.partial):
+            arguments = (*arguments, *function.args, *function.keywords.values())
             function = function.func
         owner = None
+        if not isinstance(function, (FunctionType, MethodType)):
+            _, methods = _attributes_of(function, ("__call__",))  # of an object that is called as a function
+            function = methods[0] if methods else function
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
         if not isinstance(function, FunctionType) or (function, id(owner)) in self._functions:
@@ -62,6 +66,7 @@ class Around:
         self._functions.add((function, id(owner)))
         values, variables, methods = surroundings(function, owner)
         found = [value for _, _, value in (*values, *variables)]
+        arguments = (*arguments, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
         self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
         code = function.__code__  # whose hash, as a key, takes a microsecond each time
@@ -70,10 +75,11 @@ class Around:
                 self._note_stored(stored, thing)
         named = _attributes(code)
         for thing in (*found, *arguments):
-            attributes, entries = _named(code, named, thing)
+            attributes, entries, called = _named(code, named, thing)
             self.values += attributes
             self.entries += entries
             found += [value for _, _, value in (*attributes, *entries)]
+            methods += called
         if "data" in named:
             self.values += [(thing, "data", thing.data) for thing in found if isinstance(thing, Tensor)]
         for value in (*found, *arguments, *methods):
@@ -81,7 +87,7 @@ class Around:
                 self._optimizers.append((value, _options(value)))
             elif isinstance(value, (Sequential, ModuleList)):
                 self._before += [(module, dict(vars(module))) for module in value.modules()]
-            elif isinstance(value, (FunctionType, MethodType, functools.partial)):
+            elif callable(value):
                 self.note(value)
 
     def _note_stored(self, stored: frozenset[str], thing: Any) -> None:
@@ -162,28 +168,23 @@ class Around:
 
 def surroundings(
     function: FunctionType, owner: Any
-) -> tuple[list[tuple[Any, str, Any]], list[tuple[dict[str, Any], str, Any]], list[MethodType]]:
+) -> tuple[list[tuple[Any, str, Any]], list[tuple[dict[str, Any], str, Any]], list[Any]]:
     """Return what a function, or one inside of it, refers to.
 
     Returns
     -------
     tuple
         Attributes, as (thing, name, value); entries of the module's globals, as (globals, name, value); and the
-        methods of `owner`, to which the function is bound if it is not None.
+        functions that are methods or properties of `owner`, to which the function is bound if it is not None.
     """
     code, around = function.__code__, function.__globals__
     values: list[tuple[Any, str, Any]] = [
         (cell, "cell_contents", cell.cell_contents) for cell in function.__closure__ or () if _is_set(cell)
     ]
-    methods = []
+    methods: list[Any] = []
     if owner is not None:
-        own = getattr(owner, "__dict__", ())
-        for name in _attributes(code):
-            of_class = None if name in own else getattr(type(owner), name, None)
-            if name in own or isinstance(of_class, SIMPLE):  # the same object every time, no property or method
-                values.append((owner, name, getattr(owner, name)))
-            elif isinstance(of_class, FunctionType):
-                methods.append(getattr(owner, name))
+        attributes, methods = _attributes_of(owner, _attributes(code))
+        values += attributes
     variables = [(around, name, around[name]) for name in names(code, "LOAD_GLOBAL") if name in around]
     return values, variables, methods
 
@@ -223,21 +224,40 @@ def _constants(code: CodeType) -> frozenset[Any]:
 
 def _named(
     code: CodeType, attributes: frozenset[str], thing: Any
-) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]]]:
-    """Return the attributes of a thing, or the entries of a dict, that a function names; no property is asked."""
+) -> tuple[list[tuple[Any, str, Any]], list[tuple[Any, Any, Any]], list[Any]]:
+    """Return the attributes of a thing, or the entries of a dict, that a function names; and methods, properties."""
     if isinstance(thing, _WITHOUT_NAMES):
-        return [], []
+        return [], [], []
     if type(thing) is dict:
-        return [], [(thing, key, thing[key]) for key in _constants(code) if key in thing]
+        return [], [(thing, key, thing[key]) for key in _constants(code) if key in thing], []
+    values, functions = _attributes_of(thing, attributes)
+    return values, [], functions
+
+
+def _attributes_of(thing: Any, names: Iterable[str]) -> tuple[list[tuple[Any, str, Any]], list[Any]]:
+    """Return attributes with these names that are the same object every time, and functions; no property is asked."""
     own, kind = getattr(thing, "__dict__", {}), type(thing)
     has_values = isinstance(own, dict) and kind is not ModuleType  # a class makes methods anew each time
-    found = []
-    for name in attributes:
-        of_class = getattr(kind, name, None)
-        is_own = has_values and name in own and not hasattr(of_class, "__set__")
-        if is_own or type(own.get(name, of_class)) in SIMPLE:
-            found.append((thing, name, getattr(thing, name)))
-    return found, []
+    values, functions = [], []
+    for name in names:
+        if isinstance(thing, type):
+            found = next((vars(base)[name] for base in thing.__mro__ if name in vars(base)), None)
+        else:
+            found = own[name] if kind is ModuleType and name in own else getattr(kind, name, None)
+        if has_values and name in own and not hasattr(found, "__set__"):
+            values.append((thing, name, own[name]))
+        elif (isinstance(found, SIMPLE) or _is_slot(found)) and hasattr(thing, name):
+            values.append((thing, name, getattr(thing, name)))
+        elif isinstance(found, property) and isinstance(found.fget, FunctionType):
+            functions.append(MethodType(found.fget, thing))
+        elif isinstance(found, (FunctionType, MethodType, staticmethod, classmethod)):
+            functions.append(getattr(thing, name))
+    return values, functions
+
+
+def _is_slot(found: Any) -> bool:
+    """Whether this is what a class has for one of its `__slots__`; a member of C's is made anew each time."""
+    return isinstance(found, MemberDescriptorType) and "__slots__" in vars(found.__objclass__)
 
 
 def _held(thing: Any, name: str) -> Any:
