@@ -23,8 +23,6 @@ _PLAIN = {*SIMPLE, type(None), np.ndarray}  # have nothing that a function could
 _MISSING = object()
 _NOT_OURS = __file__.rpartition("_surroundings")[0], dis.__file__.rpartition("dis")[0], "<frozen "
 
-# What is compared in another way, or names nothing.
-_WITHOUT_NAMES = (FunctionType, MethodType, Optimizer, np.ndarray)
 
 # From 3.12 on `dis` also has numbers above 255, of instructions that only the compiler uses.
 _ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if dis.opmap.get(name, 256) < 256]
@@ -63,32 +61,37 @@ class Around:
         if (function.__module__ or "").partition(".")[0] == "pynn":
             return
         named = names(function.__code__)
+        sets = named.stored or "requires_grad_" in named.attributes
         seen, found = self._functions.get((function, id(owner))), list(arguments)
         if seen is None:
             seen = self._functions[function, id(owner)] = set()
             values, variables, methods = surroundings(function, owner)
-            self.values += [entry for entry in values if not is_forward or entry[0] is not owner]
+            self.values += [entry for entry in values if entry[0] is not owner] if is_forward else values
             self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
             found += [*(value for _, _, value in (*values, *variables)), *methods]
             found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-            self._note_stored(named, owner)
-        sets = named.stored or "requires_grad_" in named.attributes
+            if sets:
+                self._note_stored(named, owner)
         things, functions = [], []
         for thing in found:  # grows while we walk it
-            if isinstance(thing, (FunctionType, MethodType, functools.partial)):
+            kind = type(thing)
+            if kind in _PLAIN:
+                continue
+            if kind in (FunctionType, MethodType) or isinstance(thing, functools.partial):
                 functions.append(thing)
-            elif type(thing) not in _PLAIN and id(thing) not in seen:
+            elif id(thing) not in seen:
                 seen.add(id(thing))
                 things.append(thing)
                 if sets:
                     self._note_stored(named, thing)
+                if isinstance(thing, Optimizer):
+                    self._optimizers.setdefault(id(thing), (thing, _options(thing)))
+                    continue
                 attributes, entries, methods = _named(named, thing)
                 self.values += attributes
                 self.entries += entries
                 found += [value for _, _, value in (*attributes, *entries)]
                 found += methods
-                if isinstance(thing, Optimizer):
-                    self._optimizers.setdefault(id(thing), (thing, _options(thing)))
         for each in functions:
             self.note(each, arguments=things)  # which it may be given
 
@@ -263,8 +266,6 @@ def _named(
     """
     if isinstance(thing, Tensor):
         return [(thing, "data", thing.data)] if "data" in named.attributes else [], [], []
-    if isinstance(thing, _WITHOUT_NAMES):
-        return [], [], []
     entries: list[tuple[dict[Any, Any], Any, Any]] = []
     if isinstance(thing, dict):  # whose entries may be attributes, too, if it is of a kind of its own
         keys = named.constants if type(thing) is dict else named.constants | named.attributes
@@ -296,10 +297,12 @@ def _of_class(named: Names, own: Any, thing: Any) -> tuple[list[str], list[Metho
         entries = vars(base)
         for name in wanted & entries.keys():
             value = entries[name]
-            function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            function = value.fget if isinstance(value, property) else value
+            if isinstance(value, (classmethod, staticmethod)):
+                function = value.__func__
             if isinstance(function, FunctionType):
                 hidden.add(name)
-                if not _is_installed(function):
+                if not base.__module__.startswith("pynn.") and not _is_installed(function):
                     methods.append(MethodType(function, kind if isinstance(value, classmethod) else thing))
                 continue
             wanted.discard(name)
