@@ -21,9 +21,7 @@ class Guards:
     def __init__(self) -> None:
         self.guards: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         self.modules: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # called ones, with their attributes
-        self._taken: dict[
-            int, tuple[Module, tuple[Any, ...]]
-        ] = {}  # those of containers out of which modules are taken
+        self._taken: dict[int, tuple[Module, tuple[Any, ...]]] = {}  # those in containers that items are taken of
         self._inside: Set[int] = set()  # modules that are children of those being called
         self.around = Around()
         self.entries: list[tuple[dict[Any, Any], Any, Any]] = []
@@ -52,6 +50,7 @@ class Guards:
             if id(m) in before:
                 continue
             before[id(m)] = m, pairs(vars(m))
+            # Of pynn's own layers `note` would see that, too, but takes a microsecond for each.
             if not type(m).__module__.startswith("pynn.") or "forward" in vars(m):
                 given = self.around.known((*args, *kwargs.values())) if m is module else ()
                 self.around.note(m.forward, is_forward=True, arguments=given)
@@ -105,8 +104,9 @@ class Guards:
     def restore(self) -> None:
         """Undo what it did there: it failed."""
         for module, values in self._taken.values():
-            vars(module).clear()
-            vars(module).update(zip(values[::2], values[1::2], strict=True))
+            if not _core.Recording.unchanged((), (), (vars(module), values)):
+                vars(module).clear()  # for the order of the children
+                vars(module).update(zip(values[::2], values[1::2], strict=True))
         self.around.restore()
 
     def holds(self, condition: Callable[[], Any], value: Any = True) -> None:

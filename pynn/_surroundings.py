@@ -23,7 +23,6 @@ _PLAIN = {*SIMPLE, type(None), np.ndarray}  # have nothing that a function could
 _MISSING = object()
 _NOT_OURS = __file__.rpartition("_surroundings")[0], dis.__file__.rpartition("dis")[0], "<frozen "
 
-
 # From 3.12 on `dis` also has numbers above 255, of instructions that only the compiler uses.
 _ATTRIBUTES = [name for name in ("LOAD_ATTR", "LOAD_METHOD") if dis.opmap.get(name, 256) < 256]
 _EXTENDED_ARG = dis.opmap["EXTENDED_ARG"]
@@ -55,13 +54,13 @@ class Around:
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
         if not isinstance(function, FunctionType):
-            for method in _named(_NOTHING, function)[2]:  # its call
+            for method in _named(Names(), function)[2]:  # its call
                 self.note(method, arguments=arguments)
             return
         if (function.__module__ or "").partition(".")[0] == "pynn":
             return
         named = names(function.__code__)
-        sets = named.stored or "requires_grad_" in named.attributes
+        sets = named.stored or named.switches
         seen, found = self._functions.get((function, id(owner))), list(arguments)
         if seen is None:
             seen = self._functions[function, id(owner)] = set()
@@ -114,11 +113,9 @@ class Around:
     def _note_stored(self, named: Names, thing: Any) -> None:
         """Note attributes of a thing that a function sets, to see it and to undo it, and a module's parameters."""
         stored = named.stored
-        switches = "requires_grad" in stored or "requires_grad_" in named.attributes
-        if not stored and not switches:
-            return
-        for parameter in thing.parameters() if isinstance(thing, Module) and (switches or "data" in stored) else ():
-            if switches:
+        is_searched = isinstance(thing, Module) and (named.switches or "data" in stored)
+        for parameter in thing.parameters() if is_searched else ():
+            if named.switches:
                 self.switches(parameter, "requires_grad")
             if "data" in stored:
                 self._stored.append((parameter, "data", parameter.data))
@@ -215,20 +212,20 @@ def surroundings(
 class Names(NamedTuple):
     """What a function, with those inside of it, names."""
 
-    globals: frozenset[str]
-    attributes: frozenset[str]
-    stored: frozenset[str]  # attributes that it sets
-    constants: frozenset[Any]
-
-
-_NOTHING = Names(*itertools.repeat(frozenset(), 4))
+    globals: frozenset[str] = frozenset()
+    attributes: frozenset[str] = frozenset()
+    stored: frozenset[str] = frozenset()  # attributes that it sets
+    constants: frozenset[Any] = frozenset()
+    switches: bool = False  # it may set `requires_grad`
 
 
 @functools.lru_cache(1024)  # functions are captured again, and share others
 def names(code: CodeType) -> Names:
     """Return what a function, or one inside of it, names."""
     attributes = frozenset().union(*(_looked_up(code, operation) for operation in _ATTRIBUTES))
-    return Names(_looked_up(code, "LOAD_GLOBAL"), attributes, _looked_up(code, "STORE_ATTR"), _constants(code))
+    stored = _looked_up(code, "STORE_ATTR")
+    switches = "requires_grad" in stored or "requires_grad_" in attributes
+    return Names(_looked_up(code, "LOAD_GLOBAL"), attributes, stored, _constants(code), switches)
 
 
 def _looked_up(code: CodeType, operation: str) -> frozenset[str]:
@@ -302,7 +299,7 @@ def _of_class(named: Names, own: Any, thing: Any) -> tuple[list[str], list[Metho
                 function = value.__func__
             if isinstance(function, FunctionType):
                 hidden.add(name)
-                if not base.__module__.startswith("pynn.") and not _is_installed(function):
+                if not _is_installed(function):
                     methods.append(MethodType(function, kind if isinstance(value, classmethod) else thing))
                 continue
             wanted.discard(name)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from captured_steps import X, Y, mlp
+from captured_steps import X, Y, mlp, step_of
 
 import pynn
 from pynn import CaptureError, nn, optim
@@ -63,27 +63,29 @@ def test_a_failed_capture_leaves_gradients_that_it_assigned(given):
 
 def test_gradients_that_the_function_assigns_are_there_after_every_call():
     """Nobody could read the first ones, and replays did not set theirs."""
-    seen = []
-    for captured in (False, True):
+
+    def run(wrap):
         pynn.seed(0)
         model = mlp()
         params = list(model.parameters())
         optimizer = optim.Adam(params, lr=0.1)
 
         def step(x, y):
-            loss = F.cross_entropy(model(x), y)  # noqa: B023
-            for p, grad in zip(params, pynn.grad(loss, params), strict=True):  # noqa: B023
+            loss = F.cross_entropy(model(x), y)
+            for p, grad in zip(params, pynn.grad(loss, params), strict=True):
                 p.grad = grad
-            optimizer.step()  # noqa: B023
+            optimizer.step()
             return loss
 
-        step = pynn.capture(step) if captured else step
-        seen.append([])
+        step, rows = wrap(step), []
         for i in range(1, 4):
-            seen[-1].append((step(i * X, Y).item(), *(p.grad.tolist() for p in params)))
+            rows.append((step(i * X, Y).item(), *(p.grad.tolist() for p in params)))
             model.zero_grad()
-    assert seen[0] == seen[1]
-    assert repr(step) == "Captured(step, plans=1)"
+        return rows, repr(step)
+
+    rows, shown = run(pynn.capture)
+    assert rows == run(lambda step: step)[0]
+    assert shown == "Captured(step, plans=1)"
 
 
 def test_gradients_of_results_and_those_that_backward_starts_with():
@@ -193,14 +195,7 @@ def test_a_replay_that_fails_at_an_update_has_done_what_comes_before():
         model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
         optimizer = optim.SGD(model.parameters(), lr=0.1)
 
-        def step(x, y):
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        step, rows = wrap(step), []
+        step, rows = wrap(step_of(model, optimizer)), []
         for lr, y in ((0.1, Y), (0.2, Y), ("0.1", Y), (0.1, Y), ("0.1", Y + 1), (0.1, Y)):
             optimizer.param_groups[0]["lr"] = lr
             try:
