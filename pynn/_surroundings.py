@@ -54,7 +54,7 @@ class Around:
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
         if not isinstance(function, FunctionType):
-            for method in _named(Names(), function)[2]:  # its call
+            for method in () if type(function) in _PLAIN else _named(Names(), function)[2]:  # its call
                 self.note(method, arguments=arguments)
             return
         if (function.__module__ or "").partition(".")[0] == "pynn":
@@ -84,7 +84,8 @@ class Around:
                 if sets:
                     self._note_stored(named, thing)
                 if isinstance(thing, Optimizer):
-                    self._optimizers.setdefault(id(thing), (thing, _options(thing)))
+                    if id(thing) not in self._optimizers:
+                        self._optimizers[id(thing)] = thing, _options(thing)
                     continue
                 attributes, entries, methods = _named(named, thing)
                 self.values += attributes
@@ -290,7 +291,7 @@ def _of_class(named: Names, own: Any, thing: Any) -> tuple[list[str], list[Metho
     constants, methods, wanted = [], [], {*named.attributes, "__call__"} - own.keys()
     kind = thing if isinstance(thing, type) else type(thing)
     hidden: set[str] = set()  # by methods
-    for base in kind.__mro__:
+    for base in kind.__mro__[:-1]:  # all but `object`
         entries = vars(base)
         for name in wanted & entries.keys():
             value = entries[name]

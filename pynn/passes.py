@@ -7,7 +7,6 @@ change as long as it still follows the calls that it reads from.
 from __future__ import annotations
 
 import bisect
-import itertools
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
@@ -17,7 +16,7 @@ from pynn.plan import Array, Call, memory
 
 __all__ = ["REWRITES", "drop_unread", "fuse_activation", "fuse_pool", "fuse_update", "place"]
 
-NEAR = 1 << 18  # bytes of all results that stay in the L2 cache: to look for free places would bring nothing
+NEAR = 1 << 18  # bytes of all results that stay in the L2 cache: to move them would bring nothing
 
 FUSED = {"linear": ("relu", "sigmoid", "tanh"), "conv2d": ("relu",)}
 ACTIVATION = {"linear": 3, "linear_backward": 4, "conv2d": 7, "conv2d_backward": 8}  # position of the argument
@@ -159,8 +158,8 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     """Give each result that is not `fixed` a place in one block of memory that it leaves after its last reader.
 
     Largest first, at the lowest offset that is free from the first to the last call that needs it (greedy by size, as
-    in Pisarchyk and Lee 2020, arXiv:2001.03288); side by side where that is little. Returns the offsets in bytes by
-    memory, and the size of the block.
+    in Pisarchyk and Lee 2020, arXiv:2001.03288). Where all of it is little, it stays where the recording has it.
+    Returns the offsets in bytes by memory, and the size of the block, or of what stays.
     """
     sizes = {
         at: nbytes
@@ -170,7 +169,7 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
     }
     total = sum(sizes.values())
     if total <= NEAR:
-        return dict(zip(sizes, itertools.accumulate(sizes.values(), initial=0), strict=False)), total
+        return {}, total
     lives: dict[int, list[int]] = {}  # first and last call
     for i, call in enumerate(calls):
         for at in (*call.made_memory, *call.read_memory):

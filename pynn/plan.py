@@ -117,9 +117,10 @@ class Plan:
         for number, call in enumerate(calls):
             call.number = number
         for rewrite in passes.REWRITES:
+            before = len(self.calls)
             self.calls = rewrite(self.calls, kept)
+            self.saved[rewrite.__name__] = before - len(self.calls)
             _core.keep_awake()
-            self.saved[rewrite.__name__] = len(calls) - len(self.calls) - sum(self.saved.values())
         unplaced = kept.union(memory(array) for call in self.calls for array in call.scratch)
         self._offsets, self.bytes_planned = passes.place(self.calls, unplaced)
         self._kept, self._made = kept, [(call.made_memory, call.made_bytes) for call in calls]
@@ -130,8 +131,11 @@ class Plan:
         made = {at: nbytes for numbers, sizes in self._made for at, nbytes in zip(numbers, sizes, strict=True)}
         return sum(made[at] for at in made.keys() - self._kept)
 
-    def move_to(self, block: Array) -> None:
-        """Put the results of the calls where the plan has them in `block`, and let go of those of the recording."""
+    def share_memory(self) -> None:
+        """Put the results of the calls where the plan has them in one block, and let go of those of the recording."""
+        if not self._offsets:
+            return
+        block = _core.empty((self.bytes_planned // 4 + 1,), np.float32)
         for call in self.calls:
             fields = call.args, call.outputs, call.written
             call.args, call.outputs, call.written = _core.Recording.place(fields, self._offsets, block)

@@ -150,9 +150,8 @@ class Recorder(Guards):
                         f"capture: {name} of a parameter is computed by NumPy here, which a replay does not repeat, "
                         f"{where()}"
                     )
-                key = id(tensor), "requires_grad"
-                if key not in self.around.modes or (id(tensor), "data") not in self.guards:
-                    self.reads(tensor)
+                self.guards.setdefault((id(tensor), "data"), (tensor, "data", tensor.data))
+                if (id(tensor), "requires_grad") not in self.around.modes:
                     self.around.switches(tensor, "requires_grad")
             elif not made and y.size and self.differs(tensor.data):
                 raise CaptureError(
@@ -295,13 +294,14 @@ class Recorder(Guards):
             )
         if tensor not in self.leaves:
             self.leaves[tensor] = id(tensor) in self._dropped
-        self._undo_gradient(tensor)
+            self._undo_gradient(tensor)
         return grad
 
     def drops_gradient(self, tensor: Tensor) -> None:
         """A gradient is set to None."""
-        self._dropped.setdefault(id(tensor), (tensor, len(self.calls)))
-        self._undo_gradient(tensor)
+        if id(tensor) not in self._dropped:
+            self._dropped[id(tensor)] = tensor, len(self.calls)
+            self._undo_gradient(tensor)
 
     def assigns_gradient(self, tensor: Tensor) -> None:
         """A gradient takes the place of what was there."""

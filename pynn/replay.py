@@ -212,7 +212,7 @@ class _Replay:
         numbers = _core.Recording.arrays_in(kept)[1]
         self._kept = {*numbers}
         self.plan = Plan(recorder.calls, self._kept)
-        self.plan.move_to(_core.empty((self.plan.bytes_planned // 4 + 1,), np.float32))
+        self.plan.share_memory()
         self._recording = _core.Recording()
         steps: list[Step] = []  # that may be recorded anew
         self._between: list[tuple[Step, Call]] = []  # that Python has a part in
