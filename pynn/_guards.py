@@ -49,14 +49,15 @@ class Guards:
         for m in below:  # grows while we walk it
             if id(m) in before:
                 continue
-            before[id(m)] = m, pairs(vars(m))
+            attributes = vars(m)
+            before[id(m)] = m, pairs(attributes)
             # Of pynn's own layers `note` would see that, too, but takes a microsecond for each.
-            if not type(m).__module__.startswith("pynn.") or "forward" in vars(m):
+            if not type(m).__module__.startswith("pynn.") or "forward" in attributes:
                 given = self.around.known((*args, *kwargs.values())) if m is module else ()
                 self.around.note(m.forward, is_forward=True, arguments=given)
             if m._forward_hooks or m._backward_hooks:
                 raise CaptureError(f"capture: {type(m).__name__} has a hook, {where()}, which a replay would not call")
-            for value in vars(m).values():
+            for value in attributes.values():
                 if type(value) in _LEAVES:
                     continue
                 if isinstance(value, Module):

@@ -233,8 +233,7 @@ def _is_worth_fusing(call: Call) -> bool:
     Between the two it comes from the L3 cache, as quickly as it is computed.
     """
     dy, weight = call.args[0], call.args[3]
-    rows = next((rows for sizes, rows in UPDATED if weight.size in sizes), 0)
-    return bool(dy.size <= rows * weight.shape[0])
+    return any(weight.size in sizes and dy.size <= rows * weight.shape[0] for sizes, rows in UPDATED)
 
 
 def _writes(call: Call, memories: Collection[int]) -> bool:

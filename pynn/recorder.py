@@ -80,7 +80,8 @@ class Recorder(Guards):
             self._changes.update(original, args, outside)
         else:
             self._changes.catch_up()
-            self._changes.keep(outside)
+            if outside:
+                self._changes.keep(outside)
             result = original(*args)
         if self._copies:
             self._note_copies()
