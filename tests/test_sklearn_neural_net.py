@@ -53,6 +53,14 @@ def test_images_and_module_parameters(digits):
     assert model.score(images, y) > 0.9
 
 
+@pytest.mark.parametrize(("before", "dtype"), [(np.float64, np.float32), (np.float32, np.float64)])
+def test_the_dtype_does_not_depend_on_an_earlier_fit(before, dtype, digits):
+    X, y = digits
+    model = NeuralNetClassifier(Network, max_epochs=1).fit(X.astype(before), y)
+    model.fit(X.astype(dtype), y)
+    assert next(model.module_.parameters()).dtype == dtype
+
+
 def test_integers_for_an_embedding():
     rng = np.random.default_rng(0)
     words = rng.integers(0, 20, (300, 5))

@@ -198,7 +198,7 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Array | None, incremental: bool) -> Self:
         first = not hasattr(self, "module_") or not (self.warm_start or incremental)
-        X, y = validated(self, X, y, dtype=self._dtypes(), order="C", allow_nd=True, reset=first)
+        X, y = validated(self, X, y, dtype=self._dtypes(first), order="C", allow_nd=True, reset=first)
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
         if classes is None:
@@ -242,10 +242,10 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
             raise TypeError(f"NeuralNetClassifier: module gave a {type(module).__name__}, needs a Module")
         return module
 
-    def _dtypes(self) -> Any:
+    def _dtypes(self, first: bool) -> Any:
         if self.dtype is not None:
             return self.dtype
-        return next(self.module_.parameters()).dtype if hasattr(self, "module_") else (np.float64, np.float32)
+        return (np.float64, np.float32) if first else next(self.module_.parameters()).dtype
 
     def _score_of(self, outputs: Array, y: Array, weights: Array | None) -> float:
         return accuracy(outputs, y, weights)
@@ -267,7 +267,7 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
 
     def _outputs(self, X: Any, then: Callable[[Tensor], Tensor] = lambda z: z) -> Array:
         check_is_fitted(self, "module_")
-        X = validated(self, X, dtype=self._dtypes(), order="C", allow_nd=True, reset=False)
+        X = validated(self, X, dtype=self._dtypes(False), order="C", allow_nd=True, reset=False)
         return outputs(self.module_, X, then)
 
 
