@@ -227,6 +227,25 @@ def test_warm_start_goes_on(name, digits):
     assert len(model.loss_curve_) == 2
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_early_stopping_may_be_set_between(name, early_stopping, digits):
+    X, y = digits
+    limit = {"max_iter": 2} if name == "mlp" else {"max_epochs": 2}
+    model = ESTIMATORS[name](warm_start=True, early_stopping=not early_stopping, **limit).fit(X, y)
+    model.set_params(early_stopping=early_stopping).fit(X, y)
+    assert len(model.loss_curve_) == 4
+    if early_stopping:
+        assert len(model.validation_scores_) == 2
+        assert model.best_validation_score_ == max(model.validation_scores_)
+        assert model.best_loss_ is None
+    else:
+        assert model.best_loss_ == min(model.loss_curve_[2:])
+        assert model.validation_scores_ is model.best_validation_score_ is None
+        model.partial_fit(X, y)
+        assert len(model.loss_curve_) == 5
+
+
 def test_sparse_data_are_dense_data(digits):
     X, y = digits
     dense = MLPClassifier((16,), random_state=0, max_iter=3).fit(X, y)
