@@ -276,6 +276,17 @@ class Tensor:
         for name, value in state.items():
             setattr(self, name, value)
 
+    def __copy__(self) -> Tensor:
+        state = self.__getstate__()
+        copied = object.__new__(type(self))
+        copied._node, copied._grad = None, state.pop("grad")
+        copied._version = self._version  # of the same memory
+        for name, value in state.items():
+            setattr(copied, name, value)
+        if mode.recorder is not None:
+            mode.recorder.reads(self)
+        return copied
+
     # -- in place: only what needs no tape -----------------------------------------------------------------------------
     def _bump_version(self) -> None:
         """Note that `data` was written in place, so that a backward that needs the old values is refused."""

@@ -1,5 +1,7 @@
 """Changes in place: refused where a gradient would be wrong, allowed where they do not matter."""
 
+import copy
+
 import numpy as np
 import pytest
 from tape_nodes import leaf
@@ -42,8 +44,8 @@ def test_a_changed_output_is_refused():
 
 @pytest.mark.parametrize(
     "alias",
-    [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: pynn.Tensor(t)],
-    ids=["detach", "reshape", "Tensor"],
+    [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: pynn.Tensor(t), copy.copy],
+    ids=["detach", "reshape", "Tensor", "copy"],
 )
 def test_a_change_through_an_alias_is_refused(alias):
     x, w = leaf(1, 2), pynn.tensor([3.0, 4.0])
