@@ -53,6 +53,16 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert order(resumed) == epochs[2]
 
 
+@pytest.mark.parametrize(("epoch", "error"), [(-1, ValueError), (1.0, TypeError), ("1", TypeError)])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_epoch_that_is_none_is_refused(epoch: Any, error: type[Exception], shuffle: bool) -> None:
+    loader = DataLoader(np.arange(4), shuffle=shuffle)
+    loader.epoch = epoch
+    with pytest.raises(error, match=r"^DataLoader: epoch is .*needs"):
+        iter(loader)
+    assert loader.epoch == epoch
+
+
 def test_an_abandoned_or_parallel_epoch_does_not_disturb_the_next() -> None:
     a, b = (DataLoader(np.arange(20), batch_size=3, shuffle=True, seed=1) for _ in range(2))
     expected = [order(a), order(a)]

@@ -244,7 +244,8 @@ class DataLoader:
 
     def _iter_from(self, batch: int) -> Iterator[tuple[Any, ...]]:
         """Begin the next epoch at this batch; those before it are not made, and `transform` does not see them."""
-        epoch, self.epoch = self.epoch, self.epoch + 1
+        epoch = whole("DataLoader: epoch", self.epoch, 0)
+        self.epoch = epoch + 1
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples) if self.shuffle else None
         return self._batches(order, batch)
 
