@@ -60,3 +60,6 @@ def test_refusals():
         random_shift(np.zeros((1, 5, 5)), -1)
     with pytest.raises(TypeError):
         random_shift(np.zeros((1, 5, 5)), 0.5)
+    for fill in (-1, 256, -0.42, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"^random_shift: fill is .*, needs a number that uint8 holds"):
+            random_shift(np.zeros((1, 5, 5), np.uint8), fill=fill)

@@ -24,22 +24,30 @@ def random_shift(images: Array, pixels: int = 1, fill: float = 0, rng: np.random
         Every shift from -pixels to pixels is equally likely along each axis.
     fill : float
         What moves in at the edges: the value of the background, such as -MNIST_MEAN / MNIST_STD after normalisation.
+        Images of integers need one that their dtype holds.
     rng : numpy.random.Generator, optional
         By default pynn's own, which `pynn.seed` sets.
 
     Raises
     ------
     ValueError
-        If the number of axes does not fit, or `pixels` is negative.
+        If the number of axes does not fit, `pixels` is negative, or `fill` has no place in the dtype.
 
     Examples
     --------
     >>> random_shift(np.ones((100, 28, 28), np.uint8), 2).shape
     (100, 28, 28)
     """
+    images = np.asarray(images)
     if images.ndim not in (3, 4):
         raise ValueError(f"random_shift: images {list(images.shape)}, need [N, H, W] or [N, C, H, W]")
     pixels = whole("random_shift: pixels", pixels, 0)
+    if images.dtype.kind in "iu":
+        limits = np.iinfo(images.dtype)
+        if not (limits.min <= fill <= limits.max and fill == int(fill)):
+            raise ValueError(
+                f"random_shift: fill is {fill}, needs a number that {images.dtype} holds, as the images do"
+            )
     height, width = images.shape[-2:]
     edges = [(0, 0)] * (images.ndim - 2) + [(pixels, pixels)] * 2
     windows = np.lib.stride_tricks.sliding_window_view(
