@@ -74,6 +74,8 @@ def test_sine():
         (lambda: data.make_spiral(3, arms=0), "make_spiral: arms is 0"),
         (lambda: data.make_blobs(3, centers=0), "make_blobs: centers is 0"),
         (lambda: data.make_blobs(3, centers=[1.0, 2.0]), r"make_blobs: centers is \[2\], needs \[k, d\]"),
+        (lambda: data.make_blobs(3, centers=[[1.0], [1.0, 2.0]]), r"make_blobs: centers is .*, needs numbers \[k, d\]"),
+        (lambda: data.make_blobs(3, centers=[["a"]]), r"make_blobs: centers is .*, needs numbers \[k, d\]"),
         (lambda: data.make_blobs(3, std=float("nan")), "make_blobs: the noise is nan"),
         (lambda: data.make_sine(-1), "make_sine: n is -1"),
     ],
@@ -89,3 +91,10 @@ def test_counts_are_integers():
             make(2.5)
     with pytest.raises(TypeError, match=r"^make_blobs: centers is True, needs an integer$"):
         data.make_blobs(3, centers=True)
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("rng", [0, 3, np.random.RandomState(0)])
+def test_what_is_no_generator_is_refused(make, rng):
+    with pytest.raises(TypeError, match=rf"^{make.__name__}: rng is .*, needs a numpy\.random\.Generator or None$"):
+        make(10, rng=rng)

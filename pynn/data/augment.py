@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn._checks import whole
-from pynn.random import generator
+from pynn.random import generator_or
 
 Array = npt.NDArray[Any]
 
@@ -41,7 +41,7 @@ def random_shift(images: Array, pixels: int = 1, fill: float = 0, rng: np.random
     images = np.asarray(images)
     if images.ndim not in (3, 4):
         raise ValueError(f"random_shift: images {list(images.shape)}, need [N, H, W] or [N, C, H, W]")
-    pixels = whole("random_shift: pixels", pixels, 0)
+    pixels, rng = whole("random_shift: pixels", pixels, 0), generator_or("random_shift", rng)
     if images.dtype.kind in "iu":
         limits = np.iinfo(images.dtype)
         if not (limits.min <= fill <= limits.max and fill == int(fill)):
@@ -53,6 +53,6 @@ def random_shift(images: Array, pixels: int = 1, fill: float = 0, rng: np.random
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(images, edges, constant_values=fill), (height, width), (-2, -1)
     )
-    rows, columns = (rng or generator()).integers(0, 2 * pixels + 1, (2, len(images)))
+    rows, columns = rng.integers(0, 2 * pixels + 1, (2, len(images)))
     each = np.arange(len(images))
     return np.asarray(windows[each, ..., rows, columns, :, :] if images.ndim == 4 else windows[each, rows, columns])
