@@ -32,6 +32,14 @@ def test_changed_indices_are_refused(gather):
     assert w.grad is None
 
 
+def test_a_list_of_indices_may_change_before_backward():
+    w, indices = pynn.ones(3, 2, requires_grad=True), [[0, 1], [0, 0]]
+    y = w[indices].sum()
+    indices[0] = indices[1][:] = [2, 2]
+    y.backward()
+    assert w.grad[:, 0].tolist() == [3, 1, 0]
+
+
 def test_a_changed_output_is_refused():
     x = leaf(1, 2)
     y = F.exp(x)
