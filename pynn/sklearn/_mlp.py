@@ -134,7 +134,8 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     __doc__ = f"""A multi-layer perceptron for numbers: scikit-learn's, with its parameters and attributes.
 
     Minimises half of the squared error, summed over the outputs. With the same `random_state`, scikit-learn draws the
-    same weights and batches (see `MLPClassifier`).
+    same weights and batches (see `MLPClassifier`); of several outputs it reports the mean loss, and compares `tol` with
+    that.
 
     Parameters
     ----------{PARAMETERS}

@@ -79,8 +79,8 @@ ATTRIBUTES = """
     coefs_, intercepts_ : list of ndarray
         Copies of weights ``[inputs, outputs]`` and biases of each layer.
     loss_, best_loss_, loss_curve_ : float, float, list of float
-        Mean losses of the epochs with the L2 penalty, whose weights are those at the end of the epoch. `best_loss_` is
-        None with early stopping.
+        Mean losses of the epochs with the L2 penalty, whose weights are those at the end of the epoch (scikit-learn
+        takes those before each step, and may so stop in another epoch). `best_loss_` is None with early stopping.
     validation_scores_, best_validation_score_ : list of float, float
         With early stopping, else None.
     n_iter_, t_ : int
