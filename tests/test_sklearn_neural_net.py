@@ -61,6 +61,17 @@ def test_the_dtype_does_not_depend_on_an_earlier_fit(before, dtype, digits):
     assert next(model.module_.parameters()).dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_class_weights_take_the_dtype_of_the_data(dtype, digits):
+    X, y = digits[0].astype(dtype), digits[1] == 3
+    found = []
+    for weight in ([1.0, 100.0], np.array([1.0, 100.0]), np.array([1, 100], np.float32)):
+        model = NeuralNetClassifier(Network, criterion__weight=weight, max_epochs=2, random_state=0).fit(X, y)
+        found.append(model.predict_proba(X))
+        assert model.fit(X, y, np.ones(len(X))).predict(X).mean() > y.mean()
+    assert all(np.array_equal(p, found[0]) for p in found)
+
+
 def test_integers_for_an_embedding():
     rng = np.random.default_rng(0)
     words = rng.integers(0, 20, (300, 5))

@@ -222,9 +222,9 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
                 self._start_history()
             if first or not incremental:
                 optimizer = self.optimizer(self.module_.parameters(), lr=self.lr, **self._parameters_of("optimizer"))
-                self._network = Network(
-                    self.module_, _Criterion(self.criterion, self._parameters_of("criterion")), optimizer
-                )
+                dtype = next(self.module_.parameters()).dtype
+                criterion = _Criterion(self.criterion, self._parameters_of("criterion"), dtype)
+                self._network = Network(self.module_, criterion, optimizer)
             epochs = 1 if incremental else self.max_epochs
             self._train(X, np.searchsorted(classes, y), weights, rng, epochs, stratify=True, tolerant=True)
         return self
@@ -286,10 +286,10 @@ def _is_nested(name: str) -> bool:
 
 
 class _Criterion:
-    """The criterion as the loss of a `Network`."""
+    """The criterion as the loss of a `Network` of this dtype, to which class weights are converted."""
 
-    def __init__(self, criterion: Callable[..., Any], parameters: dict[str, Any]) -> None:
-        self.criterion, self.parameters = criterion, parameters
+    def __init__(self, criterion: Callable[..., Any], parameters: dict[str, Any], dtype: np.dtype[Any]) -> None:
+        self.criterion, self.parameters, self.dtype = criterion, parameters, dtype
         self.mean = self._make()
         self.each: Callable[..., Tensor] | None = None  # one loss for each sample; made for sample weights
 
@@ -297,7 +297,7 @@ class _Criterion:
         parameters = {**self.parameters, **more}
         if isinstance(self.criterion, type):
             made: Callable[..., Tensor] = self.criterion(**parameters)
-            return made
+            return made.astype(self.dtype) if isinstance(made, nn.Module) else made
         return functools.partial(self.criterion, **parameters)
 
     def __call__(self, z: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
