@@ -144,6 +144,22 @@ def test_dropout_follows_from_the_seed(digits):
     assert curves[0] == curves[1] != curves[2]
 
 
+class Deeper(NeuralNetClassifier):
+    def __init__(self, module=Network, *, copies=1, **parameters):
+        super().__init__(module, **parameters)
+        self.copies = copies
+
+
+def test_a_subclass_may_pass_parameters_on(digits):
+    X, y = digits
+    model = clone(Deeper(copies=2, max_epochs=1, lr=0.1, optimizer__weight_decay=0.5))
+    assert model.set_params(lr=0.2).fit(X, y).n_iter_ == 1
+    assert model._network.optimizer.param_groups[0]["lr"] == 0.2
+    assert model.get_params()["copies"] == 2
+    with pytest.raises(TypeError, match="unknown parameter 'learning_rate'"):
+        Deeper(learning_rate=1).fit(X, y)
+
+
 def test_refusals_of_the_neural_net():
     X, y = [[0.0], [1.0]], [0, 1]
     with pytest.raises(ValueError, match="NeuralNetClassifier: lr is -1, needs a number above 0"):

@@ -146,7 +146,8 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        known = super().get_params(deep=False)
+        # A subclass may pass on **parameters, which scikit-learn does not list.
+        known = {*super().get_params(deep=False), *NeuralNetClassifier._get_param_names()}
         for name in self.get_params():
             if name not in known and not _is_nested(name):
                 raise TypeError(
