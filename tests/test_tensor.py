@@ -159,8 +159,9 @@ def test_factories_take_a_tuple_and_name_bad_shapes(make):
 
 @pytest.mark.parametrize("make", [pynn.zeros, pynn.ones, pynn.randn])
 def test_factories_name_bad_dtypes(make):
-    with pytest.raises(TypeError, match=rf"^{make.__name__}: dtype is 'foo', needs float32"):
-        make(2, dtype="foo")
+    for dtype in ("foo", None):
+        with pytest.raises(TypeError, match=rf"^{make.__name__}: dtype is {dtype!r}, needs float32"):
+            make(2, dtype=dtype)
 
 
 def test_randn_does_not_truncate():

@@ -210,5 +210,6 @@ def test_astype():
     assert x.grad.tolist() == [2, 4]
     assert x.astype("float32") is x
     assert not x.astype("int64").requires_grad
-    with pytest.raises(TypeError, match=r"^astype: "):
-        x.astype("float16")
+    for dtype in ("float16", None):
+        with pytest.raises(TypeError, match=r"^astype: "):
+            x.astype(dtype)
