@@ -287,6 +287,18 @@ def test_convergence_warning(digits):
         MLPClassifier((4,), max_iter=2).fit(X, y)
 
 
+def test_where_convergence_warnings_are_errors_the_training_stays(digits):
+    X, y = digits
+    model, same = (MLPClassifier((4,), max_iter=2, warm_start=True, random_state=0) for _ in range(2))
+    for epochs in (2, 4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            with pytest.raises(ConvergenceWarning):
+                model.fit(X, y)
+        assert np.array_equal(model.predict_proba(X), same.fit(X, y).predict_proba(X))
+        assert len(model.loss_curve_) == len(same.loss_curve_) == epochs
+
+
 # -- copies, pickles, pipelines, searches ------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_copies(name, digits):

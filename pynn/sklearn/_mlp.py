@@ -59,7 +59,8 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
                 self._label_binarizer, self.classes_ = binarizer, binarizer.classes_
             elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
                 raise ValueError(f"partial_fit: classes are {classes!r}, and were {self.classes_!r} in the first call")
-            return self._fit(X, y, sample_weight, incremental=True)
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
 
     def predict(self, X: Any) -> Array:
         """Return the classes ``[N]``, or 0 and 1 for each label ``[N, labels]``."""
@@ -154,7 +155,8 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch. Parameters and errors are those of `fit`; ``early_stopping`` raises ValueError."""
         with self._all_or_nothing():
-            return self._fit(X, y, sample_weight, incremental=True)
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
 
     def predict(self, X: Any) -> Array:
         """Return the predictions ``[N]`` or ``[N, outputs]``."""
