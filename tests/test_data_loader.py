@@ -237,6 +237,21 @@ def test_normalize_images_refuses_shapes(shape: tuple[int, ...]) -> None:
         normalize_images(np.zeros(shape, np.uint8))
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"std": 0}, ValueError),
+        ({"std": np.float64(0)}, ValueError),
+        ({"std": -0.3}, ValueError),
+        ({"mean": np.nan}, ValueError),
+        ({"mean": "0.1"}, TypeError),
+    ],
+)
+def test_normalize_images_refuses_numbers(options: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"^normalize_images: {next(iter(options))} is .*, needs"):
+        normalize_images(np.zeros((1, 2, 2), np.uint8), **options)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, np.bool_, "S3", ">f4", "f4,u1"])
 @pytest.mark.parametrize("shape", [(5,), (1, 3), (7, 2, 0), (300, 131), (33, 5, 5)])
 def test_take_equals_numpys_indexing(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> None:
