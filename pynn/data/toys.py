@@ -28,7 +28,7 @@ def make_moons(n: int = 100, noise: float = 0.1, rng: np.random.Generator | None
     >>> points.shape, labels.sum()
     ((100, 2), np.int64(50))
     """
-    _require("make_moons", noise, n=n)
+    _require("make_moons", "noise", noise, n=n)
     rng = generator_or("make_moons", rng)
     labels = rng.permutation(np.arange(n) % 2)
     angles = np.pi * rng.random(n)
@@ -52,7 +52,7 @@ def make_spiral(
     >>> points.shape, labels.max()
     ((300, 2), np.int64(2))
     """
-    _require("make_spiral", noise, n_per_arm=n_per_arm, arms=arms)
+    _require("make_spiral", "noise", noise, n_per_arm=n_per_arm, arms=arms)
     rng = generator_or("make_spiral", rng)
     labels = np.repeat(np.arange(arms), n_per_arm)
     share = np.tile(np.linspace(0, 1, n_per_arm), arms)
@@ -77,7 +77,7 @@ def make_blobs(
     >>> bool(((points[:, 0] > 50) == (labels == 1)).all())
     True
     """
-    _require("make_blobs", std, n=n)
+    _require("make_blobs", "std", std, n=n)
     rng = generator_or("make_blobs", rng)
     if isinstance(centers, (int, np.integer)):
         where = rng.uniform(-10, 10, (whole("make_blobs: centers", centers, 1), 2))
@@ -101,13 +101,13 @@ def make_sine(n: int = 100, noise: float = 0.1, rng: np.random.Generator | None 
     >>> bool(np.allclose(y, np.sin(x), atol=1e-6))
     True
     """
-    _require("make_sine", noise, n=n)
+    _require("make_sine", "noise", noise, n=n)
     rng = generator_or("make_sine", rng)
     x = np.sort(rng.uniform(-np.pi, np.pi, (n, 1)), axis=0)
     return x.astype(np.float32), (np.sin(x) + rng.normal(0, noise, (n, 1))).astype(np.float32)
 
 
-def _require(op: str, noise: float, **counts: int) -> None:
+def _require(op: str, deviation: str, value: float, **counts: int) -> None:
     for name, count in counts.items():
         whole(f"{op}: {name}", count, 1)
-    real(f"{op}: the noise", noise, 0)
+    real(f"{op}: {deviation}", value, 0)
