@@ -180,6 +180,13 @@ def test_sample_weights_count_like_repetitions(name):
     assert not np.allclose(weighted.predict_proba(X), plain.predict_proba(X), rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_weights_whose_sum_overflows_are_refused(name, digits):
+    X, y = digits[0].astype(np.float32), digits[1]
+    with pytest.raises(ValueError, match="sample_weight has a sum that float32 does not hold"):
+        ESTIMATORS[name]().fit(X, y, np.full(len(y), 3e38))
+
+
 def test_a_batch_of_weights_zero_teaches_nothing():
     X, y = make_classification(40, 4, random_state=0)
     weights = np.repeat([1.0, 0.0], 20)

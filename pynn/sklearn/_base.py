@@ -120,6 +120,9 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         weights: Array = _check_sample_weight(sample_weight, X, dtype=dtype, ensure_non_negative=True)
         if not weights.any():
             raise ValueError(f"{type(self).__name__}: sample_weight holds only zeros, needs one that is above")
+        with np.errstate(over="ignore"):
+            if not np.isfinite(weights.sum()):  # by which those of a batch are divided
+                raise ValueError(f"{type(self).__name__}: sample_weight has a sum that {weights.dtype} does not hold")
         return weights
 
     def _start_history(self) -> None:
