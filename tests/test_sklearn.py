@@ -234,6 +234,18 @@ def test_warm_start_goes_on(name, digits):
     assert len(model.loss_curve_) == 2
 
 
+@pytest.mark.parametrize("way", ["warm_start", "partial_fit"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_labels_do_not_follow_classes_nor_classes_labels(way, classes, digits):
+    X, y = digits[0], digits[1] % classes
+    indicators = np.eye(classes, dtype=int)[y]
+    for before, after in ((y, indicators), (indicators, y)):
+        model = MLPClassifier((4,), max_iter=1, warm_start=True).fit(X, before)
+        with pytest.raises(ValueError, match=rf"{way}: y is .*, and was .* before|{way} needs .* classes"):
+            (model.fit if way == "warm_start" else model.partial_fit)(X, after)
+        assert model.predict(X).shape == before.shape
+
+
 @pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.parametrize("early_stopping", [True, False])
 def test_early_stopping_may_be_set_between(name, early_stopping, digits):

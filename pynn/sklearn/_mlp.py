@@ -114,6 +114,10 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             if len(unknown) or len(missing):
                 needs = "partial_fit needs known classes" if incremental else "fit: warm_start needs the same classes"
                 raise ValueError(f"{needs}: y has {unique_labels(y)}, `self.classes_` are {self.classes_}")
+            now, before = type_of_target(y), binarizer.y_type_
+            if now.startswith("multilabel") != before.startswith("multilabel"):
+                name = "partial_fit" if incremental else "fit: warm_start"
+                raise ValueError(f"{name}: y is {now}, and was {before} before")
         self._label_binarizer, self.classes_ = binarizer, binarizer.classes_
         if binarizer.y_type_ == "multiclass":
             self.out_activation_ = "softmax"
