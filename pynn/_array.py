@@ -92,9 +92,12 @@ def empty(name: str, *shape: int) -> Array:
 def as_dtype(name: str, dtype: npt.DTypeLike, needs: str = "float32, float64, an integer or bool") -> np.dtype[Any]:
     """`dtype` as NumPy's; TypeError, which begins with `name`, if it is none."""
     try:
-        return np.dtype(dtype)
+        found = None if dtype is None else np.dtype(dtype)  # of None NumPy makes float64, which nobody asked for
     except TypeError:
-        raise TypeError(f"{name}: dtype is {dtype!r}, needs {needs}") from None
+        found = None
+    if found is None:
+        raise TypeError(f"{name}: dtype is {dtype!r}, needs {needs}")
+    return found
 
 
 def is_supported(dtype: np.dtype[Any]) -> bool:

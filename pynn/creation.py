@@ -81,14 +81,20 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: npt.
         start, stop = 0, start
     for name, value in (("start", start), ("stop", stop), ("step", step)):
         real(f"arange: {name}", value)
+    # Those of NumPy would wrap: 100 - (-100) is -56 in int8.
+    start, stop, step = (int(value) if isinstance(value, np.integer) else value for value in (start, stop, step))
     try:
         count = math.ceil((stop - start) / step)
     except OverflowError:  # of floats: infinitely many
         raise ValueError(f"arange: {start} to {stop} by {step} are more elements than memory can hold") from None
     check_elements("arange", "shape", [max(0, count)])
-    values = np.arange(start, stop, step)
+    are_integers = all(isinstance(value, int) for value in (start, stop, step))
+    try:
+        values = np.arange(start, stop, step, dtype=np.int64 if are_integers else None)
+    except OverflowError:
+        raise ValueError(f"arange: {start} to {stop} by {step} has an integer too large for int64") from None
     if dtype is None:
-        dtype = np.float32 if values.dtype.kind == "f" else np.int64
+        dtype = np.int64 if are_integers else np.float32
     return Tensor(values, dtype=dtype)
 
 

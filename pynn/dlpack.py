@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pynn._array import Array
+from pynn._array import Array, as_array
+from pynn._checks import flag
 from pynn.grad_mode import mode
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     Raises
     ------
     TypeError
-        `x` does not offer DLPack, has a dtype that pynn does not compute in, or is a masked array.
+        `x` does not offer DLPack, has a dtype that pynn does not compute in, or is a masked array; `copy` is no bool.
     ValueError
         `device` is not "cpu".
     BufferError
@@ -85,6 +86,8 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     what = type(x).__name__
     if device not in (None, "cpu"):
         raise ValueError(f"from_dlpack: device is {device!r}, needs 'cpu'")
+    if copy is not None:
+        copy = flag("from_dlpack", "copy", copy)
     if not (hasattr(x, "__dlpack__") and hasattr(x, "__dlpack_device__")):
         raise TypeError(f"from_dlpack: {what} has no __dlpack__ and __dlpack_device__, needs an array that offers both")
     if isinstance(x, np.ma.MaskedArray):
@@ -108,4 +111,4 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
             f"from_dlpack: {what} {list(array.shape)} of {array.dtype.str} with strides of {list(array.strides)} bytes "
             "is not C-contiguous, aligned and of native byte order, which needs a copy, got copy=False"
         )
-    return Tensor(array.copy() if copy else array)
+    return Tensor(as_array("from_dlpack", array.copy() if copy else array))

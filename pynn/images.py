@@ -79,8 +79,9 @@ def mnist_like(picture: Grey, name: str = "the picture") -> Images:
     Raises
     ------
     ValueError
-        If the picture has no ink.
+        If the picture has no ink, another shape, or a NaN or an infinity.
     """
+    picture = _checked("mnist_like: the picture", picture)
     border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     background = float(np.median(border))
     if background > 127:
@@ -99,14 +100,25 @@ def centre_ink(ink: Grey) -> Images:
     Raises
     ------
     ValueError
-        If there is no ink.
+        If there is no ink, or the array has another shape, or a NaN or an infinity.
     """
+    ink = _checked("centre_ink: the ink", ink)
     strongest = float(ink.max())
     if not strongest > 0:
         raise ValueError("centre_ink: there is no ink")
     ink = ink * (255 / strongest)
     rows, columns = (np.flatnonzero((ink > INK_THRESHOLD * 255).any(axis)) for axis in (1, 0))
     return _centre(_shrink(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]))
+
+
+def _checked(what: str, picture: Grey) -> Grey:
+    """Return the picture as float64; ValueError, which begins with `what`, for one that is not grey or not finite."""
+    array = np.asarray(picture, np.float64)
+    if array.ndim != 2 or array.size == 0:
+        raise ValueError(f"{what} is {list(array.shape)}, needs grey pixels [H, W]")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{what} has a NaN or an infinity")
+    return array
 
 
 def _shrink(ink: Grey) -> Grey:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pynn.grad_mode import mode
 
-__all__ = ["fork_rng", "generator", "get_rng_state", "next_offset", "seed", "set_rng_state"]
+__all__ = ["fork_rng", "generator", "generator_or", "get_rng_state", "next_offset", "seed", "set_rng_state"]
 
 
 class _State:
@@ -121,6 +121,15 @@ def generator() -> np.random.Generator:
     if mode.recorder is not None:
         mode.recorder.random()
     return _now().generator
+
+
+def generator_or(name: str, rng: np.random.Generator | None) -> np.random.Generator:
+    """Return `rng`, pynn's own generator for None; TypeError, which begins with `name`, for anything else."""
+    if rng is None:
+        return generator()
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"{name}: rng is {rng!r}, needs a numpy.random.Generator or None")
+    return rng
 
 
 def next_offset(n: int) -> tuple[int, int]:

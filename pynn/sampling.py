@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pynn._checks import real, whole
+from pynn._checks import flag, real, whole
 from pynn.random import generator
 from pynn.tensor import Tensor
 
@@ -39,8 +39,9 @@ def multinomial(probabilities: npt.ArrayLike | Tensor, num_samples: int = 1, rep
     """
     p = _numbers("multinomial: probabilities", probabilities)
     count = whole("multinomial: num_samples", num_samples)
-    if p.ndim not in (1, 2):
-        raise ValueError(f"multinomial: probabilities are {list(p.shape)}, need [C] or [N, C]")
+    replacement = flag("multinomial", "replacement", replacement)
+    if p.ndim not in (1, 2) or p.shape[-1] < 1:
+        raise ValueError(f"multinomial: probabilities are {list(p.shape)}, need [C] or [N, C] with C at least 1")
     if not (np.isfinite(p).all() and (p >= 0).all() and p.any(-1).all()):
         raise ValueError("multinomial: probabilities must be finite, not negative, and of positive sum in each row")
     fewest = int((p > 0).sum(-1).min(initial=p.shape[-1]))
@@ -100,12 +101,16 @@ def categorical(logits: npt.ArrayLike | Tensor, temperature: float = 1.0, top_k:
         return Tensor(np.asarray(x.argmax(-1)))
     if top_k is not None and top_k < x.shape[-1]:
         x = np.where(x < np.partition(x, -top_k, axis=-1)[..., -top_k, None], -np.inf, x)
-    p = np.exp((x - highest) / temperature)
+    with np.errstate(over="ignore"):  # to -inf: far below the maximum
+        p = np.exp((x - highest) / temperature)
     return Tensor(_choices(p.reshape(-1, p.shape[-1]), 1).reshape(x.shape[:-1]))
 
 
 def _numbers(what: str, values: npt.ArrayLike | Tensor) -> npt.NDArray[np.float64]:
-    array = np.asarray(values.data if isinstance(values, Tensor) else values)
+    try:
+        array = np.asarray(values.data if isinstance(values, Tensor) else values)
+    except ValueError as error:  # nested lists of unequal lengths
+        raise ValueError(f"{what} are not a rectangular array: {error}") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{what} are {array.dtype}, need real numbers")
     return np.asarray(array, np.float64)

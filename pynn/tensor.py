@@ -276,6 +276,17 @@ class Tensor:
         for name, value in state.items():
             setattr(self, name, value)
 
+    def __copy__(self) -> Tensor:
+        state = self.__getstate__()
+        copied = object.__new__(type(self))
+        copied._node, copied._grad = None, state.pop("grad")
+        copied._version = self._version  # of the same memory
+        for name, value in state.items():
+            setattr(copied, name, value)
+        if mode.recorder is not None:
+            mode.recorder.reads(self)
+        return copied
+
     # -- in place: only what needs no tape -----------------------------------------------------------------------------
     def _bump_version(self) -> None:
         """Note that `data` was written in place, so that a backward that needs the old values is refused."""
@@ -289,8 +300,9 @@ class Tensor:
         if mode.recorder is not None:
             mode.recorder.writes("setitem")
         try:
-            self.data[_raw_key(key)] = _raw(value)
-        except (IndexError, TypeError, ValueError) as error:
+            values = np.asarray(_raw(value), self.data.dtype)  # all or none: what cannot be converted writes nothing
+            self.data[_raw_key(key)] = values
+        except (IndexError, TypeError, ValueError, OverflowError) as error:
             raise type(error)(f"setitem: shape {list(self.shape)}: {error}") from None
         self._bump_version()
 
@@ -309,7 +321,10 @@ class Tensor:
             result = getattr(F, name)(self, other)
         if result.shape != self.shape:
             raise ValueError(f"{name}: result {list(result.shape)} does not fit in place into {list(self.shape)}")
-        self.data[...] = result.data
+        try:
+            self.data[...] = result.data
+        except ValueError as error:  # of memory that is read-only
+            raise ValueError(f"{name}: in place into {list(self.shape)}: {error}") from None
         self._bump_version()
         return self
 

@@ -1,5 +1,7 @@
 """Memory of tensors and arguments: shared with what a captured step updates, read as in eager mode, or replaced."""
 
+import copy
+
 import numpy as np
 import pytest
 from captured_steps import X
@@ -157,11 +159,12 @@ def test_steps_of_a_recording_that_are_not_there_are_refused():
         lambda w: lambda x: (x + w.detach(),),
         lambda w: lambda x: (F.add(x, w.data),),
         lambda w: lambda x: (F.add(x, pynn.Tensor(w)),),
+        lambda w: lambda x: (F.add(x, copy.copy(w)),),
         lambda w: lambda x: (F.add(x, w.numpy()),),
         lambda w: lambda x: (x, w),
         lambda w: lambda x: {"x": x, "w": [w.detach()]},
     ],
-    ids=["detach", "data", "Tensor", "numpy", "returned", "detached and returned"],
+    ids=["detach", "data", "Tensor", "copy", "numpy", "returned", "detached and returned"],
 )
 def test_an_array_that_no_operation_takes_from_its_tensor_is_guarded(function):
     """It was read where it had been when the function was captured."""

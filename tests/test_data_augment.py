@@ -60,3 +60,9 @@ def test_refusals():
         random_shift(np.zeros((1, 5, 5)), -1)
     with pytest.raises(TypeError):
         random_shift(np.zeros((1, 5, 5)), 0.5)
+    for fill in (-1, 256, -0.42, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"^random_shift: fill is .*, needs a number that uint8 holds"):
+            random_shift(np.zeros((1, 5, 5), np.uint8), fill=fill)
+    for rng in (0, 3, np.random.RandomState(0)):
+        with pytest.raises(TypeError, match=r"^random_shift: rng is .*, needs a numpy.random.Generator or None"):
+            random_shift(np.zeros((1, 5, 5)), rng=rng)

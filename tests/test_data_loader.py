@@ -53,6 +53,16 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert order(resumed) == epochs[2]
 
 
+@pytest.mark.parametrize(("epoch", "error"), [(-1, ValueError), (1.0, TypeError), ("1", TypeError)])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_epoch_that_is_none_is_refused(epoch: Any, error: type[Exception], shuffle: bool) -> None:
+    loader = DataLoader(np.arange(4), shuffle=shuffle)
+    loader.epoch = epoch
+    with pytest.raises(error, match=r"^DataLoader: epoch is .*needs"):
+        iter(loader)
+    assert loader.epoch == epoch
+
+
 def test_an_abandoned_or_parallel_epoch_does_not_disturb_the_next() -> None:
     a, b = (DataLoader(np.arange(20), batch_size=3, shuffle=True, seed=1) for _ in range(2))
     expected = [order(a), order(a)]
@@ -225,6 +235,21 @@ def test_normalize_images_refuses_types(bad: Any) -> None:
 def test_normalize_images_refuses_shapes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="normalize_images: got"):
         normalize_images(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"std": 0}, ValueError),
+        ({"std": np.float64(0)}, ValueError),
+        ({"std": -0.3}, ValueError),
+        ({"mean": np.nan}, ValueError),
+        ({"mean": "0.1"}, TypeError),
+    ],
+)
+def test_normalize_images_refuses_numbers(options: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"^normalize_images: {next(iter(options))} is .*, needs"):
+        normalize_images(np.zeros((1, 2, 2), np.uint8), **options)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, np.int64, np.bool_, "S3", ">f4", "f4,u1"])

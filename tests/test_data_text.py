@@ -170,3 +170,8 @@ def test_vocabulary_refuses() -> None:
         vocabulary.decode([0.5])
     with pytest.raises(ValueError, match=r"^Vocabulary: the text is empty"):
         Vocabulary("")
+    for wrong in (5, None, [1, 2], b"ab"):
+        with pytest.raises(TypeError, match=r"^Vocabulary: text must be a str, or several: "):
+            Vocabulary(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^Vocabulary: ids are not a rectangular array"):
+        vocabulary.decode([[0], [1, 2]])

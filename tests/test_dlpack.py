@@ -186,8 +186,12 @@ def test_what_cannot_be_imported_says_why():
     with pytest.raises(BufferError, match=r"from_dlpack: Producer is on DLPack device \(2, 0\), needs \(1, 0\)"):
         pynn.from_dlpack(Producer(np.zeros(2), device=(2, 0)))
     for dtype in (np.float16, np.complex64):
-        with pytest.raises(TypeError, match="needs float32, float64, integers or bool"):
+        with pytest.raises(TypeError, match=r"^from_dlpack: needs float32, float64, integers or bool"):
             pynn.from_dlpack(np.zeros(2, dtype))
+    with pytest.raises(TypeError, match=r"^from_dlpack: copy must be True or False, got 'never'"):
+        pynn.from_dlpack(np.zeros(2), copy="never")
+    with pytest.raises(BufferError, match=r"needs a copy, got copy=False$"):
+        pynn.from_dlpack(np.zeros((3, 2)).T, copy=np.False_)
 
 
 def test_what_pytorch_has_and_pynn_has_not():

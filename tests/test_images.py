@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pynn.data import synthetic_digits, write_idx
-from pynn.images import mnist_like, read_digits
+from pynn.images import centre_ink, mnist_like, read_digits
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +93,17 @@ def test_refused_images(tmp_path):
     write_idx("labels.idx", np.zeros(3, np.uint8))
     with pytest.raises(ValueError, match=r"labels\.idx holds uint8 \[3\]"):
         read_digits("labels.idx")
+
+
+@pytest.mark.parametrize("function", [mnist_like, centre_ink])
+def test_arrays_that_are_no_grey_pictures(function, drawing):
+    for shape in ((0, 4), (4,), (30, 30, 3)):
+        with pytest.raises(ValueError, match=rf"^{function.__name__}: the \w+ is \[{shape[0]}.*, needs grey pixels"):
+            function(np.ones(shape))
+    for value in (np.nan, np.inf):
+        with pytest.raises(ValueError, match=rf"^{function.__name__}: the \w+ has a NaN or an infinity"):
+            function(np.full((30, 30), value))
+    np.testing.assert_array_equal(function(drawing.tolist()), function(drawing.astype(float)))
 
 
 def test_refused_pictures(tmp_path, drawing):

@@ -1,5 +1,7 @@
 """Changes in place: refused where a gradient would be wrong, allowed where they do not matter."""
 
+import copy
+
 import numpy as np
 import pytest
 from tape_nodes import leaf
@@ -30,6 +32,14 @@ def test_changed_indices_are_refused(gather):
     assert w.grad is None
 
 
+def test_a_list_of_indices_may_change_before_backward():
+    w, indices = pynn.ones(3, 2, requires_grad=True), [[0, 1], [0, 0]]
+    y = w[indices].sum()
+    indices[0] = indices[1][:] = [2, 2]
+    y.backward()
+    assert w.grad[:, 0].tolist() == [3, 1, 0]
+
+
 def test_a_changed_output_is_refused():
     x = leaf(1, 2)
     y = F.exp(x)
@@ -42,8 +52,8 @@ def test_a_changed_output_is_refused():
 
 @pytest.mark.parametrize(
     "alias",
-    [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: pynn.Tensor(t)],
-    ids=["detach", "reshape", "Tensor"],
+    [lambda t: t.detach(), lambda t: t.reshape(2, 1), lambda t: pynn.Tensor(t), copy.copy],
+    ids=["detach", "reshape", "Tensor", "copy"],
 )
 def test_a_change_through_an_alias_is_refused(alias):
     x, w = leaf(1, 2), pynn.tensor([3.0, 4.0])

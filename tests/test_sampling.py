@@ -112,6 +112,7 @@ def test_shapes_and_limits():
     assert pynn.categorical(np.zeros((2, 3, 4))).shape == (2, 3)
     assert pynn.categorical(np.zeros((0, 4))).shape == (0,)
     assert pynn.categorical(np.tile(LOGITS, (50, 1)), temperature=0).tolist() == [2] * 50
+    assert pynn.categorical([-1e308, 1e308], temperature=1e-300).item() == 1
     assert set(pynn.categorical(np.tile(LOGITS, (50, 1)), temperature=1e-300).tolist()) == {2, 3}
     assert pynn.categorical([1e300, -1e300, 1e300 / 2]).item() == 0
     assert pynn.multinomial([1e-320, 0.0]).tolist() == [0]
@@ -124,10 +125,16 @@ def test_shapes_and_limits():
         (lambda: pynn.multinomial([[0.5, 0.5], [0.0, 0.0]]), "multinomial: .*positive sum in each row"),
         (lambda: pynn.multinomial([math.nan, 1.0]), "multinomial: probabilities must be finite"),
         (lambda: pynn.multinomial(np.ones((1, 2, 3))), r"multinomial: probabilities are \[1, 2, 3\]"),
+        (
+            lambda: pynn.multinomial(np.ones((0, 0)), 2, True),
+            r"multinomial: probabilities are \[0, 0\], need .*at least 1",
+        ),
+        (lambda: pynn.multinomial([[1.0], [1.0, 2.0]]), "multinomial: probabilities are not a rectangular array"),
         (lambda: pynn.multinomial(P, 4), "multinomial: num_samples is 4, needs 1 to 3, or replacement"),
         (lambda: pynn.multinomial(P, 0, True), "multinomial: num_samples is 0"),
         (lambda: pynn.categorical(0.5), r"categorical: logits are \[\], need"),
         (lambda: pynn.categorical(np.zeros((2, 0))), r"categorical: logits are \[2, 0\], need"),
+        (lambda: pynn.categorical([[1.0], [1.0, 2.0]]), "categorical: logits are not a rectangular array"),
         (lambda: pynn.categorical([0.0, math.nan]), "categorical: logits need a finite maximum"),
         (lambda: pynn.categorical([0.0, math.inf]), "categorical: logits need a finite maximum"),
         (lambda: pynn.categorical([-math.inf] * 2), "categorical: logits need a finite maximum"),
@@ -145,6 +152,8 @@ def test_options_of_other_types():
     for call in (lambda: pynn.multinomial(P, 1.5), lambda: pynn.categorical(LOGITS, top_k=1.5)):
         with pytest.raises(TypeError):
             call()
+    with pytest.raises(TypeError, match=r"^multinomial: replacement must be True or False, got 'no'"):
+        pynn.multinomial(P, 2, "no")
 
 
 @pytest.mark.parametrize("values", [[0.5, 0.5j], np.complex64([0.5, 0.5]), ["1", "2"], None])

@@ -180,6 +180,13 @@ def test_sample_weights_count_like_repetitions(name):
     assert not np.allclose(weighted.predict_proba(X), plain.predict_proba(X), rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_weights_whose_sum_overflows_are_refused(name, digits):
+    X, y = digits[0].astype(np.float32), digits[1]
+    with pytest.raises(ValueError, match="sample_weight has a sum that float32 does not hold"):
+        ESTIMATORS[name]().fit(X, y, np.full(len(y), 3e38))
+
+
 def test_a_batch_of_weights_zero_teaches_nothing():
     X, y = make_classification(40, 4, random_state=0)
     weights = np.repeat([1.0, 0.0], 20)
@@ -227,6 +234,37 @@ def test_warm_start_goes_on(name, digits):
     assert len(model.loss_curve_) == 2
 
 
+@pytest.mark.parametrize("way", ["warm_start", "partial_fit"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_labels_do_not_follow_classes_nor_classes_labels(way, classes, digits):
+    X, y = digits[0], digits[1] % classes
+    indicators = np.eye(classes, dtype=int)[y]
+    for before, after in ((y, indicators), (indicators, y)):
+        model = MLPClassifier((4,), max_iter=1, warm_start=True).fit(X, before)
+        with pytest.raises(ValueError, match=rf"{way}: y is .*, and was .* before|{way} needs .* classes"):
+            (model.fit if way == "warm_start" else model.partial_fit)(X, after)
+        assert model.predict(X).shape == before.shape
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("early_stopping", [True, False])
+def test_early_stopping_may_be_set_between(name, early_stopping, digits):
+    X, y = digits
+    limit = {"max_iter": 2} if name == "mlp" else {"max_epochs": 2}
+    model = ESTIMATORS[name](warm_start=True, early_stopping=not early_stopping, **limit).fit(X, y)
+    model.set_params(early_stopping=early_stopping).fit(X, y)
+    assert len(model.loss_curve_) == 4
+    if early_stopping:
+        assert len(model.validation_scores_) == 2
+        assert model.best_validation_score_ == max(model.validation_scores_)
+        assert model.best_loss_ is None
+    else:
+        assert model.best_loss_ == min(model.loss_curve_[2:])
+        assert model.validation_scores_ is model.best_validation_score_ is None
+        model.partial_fit(X, y)
+        assert len(model.loss_curve_) == 5
+
+
 def test_sparse_data_are_dense_data(digits):
     X, y = digits
     dense = MLPClassifier((16,), random_state=0, max_iter=3).fit(X, y)
@@ -266,6 +304,18 @@ def test_convergence_warning(digits):
     X, y = digits
     with pytest.warns(ConvergenceWarning, match=r"2 epochs \(max_iter\) are over"):
         MLPClassifier((4,), max_iter=2).fit(X, y)
+
+
+def test_where_convergence_warnings_are_errors_the_training_stays(digits):
+    X, y = digits
+    model, same = (MLPClassifier((4,), max_iter=2, warm_start=True, random_state=0) for _ in range(2))
+    for epochs in (2, 4):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            with pytest.raises(ConvergenceWarning):
+                model.fit(X, y)
+        assert np.array_equal(model.predict_proba(X), same.fit(X, y).predict_proba(X))
+        assert len(model.loss_curve_) == len(same.loss_curve_) == epochs
 
 
 # -- copies, pickles, pipelines, searches ------------------------------------------------------------------------------

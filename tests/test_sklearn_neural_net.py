@@ -53,6 +53,25 @@ def test_images_and_module_parameters(digits):
     assert model.score(images, y) > 0.9
 
 
+@pytest.mark.parametrize(("before", "dtype"), [(np.float64, np.float32), (np.float32, np.float64)])
+def test_the_dtype_does_not_depend_on_an_earlier_fit(before, dtype, digits):
+    X, y = digits
+    model = NeuralNetClassifier(Network, max_epochs=1).fit(X.astype(before), y)
+    model.fit(X.astype(dtype), y)
+    assert next(model.module_.parameters()).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_class_weights_take_the_dtype_of_the_data(dtype, digits):
+    X, y = digits[0].astype(dtype), digits[1] == 3
+    found = []
+    for weight in ([1.0, 100.0], np.array([1.0, 100.0]), np.array([1, 100], np.float32)):
+        model = NeuralNetClassifier(Network, criterion__weight=weight, max_epochs=2, random_state=0).fit(X, y)
+        found.append(model.predict_proba(X))
+        assert model.fit(X, y, np.ones(len(X))).predict(X).mean() > y.mean()
+    assert all(np.array_equal(p, found[0]) for p in found)
+
+
 def test_integers_for_an_embedding():
     rng = np.random.default_rng(0)
     words = rng.integers(0, 20, (300, 5))
@@ -123,6 +142,22 @@ def test_dropout_follows_from_the_seed(digits):
         for seed in (0, 0, 1)
     ]
     assert curves[0] == curves[1] != curves[2]
+
+
+class Deeper(NeuralNetClassifier):
+    def __init__(self, module=Network, *, copies=1, **parameters):
+        super().__init__(module, **parameters)
+        self.copies = copies
+
+
+def test_a_subclass_may_pass_parameters_on(digits):
+    X, y = digits
+    model = clone(Deeper(copies=2, max_epochs=1, lr=0.1, optimizer__weight_decay=0.5))
+    assert model.set_params(lr=0.2).fit(X, y).n_iter_ == 1
+    assert model._network.optimizer.param_groups[0]["lr"] == 0.2
+    assert model.get_params()["copies"] == 2
+    with pytest.raises(TypeError, match="unknown parameter 'learning_rate'"):
+        Deeper(learning_rate=1).fit(X, y)
 
 
 def test_refusals_of_the_neural_net():

@@ -159,8 +159,9 @@ def test_factories_take_a_tuple_and_name_bad_shapes(make):
 
 @pytest.mark.parametrize("make", [pynn.zeros, pynn.ones, pynn.randn])
 def test_factories_name_bad_dtypes(make):
-    with pytest.raises(TypeError, match=rf"^{make.__name__}: dtype is 'foo', needs float32"):
-        make(2, dtype="foo")
+    for dtype in ("foo", None):
+        with pytest.raises(TypeError, match=rf"^{make.__name__}: dtype is {dtype!r}, needs float32"):
+            make(2, dtype=dtype)
 
 
 def test_randn_does_not_truncate():
@@ -188,12 +189,20 @@ def test_small_integers_in_an_array_of_objects_are_no_large_ones():
         ((np.nan,), ValueError, "arange: stop is nan, needs a finite number"),
         ((1, np.inf), ValueError, "arange: stop is inf, needs a finite number"),
         ((0, 1, 5e-324), ValueError, "arange: 0 to 1 by 5e-324 are more elements than memory can hold"),
+        ((2**63, 2**63 + 2), ValueError, r"arange: 9.*8 to 9.*10 by 1 has an integer too large for int64"),
         ((2**70,), ValueError, r"arange: shape \[1180591620717411303424\] has more elements than memory can hold"),
     ],
 )
 def test_arange_names_bad_arguments(arguments, error, message):
     with pytest.raises(error, match=f"^{message}$"):
         pynn.arange(*arguments)
+
+
+def test_arange_of_numpys_integers():
+    for arguments in ((np.int8(-100), np.int8(100), 50), (np.int8(100), 200, 50), (np.uint8(200), np.uint8(99), -50)):
+        numbers = pynn.arange(*arguments)
+        assert numbers.dtype == np.int64
+        assert numbers.tolist() == list(range(*map(int, arguments)))
 
 
 def test_arange_without_a_step():

@@ -98,7 +98,14 @@ def test_bad_slices(key, error):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "error"), [(9, 1.0, IndexError), (0, [1.0, 2.0], ValueError), (0, "x", ValueError)]
+    ("key", "value", "error"),
+    [
+        (9, 1.0, IndexError),
+        (0, [1.0, 2.0], ValueError),
+        (0, "x", ValueError),
+        (0, [5, 10**400, 5], OverflowError),
+        (0, np.array([5, "x", 5], object), ValueError),
+    ],
 )
 def test_a_refused_setitem_names_the_shape(key, value, error):
     x = pynn.tensor(f32(3, 3))
@@ -129,6 +136,9 @@ def test_in_place_operators_write_in_place():
     with pytest.raises(TypeError):
         x += np.ones(2)
     assert array.tolist() == [1, 6]
+    array.flags.writeable = False
+    with pytest.raises(ValueError, match=r"^mul: in place into \[2\]: .*read-only"):
+        x *= 2
 
 
 # -- shapes, axes ------------------------------------------------------------------------------------------------------
@@ -200,5 +210,6 @@ def test_astype():
     assert x.grad.tolist() == [2, 4]
     assert x.astype("float32") is x
     assert not x.astype("int64").requires_grad
-    with pytest.raises(TypeError, match=r"^astype: "):
-        x.astype("float16")
+    for dtype in ("float16", None):
+        with pytest.raises(TypeError, match=r"^astype: "):
+            x.astype(dtype)

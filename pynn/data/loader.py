@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import _core
-from pynn._checks import flag, whole
+from pynn._checks import flag, real, whole
 from pynn.random import generator
 from pynn.tape import constant
 from pynn.tensor import Tensor
@@ -45,9 +45,9 @@ def normalize_images(
     Raises
     ------
     TypeError
-        `images` is not a uint8 array (it may have been normalised before).
+        `images` is not a uint8 array (it may have been normalised before), or `mean` or `std` no number.
     ValueError
-        `images` has another shape.
+        `images` has another shape, a number is not finite, or `std` not above 0.
 
     Examples
     --------
@@ -59,6 +59,9 @@ def normalize_images(
         raise TypeError(f"normalize_images: got {got}, needs a uint8 array")
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[1] != 1):
         raise ValueError(f"normalize_images: got {list(images.shape)}, needs [N, H, W] or [N, 1, H, W]")
+    mean, std = real("normalize_images: mean", mean), real("normalize_images: std", std)
+    if std <= 0:
+        raise ValueError(f"normalize_images: std is {std}, needs a number above 0")
     out = np.multiply(images, np.float32(1 / (255 * std)), order="C", dtype=np.float32)
     out -= np.float32(mean / std)
     return out.reshape(len(images), 1, *images.shape[-2:])
@@ -244,7 +247,8 @@ class DataLoader:
 
     def _iter_from(self, batch: int) -> Iterator[tuple[Any, ...]]:
         """Begin the next epoch at this batch; those before it are not made, and `transform` does not see them."""
-        epoch, self.epoch = self.epoch, self.epoch + 1
+        epoch = whole("DataLoader: epoch", self.epoch, 0)
+        self.epoch = epoch + 1
         order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples) if self.shuffle else None
         return self._batches(order, batch)
 

@@ -126,6 +126,8 @@ class Vocabulary:
 
     Raises
     ------
+    TypeError
+        If `text` is neither.
     ValueError
         If there is no character.
 
@@ -141,7 +143,10 @@ class Vocabulary:
     """
 
     def __init__(self, text: str | Iterable[str]) -> None:
-        self.characters = "".join(sorted(set("".join(text))))
+        try:
+            self.characters = "".join(sorted(set("".join(text))))
+        except TypeError as error:  # no iterable, or not of str
+            raise TypeError(f"Vocabulary: text must be a str, or several: {error}") from None
         if not self.characters:
             raise ValueError("Vocabulary: the text is empty, needs at least one character")
         self._codes = _code_points(self.characters)
@@ -172,7 +177,10 @@ class Vocabulary:
 
     def decode(self, ids: npt.ArrayLike | Tensor) -> str:
         """Return the characters of the numbers `ids`, of any shape; IndexError for a number that none has."""
-        array = np.asarray(ids.data if isinstance(ids, Tensor) else ids).reshape(-1)
+        try:
+            array = np.asarray(ids.data if isinstance(ids, Tensor) else ids).reshape(-1)
+        except ValueError as error:  # nested lists of unequal lengths
+            raise ValueError(f"Vocabulary: ids are not a rectangular array: {error}") from None
         if array.size == 0:
             return ""
         if array.dtype.kind not in "iu":

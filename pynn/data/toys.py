@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn._checks import real, whole
-from pynn.random import generator
+from pynn.random import generator_or
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -28,8 +28,8 @@ def make_moons(n: int = 100, noise: float = 0.1, rng: np.random.Generator | None
     >>> points.shape, labels.sum()
     ((100, 2), np.int64(50))
     """
-    _require("make_moons", noise, n=n)
-    rng = rng or generator()
+    _require("make_moons", "noise", noise, n=n)
+    rng = generator_or("make_moons", rng)
     labels = rng.permutation(np.arange(n) % 2)
     angles = np.pi * rng.random(n)
     x = np.where(labels == 0, np.cos(angles), 1 - np.cos(angles))
@@ -52,8 +52,8 @@ def make_spiral(
     >>> points.shape, labels.max()
     ((300, 2), np.int64(2))
     """
-    _require("make_spiral", noise, n_per_arm=n_per_arm, arms=arms)
-    rng = rng or generator()
+    _require("make_spiral", "noise", noise, n_per_arm=n_per_arm, arms=arms)
+    rng = generator_or("make_spiral", rng)
     labels = np.repeat(np.arange(arms), n_per_arm)
     share = np.tile(np.linspace(0, 1, n_per_arm), arms)
     angles = 4 * (labels + share) + rng.normal(0, noise, len(labels))
@@ -77,12 +77,15 @@ def make_blobs(
     >>> bool(((points[:, 0] > 50) == (labels == 1)).all())
     True
     """
-    _require("make_blobs", std, n=n)
-    rng = rng or generator()
+    _require("make_blobs", "std", std, n=n)
+    rng = generator_or("make_blobs", rng)
     if isinstance(centers, (int, np.integer)):
         where = rng.uniform(-10, 10, (whole("make_blobs: centers", centers, 1), 2))
     else:
-        where = np.asarray(centers, np.float64)
+        try:
+            where = np.asarray(centers, np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"make_blobs: centers is {centers!r}, needs numbers [k, d]: {error}") from None
         if where.ndim != 2 or where.size == 0:
             raise ValueError(f"make_blobs: centers is {list(where.shape)}, needs [k, d]")
     labels = rng.permutation(np.arange(n) % len(where))
@@ -98,13 +101,13 @@ def make_sine(n: int = 100, noise: float = 0.1, rng: np.random.Generator | None 
     >>> bool(np.allclose(y, np.sin(x), atol=1e-6))
     True
     """
-    _require("make_sine", noise, n=n)
-    rng = rng or generator()
+    _require("make_sine", "noise", noise, n=n)
+    rng = generator_or("make_sine", rng)
     x = np.sort(rng.uniform(-np.pi, np.pi, (n, 1)), axis=0)
     return x.astype(np.float32), (np.sin(x) + rng.normal(0, noise, (n, 1))).astype(np.float32)
 
 
-def _require(op: str, noise: float, **counts: int) -> None:
+def _require(op: str, deviation: str, value: float, **counts: int) -> None:
     for name, count in counts.items():
         whole(f"{op}: {name}", count, 1)
-    real(f"{op}: the noise", noise, 0)
+    real(f"{op}: {deviation}", value, 0)

@@ -266,7 +266,10 @@ def index(x: Input, key: Any) -> Tensor:
     if value.dtype.kind == "f" and all(_is_basic(k) for k in keys):
         return _index_basic(x, keys)
     saved = [k for k in keys if isinstance(k, Tensor)]
-    keys = tuple([k.data if isinstance(k, Tensor) else k for k in keys])
+    try:
+        keys = tuple([_array_key(k) for k in keys])
+    except ValueError as error:  # nested lists of unequal lengths
+        raise ValueError(f"index: shape {list(value.shape)}: {error}") from None
     y = by_numpy("index", _take, value, keys)
 
     def backward(dy: Array) -> Gradients:
@@ -275,6 +278,16 @@ def index(x: Input, key: Any) -> Tensor:
         return (dx,)
 
     return record("index", y, (x,), backward, saved)
+
+
+def _array_key(k: Any) -> Any:
+    """What NumPy indexes with: of a list, which may have changed when backward reads it, an array."""
+    if isinstance(k, Tensor):
+        return k.data
+    if not isinstance(k, list):
+        return k
+    array = np.asarray(k)
+    return array if array.size else array.astype(np.intp)
 
 
 def _take(value: Array, keys: tuple[Any, ...]) -> Array:

@@ -120,11 +120,18 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         weights: Array = _check_sample_weight(sample_weight, X, dtype=dtype, ensure_non_negative=True)
         if not weights.any():
             raise ValueError(f"{type(self).__name__}: sample_weight holds only zeros, needs one that is above")
+        with np.errstate(over="ignore"):
+            if not np.isfinite(weights.sum()):  # by which those of a batch are divided
+                raise ValueError(f"{type(self).__name__}: sample_weight has a sum that {weights.dtype} does not hold")
         return weights
 
     def _start_history(self) -> None:
         self.n_iter_, self.t_ = 0, 0
         self.loss_curve_: list[float] = []
+        self._start_watching()
+
+    def _start_watching(self) -> None:
+        """Begin to look for improvements: of the score with early stopping, else of the loss."""
         self._stale_epochs = 0
         early = self.early_stopping
         self.best_loss_ = None if early else np.inf
@@ -165,6 +172,8 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
                 )
             X, y, validation = parts[0], parts[2], parts[1::2]
             weights = None if weights is None else parts[4]
+        if self.early_stopping != (self.best_loss_ is None):  # set since the epochs before
+            self._start_watching()
         best = None
         samples = X.shape[0]
         rows, order = self._batch_rows(samples), np.arange(samples)

@@ -59,7 +59,8 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
                 self._label_binarizer, self.classes_ = binarizer, binarizer.classes_
             elif classes is not None and not np.array_equal(self.classes_, unique_labels(classes)):
                 raise ValueError(f"partial_fit: classes are {classes!r}, and were {self.classes_!r} in the first call")
-            return self._fit(X, y, sample_weight, incremental=True)
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
 
     def predict(self, X: Any) -> Array:
         """Return the classes ``[N]``, or 0 and 1 for each label ``[N, labels]``."""
@@ -113,6 +114,10 @@ class MLPClassifier(ClassifierMixin, MLP):  # type: ignore[misc]
             if len(unknown) or len(missing):
                 needs = "partial_fit needs known classes" if incremental else "fit: warm_start needs the same classes"
                 raise ValueError(f"{needs}: y has {unique_labels(y)}, `self.classes_` are {self.classes_}")
+            now, before = type_of_target(y), binarizer.y_type_
+            if now.startswith("multilabel") != before.startswith("multilabel"):
+                name = "partial_fit" if incremental else "fit: warm_start"
+                raise ValueError(f"{name}: y is {now}, and was {before} before")
         self._label_binarizer, self.classes_ = binarizer, binarizer.classes_
         if binarizer.y_type_ == "multiclass":
             self.out_activation_ = "softmax"
@@ -134,7 +139,8 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     __doc__ = f"""A multi-layer perceptron for numbers: scikit-learn's, with its parameters and attributes.
 
     Minimises half of the squared error, summed over the outputs. With the same `random_state`, scikit-learn draws the
-    same weights and batches (see `MLPClassifier`).
+    same weights and batches (see `MLPClassifier`); of several outputs it reports the mean loss, and compares `tol` with
+    that.
 
     Parameters
     ----------{PARAMETERS}
@@ -153,7 +159,8 @@ class MLPRegressor(RegressorMixin, MLP):  # type: ignore[misc]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch. Parameters and errors are those of `fit`; ``early_stopping`` raises ValueError."""
         with self._all_or_nothing():
-            return self._fit(X, y, sample_weight, incremental=True)
+            self._fit(X, y, sample_weight, incremental=True)
+        return self
 
     def predict(self, X: Any) -> Array:
         """Return the predictions ``[N]`` or ``[N, outputs]``."""

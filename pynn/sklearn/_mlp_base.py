@@ -79,8 +79,8 @@ ATTRIBUTES = """
     coefs_, intercepts_ : list of ndarray
         Copies of weights ``[inputs, outputs]`` and biases of each layer.
     loss_, best_loss_, loss_curve_ : float, float, list of float
-        Mean losses of the epochs with the L2 penalty, whose weights are those at the end of the epoch. `best_loss_` is
-        None with early stopping.
+        Mean losses of the epochs with the L2 penalty, whose weights are those at the end of the epoch (scikit-learn
+        takes those before each step, and may so stop in another epoch). `best_loss_` is None with early stopping.
     validation_scores_, best_validation_score_ : list of float, float
         With early stopping, else None.
     n_iter_, t_ : int
@@ -184,7 +184,15 @@ class MLP(NetworkEstimator):
             was before.
         """
         with self._all_or_nothing():
-            return self._fit(X, y, sample_weight, incremental=False)
+            stopped = self._fit(X, y, sample_weight, incremental=False)
+        if not stopped:  # what was trained stays also where warnings are errors, as in scikit-learn
+            warnings.warn(
+                f"{type(self).__name__}: {self.max_iter} epochs (max_iter) are over, and the training has not "
+                "converged yet",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
 
     @property
     def coefs_(self) -> list[Array]:
@@ -201,7 +209,8 @@ class MLP(NetworkEstimator):
             raise AttributeError(f"{type(self).__name__}: has no weights before fit")
         return [layer for layer in self.module_ if isinstance(layer, nn.Linear)]
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> Self:
+    def _fit(self, X: Any, y: Any, sample_weight: Any, incremental: bool) -> bool:
+        """Train; return whether it stopped by itself."""
         self._check_parameters()
         if incremental and self.early_stopping:
             raise ValueError("partial_fit: does not support early_stopping=True")
@@ -234,14 +243,7 @@ class MLP(NetworkEstimator):
             self._network = Network(self.module_, loss, self._optimizer(), self.alpha)
         stratify = self.out_activation_ != "identity" and (targets.ndim == 1 or targets.shape[1] == 1)
         epochs = 1 if incremental else self.max_iter
-        stopped = self._train(X, targets, weights, rng, epochs, stratify, tolerant=incremental, pack=pack)
-        if not stopped and not incremental:
-            warnings.warn(
-                f"{type(self).__name__}: {epochs} epochs (max_iter) are over, and the training has not converged yet",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        return self
+        return self._train(X, targets, weights, rng, epochs, stratify, tolerant=incremental, pack=pack)
 
     def _pack(self, X: Any) -> _core.PackedRows | None:
         """Return the rows packed if that pays: most elements are 0, and layer and batches are no small ones."""

@@ -146,7 +146,8 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        known = super().get_params(deep=False)
+        # A subclass may pass on **parameters, which scikit-learn does not list.
+        known = {*super().get_params(deep=False), *NeuralNetClassifier._get_param_names()}
         for name in self.get_params():
             if name not in known and not _is_nested(name):
                 raise TypeError(
@@ -198,7 +199,7 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, classes: Array | None, incremental: bool) -> Self:
         first = not hasattr(self, "module_") or not (self.warm_start or incremental)
-        X, y = validated(self, X, y, dtype=self._dtypes(), order="C", allow_nd=True, reset=first)
+        X, y = validated(self, X, y, dtype=self._dtypes(first), order="C", allow_nd=True, reset=first)
         check_classification_targets(y)
         y = column_or_1d(y, warn=True)
         if classes is None:
@@ -222,9 +223,9 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
                 self._start_history()
             if first or not incremental:
                 optimizer = self.optimizer(self.module_.parameters(), lr=self.lr, **self._parameters_of("optimizer"))
-                self._network = Network(
-                    self.module_, _Criterion(self.criterion, self._parameters_of("criterion")), optimizer
-                )
+                dtype = next(self.module_.parameters()).dtype
+                criterion = _Criterion(self.criterion, self._parameters_of("criterion"), dtype)
+                self._network = Network(self.module_, criterion, optimizer)
             epochs = 1 if incremental else self.max_epochs
             self._train(X, np.searchsorted(classes, y), weights, rng, epochs, stratify=True, tolerant=True)
         return self
@@ -242,10 +243,10 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
             raise TypeError(f"NeuralNetClassifier: module gave a {type(module).__name__}, needs a Module")
         return module
 
-    def _dtypes(self) -> Any:
+    def _dtypes(self, first: bool) -> Any:
         if self.dtype is not None:
             return self.dtype
-        return next(self.module_.parameters()).dtype if hasattr(self, "module_") else (np.float64, np.float32)
+        return (np.float64, np.float32) if first else next(self.module_.parameters()).dtype
 
     def _score_of(self, outputs: Array, y: Array, weights: Array | None) -> float:
         return accuracy(outputs, y, weights)
@@ -267,7 +268,7 @@ class NeuralNetClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[mi
 
     def _outputs(self, X: Any, then: Callable[[Tensor], Tensor] = lambda z: z) -> Array:
         check_is_fitted(self, "module_")
-        X = validated(self, X, dtype=self._dtypes(), order="C", allow_nd=True, reset=False)
+        X = validated(self, X, dtype=self._dtypes(False), order="C", allow_nd=True, reset=False)
         return outputs(self.module_, X, then)
 
 
@@ -286,10 +287,10 @@ def _is_nested(name: str) -> bool:
 
 
 class _Criterion:
-    """The criterion as the loss of a `Network`."""
+    """The criterion as the loss of a `Network` of this dtype, to which class weights are converted."""
 
-    def __init__(self, criterion: Callable[..., Any], parameters: dict[str, Any]) -> None:
-        self.criterion, self.parameters = criterion, parameters
+    def __init__(self, criterion: Callable[..., Any], parameters: dict[str, Any], dtype: np.dtype[Any]) -> None:
+        self.criterion, self.parameters, self.dtype = criterion, parameters, dtype
         self.mean = self._make()
         self.each: Callable[..., Tensor] | None = None  # one loss for each sample; made for sample weights
 
@@ -297,7 +298,7 @@ class _Criterion:
         parameters = {**self.parameters, **more}
         if isinstance(self.criterion, type):
             made: Callable[..., Tensor] = self.criterion(**parameters)
-            return made
+            return made.astype(self.dtype) if isinstance(made, nn.Module) else made
         return functools.partial(self.criterion, **parameters)
 
     def __call__(self, z: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
