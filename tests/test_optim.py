@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from optimizer_tools import each_optimizer, parameters, take_step, values
 
 from pynn import nn, optim
 
@@ -13,45 +14,7 @@ except ImportError:
     torch = None
 needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
 
-SHAPES = [(4, 3), (4,), (), (2, 3, 2, 2)]
-
-
-def values(seed, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    return [np.array(rng.normal(size=shape), dtype) for shape in SHAPES]
-
-
-def parameters(seed=0, dtype=np.float64):
-    return [nn.Parameter(value) for value in values(seed, dtype)]
-
-
-def take_step(optimizer, params, seed):
-    for p, g in zip(params, values(seed, params[0].dtype), strict=True):
-        p.grad = g
-    optimizer.step()
-
-
 # -- updates -----------------------------------------------------------------------------------------------------------
-
-OPTIMIZERS = {
-    "sgd": (optim.SGD, {"lr": 0.1}),
-    "sgd momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
-    "sgd dampening": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.02}),
-    "sgd nesterov": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.02}),
-    "adam": (optim.Adam, {"lr": 0.1}),
-    "adam options": (optim.Adam, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.02}),
-    "adamw": (optim.AdamW, {"lr": 0.1}),
-    "adamw options": (optim.AdamW, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.2}),
-    "rmsprop": (optim.RMSprop, {}),
-    "rmsprop momentum": (optim.RMSprop, {"lr": 0.1, "alpha": 0.8, "momentum": 0.9, "weight_decay": 0.02}),
-    "rmsprop centered": (optim.RMSprop, {"lr": 0.1, "alpha": 0.7, "eps": 1e-3, "momentum": 0.5, "centered": True}),
-    "adagrad": (optim.Adagrad, {}),
-    "adagrad options": (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.3, "weight_decay": 0.02, "eps": 1e-3,
-                                        "initial_accumulator_value": 0.5}),
-    "adadelta": (optim.Adadelta, {}),
-    "adadelta options": (optim.Adadelta, {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.02}),
-}  # fmt: skip
-each_optimizer = pytest.mark.parametrize(("kind", "options"), OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 def expected_after(kind, options, p, grads):
@@ -262,105 +225,6 @@ BAD = {
 def test_bad_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-# -- checkpoints -------------------------------------------------------------------------------------------------------
-
-
-@each_optimizer
-def test_training_goes_on_from_a_checkpoint(kind, options):
-    params = parameters()
-    optimizer = kind([{"params": params[:1]}, {"params": params[1:], "lr": 0.03}], **options)
-    for seed in range(1, 4):
-        take_step(optimizer, params, seed)
-    others = [nn.Parameter(p.data.copy()) for p in params]
-    other = kind([{"params": others[:1]}, {"params": others[1:]}], lr=7.0)
-    other.load_state_dict(optimizer.state_dict())
-    for seed in range(4, 8):
-        take_step(optimizer, params, seed)
-        take_step(other, others, seed)
-    for p, q in zip(params, others, strict=True):
-        np.testing.assert_array_equal(p.data, q.data)
-
-
-@each_optimizer
-def test_state_lies_where_weights_do(kind, options):
-    params = parameters()
-    optimizer, other = kind(params, **options), kind(params, **options)
-    take_step(optimizer, params, 1)
-    other.load_state_dict(optimizer.state_dict())
-    for states in (optimizer.state, other.state):
-        arrays = [array for state in states.values() for array in state.values() if isinstance(array, np.ndarray)]
-        assert all(array.ctypes.data % 64 == 0 for array in arrays)
-
-
-def test_state_that_only_some_options_need_travels_too():
-    params = parameters()
-    optimizer = optim.RMSprop(params, momentum=0.9, centered=True)
-    take_step(optimizer, params, 1)
-    state = optimizer.state_dict()
-    assert sorted(state["state"][0]) == ["grad_avg", "momentum_buffer", "square_avg"]
-    plain = optim.RMSprop(parameters())
-    plain.load_state_dict(state)  # and with it the options
-    assert plain.param_groups[0]["centered"]
-    np.testing.assert_array_equal(plain.state_dict()["state"][3]["grad_avg"], state["state"][3]["grad_avg"])
-    del state["state"][3]["square_avg"]
-    with pytest.raises(ValueError, match=r"parameter 3 has state .*needs \['square_avg'\]"):
-        plain.load_state_dict(state)
-
-
-def test_state_is_a_copy_with_pytorchs_names():
-    params = parameters()
-    optimizer = optim.Adam(params)
-    take_step(optimizer, params, 1)
-    state = optimizer.state_dict()
-    assert sorted(state["state"][0]) == ["exp_avg", "exp_avg_sq", "step"]
-    assert state["param_groups"][0]["params"] == [0, 1, 2, 3]
-    state["state"][0]["exp_avg"][...] = 9
-    assert not (optimizer.state[params[0]]["exp_avg"] == 9).any()
-
-
-def _changed(state, path, value):
-    *path, last = path
-    for key in path:
-        state = state[key]
-    if value is None:
-        del state[last]
-    else:
-        state[last] = value
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (("param_groups",), None, "needs a dict with the keys"),
-        (("param_groups", 0, "params"), [0], "the numbers of parameters in the groups differ"),
-        (("param_groups", 0, "eps"), None, "group has options"),
-        (("param_groups", 0, "lr"), -1.0, "lr is -1"),
-        (("state", 7), {}, "state of parameter 7, which no group has"),
-        (("state", 3, "step"), None, "parameter 3 has state"),
-        (("state", 3, "step"), 0, "parameter 3: step is 0, needs the number of steps taken"),
-        (("state", 3, "step"), 1e300, "parameter 3: step is 1000"),
-        (("state", 3, "exp_avg"), np.zeros((2, 2)), r"parameter 3: exp_avg has shape \[2, 2\], needs \[2, 3, 2, 2\]"),
-    ],
-)
-def test_a_failed_load_changes_nothing(path, value, message):
-    params = parameters()
-    optimizer = optim.Adam(params)
-    take_step(optimizer, params, 1)
-    before = repr(optimizer.state_dict())
-    state = optimizer.state_dict()
-    state["param_groups"][0]["weight_decay"] = 0.5
-    state["state"][0]["step"] = 100
-    _changed(state, path, value)
-    with pytest.raises(ValueError, match=message):
-        optimizer.load_state_dict(state)
-    assert repr(optimizer.state_dict()) == before
-
-
-def test_state_that_is_no_mapping_is_refused():
-    with pytest.raises(TypeError, match="got NoneType, needs what state_dict returned"):
-        optim.SGD(parameters(), lr=0.1).load_state_dict(None)
 
 
 # -- clipping ----------------------------------------------------------------------------------------------------------

@@ -275,6 +275,8 @@ class Optimizer:
             raise TypeError(f"{what}: got {type(state).__name__}, needs what state_dict returned")
         if not {"state", "param_groups"} <= state.keys():
             raise ValueError(f"{what}: needs a dict with the keys 'state' and 'param_groups'")
+        if not isinstance(state["state"], Mapping) or not _are_groups(state["param_groups"]):
+            raise TypeError(f"{what}: 'state' needs to be a dict, 'param_groups' a list of dicts with a list 'params'")
         if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in self.param_groups]:
             raise ValueError(f"{what}: the numbers of parameters in the groups differ from this optimiser's")
         groups = []
@@ -284,7 +286,10 @@ class Optimizer:
             options = {**copy.deepcopy({**saved, "params": None}), "params": own["params"]}
             self._check(options)
             groups.append(options)
-        params = dict(zip((i for g in state["param_groups"] for i in g["params"]), self._params(), strict=True))
+        numbers = [i for g in state["param_groups"] for i in g["params"]]
+        params = dict(zip(numbers, self._params(), strict=True))
+        if len(params) != len(numbers):
+            raise ValueError(f"{what}: param_groups have a number twice in {numbers}")
         states: dict[Tensor, State] = {}
         for number, saved in state["state"].items():
             if number not in params:
@@ -294,14 +299,27 @@ class Optimizer:
 
     def _checked_state(self, what: str, p: Tensor, saved: Mapping[str, Any]) -> State:
         """Return a copy of one parameter's saved state."""
+        if not isinstance(saved, Mapping):
+            raise TypeError(f"{what} has a {type(saved).__name__} as state, needs a dict")
         if saved.keys() - set(self._optional_arrays) != {*self._arrays, *self._scalars}:
             raise ValueError(f"{what} has state {sorted(saved)}, needs {sorted((*self._arrays, *self._scalars))}")
-        state: State = {name: int(saved[name]) for name in self._scalars}
-        for name, count in state.items():
-            if not 0 < count < 2**53:  # beyond, float64 has no room for the powers of betas that it counts
-                raise ValueError(f"{what}: {name} is {count}, needs the number of steps taken")
+        state: State = {}
+        for name in self._scalars:
+            try:
+                count = int(saved[name])
+            except (TypeError, ValueError, OverflowError):  # OverflowError: of an infinity
+                count = 0
+            # Beyond 2^53 float64 has no room for the powers of betas that it counts.
+            if not 0 < count < 2**53 or count != saved[name]:
+                raise ValueError(f"{what}: {name} is {saved[name]!r}, needs the number of steps taken")
+            state[name] = count
         for name in saved.keys() - set(self._scalars):
-            array = np.asarray(saved[name], dtype=p.dtype)
+            try:
+                array = np.asarray(saved[name])
+            except ValueError as error:  # unequal lists
+                raise ValueError(f"{what}: {name} is not an array: {error}") from None
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"{what}: {name} has dtype {array.dtype}, needs numbers")
             if array.shape != p.shape:
                 raise ValueError(f"{what}: {name} has shape {list(array.shape)}, needs {list(p.shape)}")
             state[name] = _core.empty(p.shape, p.dtype)
@@ -315,6 +333,12 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{self._name}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _are_groups(saved: object) -> bool:
+    return isinstance(saved, list | tuple) and all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple) for group in saved
+    )
 
 
 def _are_alike(weights: list[Array], states: list[State]) -> bool:
