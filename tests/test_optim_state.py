@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from optimizer_tools import each_optimizer, parameters, take_step
 
+import pynn
 from pynn import nn, optim
 
 
@@ -49,6 +50,37 @@ def test_state_that_only_some_options_need_travels_too():
     del state["state"][3]["square_avg"]
     with pytest.raises(ValueError, match=r"parameter 3 has state .*needs \['square_avg'\]"):
         plain.load_state_dict(state)
+
+
+class HeavyBall(optim.Optimizer):
+    """An optimiser as users write it, that remembers something."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    def step(self):
+        with pynn.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    state = self.state.setdefault(p, {"velocity": np.zeros_like(p.data), "steps": 0})
+                    state["velocity"] = 0.9 * state["velocity"] + p.grad
+                    state["steps"] += 1
+                    p -= group["lr"] / state["steps"] * state["velocity"]
+
+
+def test_what_ones_own_optimiser_remembers_travels_too():
+    params = parameters()
+    optimizer = HeavyBall(params, 0.1)
+    take_step(optimizer, params, 1)
+    others = [nn.Parameter(p.data.copy()) for p in params]
+    other = HeavyBall(others, 0.5)
+    other.load_state_dict(optimizer.state_dict())
+    assert other.state[others[0]]["velocity"] is not optimizer.state[params[0]]["velocity"]
+    take_step(optimizer, params, 2)
+    take_step(other, others, 2)
+    for p, q in zip(params, others, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+    assert other.state[others[0]]["steps"] == 2
 
 
 def test_state_is_a_copy_with_pytorchs_names():

@@ -26,7 +26,8 @@ class Optimizer:
     """Base class, also of an optimiser of your own: give it the defaults of the options, and define `step`.
 
     `param_groups` is a list of dicts with the key `params` and the options, which may be changed between steps.
-    `state` maps a parameter to its arrays and step count; it appears with the first step that has a gradient.
+    `state` maps a parameter to its arrays and step count; it appears with the first step that has a gradient. A `step`
+    of your own keeps there a dict for each parameter, of arrays and numbers, and a checkpoint has it.
 
     Examples
     --------
@@ -301,6 +302,8 @@ class Optimizer:
         """Return a copy of one parameter's saved state."""
         if not isinstance(saved, Mapping):
             raise TypeError(f"{what} has a {type(saved).__name__} as state, needs a dict")
+        if not (self._arrays or self._optional_arrays or self._scalars):  # one's own, whose `step` knows what it needs
+            return copy.deepcopy(dict(saved))
         if saved.keys() - set(self._optional_arrays) != {*self._arrays, *self._scalars}:
             raise ValueError(f"{what} has state {sorted(saved)}, needs {sorted((*self._arrays, *self._scalars))}")
         state: State = {}
