@@ -111,6 +111,28 @@ def test_float32_and_float64_in_one_group(kind, options):
         np.testing.assert_allclose(single.data, double.data, rtol=1e-4, atol=1e-5)  # three steps of float32 rounding
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_options_that_change_while_a_parameter_is_frozen(late):
+    """Both have two arrays then, but not the same ones; each goes on as it would alone."""
+    together, alone = ([nn.Parameter(np.ones(3)) for _ in range(2)] for _ in range(2))
+    optimizers = [optim.RMSprop(together, centered=True), *(optim.RMSprop([p], centered=True) for p in alone)]
+
+    def step(*trained):
+        for i, pair in enumerate(zip(together, alone, strict=True)):
+            for p in pair:
+                p.grad = np.full(3, 1.0 + i) if i in trained else None
+        for optimizer in optimizers:
+            optimizer.step()
+
+    step(1 - late)
+    for optimizer in optimizers:
+        optimizer.param_groups[0].update(centered=False, momentum=0.9)
+    for trained in ([late], [late], [0, 1], [0, 1]):
+        step(*trained)
+    for p, q in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
 def test_a_step_counts_as_a_write():
     w = nn.Parameter([2.0])
     y = (w * w).sum()

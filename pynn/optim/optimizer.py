@@ -366,11 +366,14 @@ def _writes(call: Call, arrays: list[Array]) -> bool:
 
 def buffers(weights: Sequence[Array], states: Sequence[State], name: str, start: float = 0.0) -> list[Array]:
     """Return the state arrays `name` of parameters; new ones are filled with `start`."""
-    if name not in states[0]:
+    try:
+        return [state[name] for state in states]
+    except KeyError:  # the first step, or the first with an option that needs it, which some may have skipped
         for weight, state in zip(weights, states, strict=True):
-            state[name] = _core.empty(weight.shape, weight.dtype)  # where weights lie: at the start of a cache line
-            state[name].fill(start)
-    return [state[name] for state in states]
+            if name not in state:
+                state[name] = _core.empty(weight.shape, weight.dtype)  # where weights lie: at the start of a cache line
+                state[name].fill(start)
+        return [state[name] for state in states]
 
 
 def check_range(optimizer: str, low: float, below: float = math.inf, **options: Any) -> None:
