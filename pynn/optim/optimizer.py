@@ -65,6 +65,7 @@ class Optimizer:
                 f"{self._name}: params is a {type(params).__name__}, needs an iterable of tensors or of groups, "
                 "such as model.parameters()"
             )
+        self._check_order(params)
         entries: list[Any] = list(params)
         if not entries:
             raise ValueError(
@@ -73,6 +74,11 @@ class Optimizer:
         groups = entries if any(isinstance(entry, Mapping) for entry in entries) else [{"params": entries}]
         for group in groups:
             self.add_param_group(group)
+
+    def _check_order(self, params: object) -> None:
+        """Raise TypeError for a set: state_dict numbers parameters by an order that must be the next process's, too."""
+        if isinstance(params, set | frozenset):
+            raise TypeError(f"{self._name}: params is a {type(params).__name__}, needs an order, such as a list has")
 
     @property
     def _name(self) -> str:
@@ -91,6 +97,12 @@ class Optimizer:
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError(f"{self._name}: a parameter group needs to be a dict with the key 'params'")
         params = group["params"]
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                f"{self._name}: params of a group is a {type(params).__name__}, needs a tensor or an iterable of "
+                "tensors, such as model.parameters()"
+            )
+        self._check_order(params)
         params = [params] if isinstance(params, Tensor) else list(params)
         if not params:
             raise ValueError(f"{self._name}: a parameter group is empty")
