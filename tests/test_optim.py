@@ -236,6 +236,7 @@ BAD = {
     "rho": (lambda: optim.Adadelta([P], rho=1.5), ValueError, "Adadelta: rho is 1.5"),
     "muon vector": (lambda: optim.Muon([P]), ValueError, r"Muon: parameter \[1\], needs a matrix"),
     "muon steps": (lambda: optim.Muon([M], ns_steps=0), ValueError, "Muon: ns_steps is 0, needs a finite number of"),
+    "muon steps type": (lambda: optim.Muon([M], ns_steps=5.0), TypeError, "Muon: ns_steps is 5.0, needs an integer"),
     "muon coefficients": (lambda: optim.Muon([M], ns_coefficients=(1, 2)), TypeError, "Muon: ns_coefficients is"),
     "muon nan": (lambda: optim.Muon([M], ns_coefficients=(1, math.nan, 2)), ValueError,
                  r"Muon: ns_coefficients\[1\] is nan"),
