@@ -161,6 +161,19 @@ def test_a_failed_step_leaves_no_state():
     assert p.tolist() == [1.0, 2.0]
 
 
+@each_optimizer
+def test_an_option_that_was_set_to_no_number_is_named(kind, options):
+    params = parameters()
+    optimizer = kind(params, **options)
+    take_step(optimizer, params, 1)
+    before = [p.data.copy() for p in params]
+    optimizer.param_groups[0]["lr"] = None
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}: lr is None, needs a number$"):
+        take_step(optimizer, params, 2)
+    for p, value in zip(params, before, strict=True):
+        np.testing.assert_array_equal(p.data, value)
+
+
 def test_training_a_line():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 1)).astype(np.float32)

@@ -169,7 +169,11 @@ class Optimizer:
         self, group: Group, params: list[Tensor], weights: list[Array], grads: list[Array], states: list[State]
     ) -> None:
         is_first = not states[0]
-        self._update(group, weights, grads, states)
+        try:
+            self._update(group, weights, grads, states)
+        except TypeError:
+            self._check(group)  # names an option that was set to what it cannot be
+            raise
         bump_versions(params)
         if is_first and states[0]:
             self.state.update(zip(params, states, strict=True))  # only now: a failed first step leaves none behind
