@@ -190,7 +190,22 @@ def test_the_function_of_each_group_is_looked_at():
     before = scheduler.get_last_lr()
     with pytest.raises(ValueError, match=r"^LambdaLR: lr_lambda\(2\) is -1.0, needs a finite number of at least 0"):
         scheduler.step()
-    assert scheduler.get_last_lr() == before
+    assert (scheduler.step_count, scheduler.get_last_lr()) == (1, before)
+
+
+def test_a_rate_that_fails_leaves_count_and_groups_as_they_were():
+    class Refusing(optim.LRScheduler):
+        def _lr(self, base_lr):
+            if self.step_count == 2 and base_lr < 0.1:  # the second group
+                raise ArithmeticError("no rate")
+            return base_lr / (1 + self.step_count)
+
+    scheduler = Refusing(two_groups())
+    scheduler.step()
+    before = scheduler.get_last_lr()
+    with pytest.raises(ArithmeticError, match="no rate"):
+        scheduler.step()
+    assert (scheduler.step_count, scheduler.get_last_lr()) == (1, before)
 
 
 def test_a_state_whose_rates_are_refused_leaves_the_schedule_as_it_was():
@@ -209,7 +224,7 @@ def test_a_group_that_is_added_needs_a_new_schedule(make):
     before = scheduler.get_last_lr()
     with pytest.raises(ValueError, match=r"LR: the optimizer has 3 groups, needs the 2 that it had"):
         scheduler.step()
-    assert scheduler.get_last_lr() == before
+    assert (scheduler.step_count, scheduler.get_last_lr()) == (0, before)
 
 
 SGD = optim.SGD([nn.Parameter([1.0])])

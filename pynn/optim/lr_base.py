@@ -86,7 +86,11 @@ class LRScheduler:
     def step(self) -> None:
         """Count one step and set the learning rates; call it after `optimizer.step()`."""
         self.step_count += 1
-        self._apply()
+        try:
+            self._apply()
+        except BaseException:  # one's own formula may refuse, and groups may have been added
+            self.step_count -= 1
+            raise
 
     def get_last_lr(self) -> list[float]:
         """Return the present learning rate of each group."""
@@ -129,8 +133,10 @@ class LRScheduler:
             raise
 
     def _apply(self) -> None:
-        for group, base_lr in self._groups():
-            group["lr"] = self._lr(base_lr)
+        groups = self._groups()
+        rates = [self._lr(base_lr) for _, base_lr in groups]  # all of them before the first group changes
+        for (group, _), rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
     def _groups(self) -> list[tuple[Group, float]]:
         """Return the groups with their base rates; ValueError if some were added since these were noted."""
