@@ -125,6 +125,21 @@ def test_plateau_equals_pytorchs(options):
     assert (ours.interval, ours.needs_metric) == ("epoch", True)
 
 
+@needs_torch
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(
+    "metrics", [[math.inf] * 4, [-math.inf] * 4, [1.0, -math.inf, 5.0, 6.0], [1.0, math.inf, 5.0, 0.1]]
+)
+def test_plateau_takes_infinities_as_pytorch_does(mode, metrics):
+    ours = optim.ReduceLROnPlateau(two_groups(), mode, patience=0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode, patience=0, eps=0)
+    for metric in metrics:
+        ours.step(metric)
+        reference.step(metric)
+        assert ours.get_last_lr()[0] == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
 def test_one_cycle_peaks_ends_and_refuses_more():
     scheduler = optim.OneCycleLR(two_groups(), max_lr=1.0, total_steps=10, pct_start=0.4)
     lrs = [lr for lr, _ in rates(scheduler, 10)]
@@ -246,6 +261,8 @@ BAD = {
     "one milestone": (lambda: optim.MultiStepLR(SGD, 3), TypeError, "MultiStepLR: milestones is 3, needs several"),
     "patience": (lambda: optim.ReduceLROnPlateau(SGD, patience=-1), ValueError, "ReduceLROnPlateau: patience is -1"),
     "metric": (lambda: optim.ReduceLROnPlateau(SGD).step("x"), TypeError, "ReduceLROnPlateau: metric is 'x', needs a"),
+    "no metric": (lambda: optim.ReduceLROnPlateau(SGD).step(None), TypeError, "ReduceLROnPlateau: metric is None"),
+    "metrics": (lambda: optim.ReduceLROnPlateau(SGD).step(np.ones(2)), TypeError, "ReduceLROnPlateau: metric is array"),
     "lambda": (lambda: optim.LambdaLR(SGD, lambda t: math.nan), ValueError, r"LambdaLR: lr_lambda\(0\) is nan, needs"),
     "lambda type": (lambda: optim.LambdaLR(SGD, str), TypeError, r"LambdaLR: lr_lambda\(0\) is '0', needs a number"),
     "max_lr": (lambda: optim.OneCycleLR(SGD, 0, 5), ValueError, "OneCycleLR: max_lr"),

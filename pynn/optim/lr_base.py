@@ -237,7 +237,7 @@ class ReduceLROnPlateau(LRScheduler):
         """Take the epoch's value of the metric into account; NaN counts as no improvement."""
         try:
             metric = float(metric)
-        except ValueError:
+        except (TypeError, ValueError):
             raise TypeError(f"ReduceLROnPlateau: metric is {metric!r}, needs a number") from None
         self.step_count += 1
         if self._improves(metric):
@@ -269,8 +269,8 @@ class ReduceLROnPlateau(LRScheduler):
 
     def _improves(self, metric: float) -> bool:
         margin = self.threshold * (abs(self.best) if self.threshold_mode == "rel" else 1)
-        if math.isinf(self.best):
-            return not math.isnan(metric)
+        if math.isinf(self.best):  # a share of which would be another infinity
+            margin = 0.0
         return metric < self.best - margin if self.mode == "min" else metric > self.best + margin
 
 
