@@ -178,12 +178,17 @@ def test_schedules_go_on_from_a_checkpoint(make):
         scheduler.step(*metric)
         other.step(*metric)
     before = other.state_dict()
-    for state in ({}, {**before, "more": 1}, {**before, "base_lrs": [0.1]}):
-        with pytest.raises(ValueError, match="state has"):
-            other.load_state_dict(state)
-    for state in (None, {**before, "step_count": "4"}, {**before, "base_lrs": 0.1}, {**before, "base_lrs": ["1", "2"]}):
-        with pytest.raises(TypeError, match=r"state (is a NoneType|has (step_count|base_lrs) .*), needs"):
-            other.load_state_dict(state)
+    lrs = "lrs" if scheduler.needs_metric else "base_lrs"
+    for change in ({"more": 1}, {lrs: [0.1]}, {lrs: [0.1, math.nan]}, {lrs: [0.1, -0.1]}, {"step_count": -1}):
+        with pytest.raises(ValueError, match=r"LR.*: state has .* needs"):
+            other.load_state_dict({**before, **change})
+    for change in ({"step_count": "4"}, {"step_count": 4.5}, {lrs: 0.1}, {lrs: ["1", "2"]}):
+        with pytest.raises(TypeError, match=rf"LR.*: state has (step_count|{lrs})\b.* needs"):
+            other.load_state_dict({**before, **change})
+    with pytest.raises(ValueError, match="state has"):
+        other.load_state_dict({})
+    with pytest.raises(TypeError, match="state is a NoneType, needs"):
+        other.load_state_dict(None)
     assert other.state_dict() == before
 
 
@@ -240,6 +245,18 @@ def test_a_group_that_is_added_needs_a_new_schedule(make):
     with pytest.raises(ValueError, match=r"LR: the optimizer has 3 groups, needs the 2 that it had"):
         scheduler.step()
     assert (scheduler.step_count, scheduler.get_last_lr()) == (0, before)
+
+
+def test_a_group_that_is_added_is_in_the_state_of_a_schedule_without_base_rates():
+    optimizer, other = two_groups(), two_groups()
+    scheduler = optim.ReduceLROnPlateau(optimizer, patience=0)
+    for o in (optimizer, other):
+        o.add_param_group({"params": nn.Parameter([1.0]), "lr": 0.3})
+    for metric in (1.0, 2.0):
+        scheduler.step(metric)
+    resumed = optim.ReduceLROnPlateau(other, patience=0)
+    resumed.load_state_dict(scheduler.state_dict())
+    assert resumed.get_last_lr() == scheduler.get_last_lr() == pytest.approx([0.01, 0.002, 0.03], rel=1e-12)
 
 
 SGD = optim.SGD([nn.Parameter([1.0])])

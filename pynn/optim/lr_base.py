@@ -122,7 +122,10 @@ class LRScheduler:
                 needs = "a list of numbers" if has_several else "a number"
                 raise TypeError(f"{kind}: state has {name} {value!r}, needs {needs}")
             if has_several and len(numbers) != groups:
-                raise ValueError(f"{kind}: state has {len(numbers)} {name}, the optimizer {groups} groups")
+                raise ValueError(f"{kind}: state has {len(numbers)} {name}, needs one for each of the {groups} groups")
+            if name in ("base_lrs", "lrs"):
+                check_range(kind, 0, **{f"state has {name}[{i}], which": rate for i, rate in enumerate(numbers)})
+        whole(f"{kind}: state has step_count, which", state["step_count"], 0)
         undo = self._restorer()
         try:
             for name in self._saved:
@@ -199,7 +202,7 @@ class ReduceLROnPlateau(LRScheduler):
     """
 
     needs_metric = True
-    _saved = ("step_count", "base_lrs", "lrs", "best", "bad_epochs", "cooldown_left")
+    _saved = ("step_count", "lrs", "best", "bad_epochs", "cooldown_left")
 
     def __init__(
         self,
