@@ -170,6 +170,28 @@ def test_hooks_see_every_call_until_removed():
     assert seen == [(layer, (4, 2), (4, 3))]
 
 
+def test_a_hook_that_is_registered_twice_is_removed_once():
+    seen = []
+    layer = nn.Linear(2, 3)
+    hook = lambda module, args, y: seen.append("hook")  # noqa: E731 - a function that both have
+    first, _ = layer.register_forward_hook(hook), layer.register_forward_hook(hook)
+    layer.register_forward_hook(lambda module, args, y: seen.append("another"))
+    first.remove()
+    third = layer.register_forward_hook(hook)
+    first.remove()
+    layer(np.ones((4, 2), np.float32))
+    third.remove()
+    layer(np.ones((4, 2), np.float32))
+    assert seen == ["hook", "another", "hook", "hook", "another"]
+
+
+def test_a_copy_of_a_module_and_its_handle_is_a_pair_of_its_own():
+    module, handle = copy.deepcopy((layer := nn.Linear(2, 3), layer.register_forward_hook(print)))
+    handle.remove()
+    assert len(module._forward_hooks) == 0
+    assert len(layer._forward_hooks) == 1
+
+
 def test_forward_must_be_defined():
     with pytest.raises(NotImplementedError, match="Module: forward is not defined"):
         nn.Module()(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,9 @@ class HookHandle:
     """What `register_forward_hook` and `register_full_backward_hook` return; `remove()` takes the hook away again."""
 
     def __init__(self, module: Module, hooks: str, hook: Hook | BackwardHook) -> None:
-        self._module, self._hooks, self._hook = module, hooks, hook
+        self._module, self._hooks = module, hooks
+        self._hook = functools.partial(hook)  # another object each time: a function may be registered twice
+        setattr(module, hooks, (*getattr(module, hooks), self._hook))
 
     def remove(self) -> None:
         """Remove the hook; a second call does nothing."""

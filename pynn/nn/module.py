@@ -129,7 +129,6 @@ class Module:
         >>> handle.remove()
         """
         check_hook("register_forward_hook", hook)
-        self._forward_hooks = (*self._forward_hooks, hook)
         return HookHandle(self, "_forward_hooks", hook)
 
     def register_full_backward_hook(self, hook: BackwardHook) -> HookHandle:
@@ -148,7 +147,6 @@ class Module:
         >>> handle.remove()
         """
         check_hook("register_full_backward_hook", hook)
-        self._backward_hooks = (*self._backward_hooks, hook)
         return HookHandle(self, "_backward_hooks", hook)
 
     # -- the tree ------------------------------------------------------------------------------------------------------
