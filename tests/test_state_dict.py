@@ -99,6 +99,15 @@ def test_a_failed_load_lists_everything_and_changes_nothing(net):
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+def test_parameters_of_pytorch_that_ask_for_gradients_are_named(net):
+    before = net.state_dict()
+    with pytest.raises(ValueError, match=r"Sequential is unchanged: .*4\.bias is not an array: .*grad"):
+        net.load_state_dict(dict(model(torch.nn).named_parameters()), strict=False)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_not_strict_reports_keys_but_still_checks_shapes(net):
     state = {"4.bias": np.ones(3, np.float32), "extra": np.zeros(1)}
     result = net.load_state_dict(state, strict=False)

@@ -367,7 +367,8 @@ class Module:
         for name in (name for name in own if name in state):
             try:
                 target, array = _array(own[name]), np.asarray(_array(state[name]))
-            except (TypeError, ValueError) as error:  # unequal lists, a dtype that NumPy lacks
+            # Unequal lists, a dtype that NumPy lacks; RuntimeError: a tensor of PyTorch that asks for a gradient.
+            except (TypeError, ValueError, RuntimeError) as error:
                 problems.append(f"{name} is not an array: {error}")
                 continue
             if array.shape != target.shape:
