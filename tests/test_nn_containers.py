@@ -30,6 +30,8 @@ def test_sequential_is_a_list():
     assert repr(model[3]) == "Identity()"
     with pytest.raises(TypeError, match=r"^Sequential: index is 'a', needs an integer or a slice$"):
         model["a"]
+    with pytest.raises(TypeError, match=r"^Sequential: a slice cannot be replaced, needs an integer as index$"):
+        model[:2] = nn.Tanh()
     with pytest.raises(IndexError, match="Sequential: index 4 is out of range for 4 modules"):
         model[4]
 
@@ -43,6 +45,12 @@ def test_sequential_with_names():
 @pytest.mark.parametrize("name", ["", "a.b", "forward", "training"])
 def test_names_that_cannot_be(name):
     with pytest.raises(ValueError, match="cannot name a child"):
+        nn.Sequential({name: nn.ReLU()})
+
+
+@pytest.mark.parametrize("name", [0, 1, None])
+def test_names_are_text(name):
+    with pytest.raises(TypeError, match=rf"^Sequential: {name} cannot name a child, needs a str$"):
         nn.Sequential({name: nn.ReLU()})
 
 

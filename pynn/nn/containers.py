@@ -47,6 +47,8 @@ class _List(Module):
 
     def __setitem__(self, index: int, module: Module) -> None:
         """Replace a child; it keeps its name."""
+        if isinstance(index, slice):
+            raise TypeError(f"{type(self).__name__}: a slice cannot be replaced, needs an integer as index")
         self._tell()
         self.add_module(self._child(index)[0], module)
 

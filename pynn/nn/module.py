@@ -173,12 +173,14 @@ class Module:
         Raises
         ------
         TypeError
-            If `module` is not a Module.
+            If `module` is not a Module, or the name not a str.
         ValueError
             If the name is empty, has a dot, or hides an attribute of the class.
         """
         if not isinstance(module, Module):
             raise TypeError(f"{type(self).__name__}: child {name!r} is a {type(module).__name__}, needs a Module")
+        if not isinstance(name, str):
+            raise TypeError(f"{type(self).__name__}: {name!r} cannot name a child, needs a str")
         if not name or "." in name or hasattr(type(self), name):
             raise ValueError(f"{type(self).__name__}: {name!r} cannot name a child (empty, dotted, or taken)")
         setattr(self, name, module)
