@@ -128,6 +128,15 @@ def test_a_parameter_that_is_read_only_is_not_loaded_into():
         np.testing.assert_array_equal(array, before[name])
 
 
+def test_integers_that_do_not_fit_are_refused():
+    module = nn.Identity()
+    module.register_buffer("counts", np.array([1, 2], np.int8))
+    assert module.load_state_dict({"counts": np.array([-128, 127])}) == ([], [])
+    with pytest.raises(ValueError, match=r"Identity is unchanged: counts has numbers that int8 does not hold$"):
+        module.load_state_dict({"counts": np.array([1000, 2])})
+    assert (module.counts.dtype, module.counts.tolist()) == (np.int8, [-128, 127])
+
+
 def test_load_needs_a_mapping(net):
     with pytest.raises(TypeError, match="load_state_dict: got list"):
         net.load_state_dict([1])

@@ -342,7 +342,7 @@ class Module:
         Parameters
         ----------
         state : Mapping of str to array or Tensor
-            As `state_dict` returns it; float32 and float64 are converted to the dtype of the model.
+            As `state_dict` returns it; floats and integers are converted to the dtype of the model.
         strict : bool
             False permits missing and unexpected keys and only reports them.
 
@@ -354,8 +354,8 @@ class Module:
         Raises
         ------
         ValueError
-            Lists every missing and unexpected key (if strict) and every shape or kind of dtype that differs; the
-            model is unchanged.
+            Lists every missing and unexpected key (if strict), every shape or kind of dtype that differs, and integers
+            that do not fit; the model is unchanged.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: got {type(state).__name__}, needs a mapping of names to arrays")
@@ -381,6 +381,8 @@ class Module:
                 problems.append(f"{name} is read-only")
             else:
                 arrays[name] = array.astype(target.dtype)  # Whatever can fail does so here, before the first write.
+                if array.dtype.kind in "iu" and not np.array_equal(arrays[name], array):
+                    problems.append(f"{name} has numbers that {target.dtype} does not hold")
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} is unchanged: " + "; ".join(problems))
         for name, array in arrays.items():
