@@ -73,6 +73,13 @@ def test_shared_module_comes_once():
     assert len(list(model.state_dict())) == 4
 
 
+def test_apply_takes_a_shared_child_once():
+    relu, seen = nn.ReLU(), []
+    model = nn.Sequential(relu, nn.Tanh(), relu)
+    assert model.apply(seen.append) is model
+    assert seen == [relu, model[1], model]
+
+
 def test_cycle_is_refused():
     outer, inner = nn.Module(), nn.Module()
     outer.inner, inner.outer = inner, outer

@@ -294,7 +294,7 @@ class Module:
         ReLU
         Sequential
         """
-        for child in self.children():
+        for child in dict.fromkeys(self.children()):  # one that has two names here comes once, as in PyTorch
             child.apply(fn)
         fn(self)
         return self
