@@ -100,6 +100,8 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     except TypeError:
         got = type(input_shape).__name__
         raise TypeError(f"summary: input_shape is a {got}, needs the sizes of one example: (1, 28, 28)") from None
+    if min(example, default=0) < 0:
+        raise ValueError(f"summary: input_shape is {list(example)}, needs sizes of at least 0")
     names: dict[Module, str] = {module: name for name, module in model.named_modules()}
     modes = {module: module.training for module in names}
     layers: list[LayerSummary] = []

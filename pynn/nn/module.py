@@ -26,7 +26,7 @@ class Parameter(Tensor):
     Parameters
     ----------
     data : Tensor or array_like
-        Initial values, float32 or float64; lists and Python numbers become float32.
+        Initial values, float32 or float64; floats of Python, also in lists, become float32.
     requires_grad : bool
         False freezes the parameter.
 
