@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -78,10 +79,11 @@ class _Watch:
 
     def outputs(self, y: Any) -> Any:
         """Mark the tensors that the module returned: one, or those of a tuple."""
-        tensors = [y] if isinstance(y, Tensor) else [t for t in y if isinstance(t, Tensor)] if type(y) is tuple else []
-        self.grad_output = [None] * len(tensors)
-        marked = {id(t): self._output(t, i) for i, t in enumerate(tensors)}
-        return marked.get(id(y), y) if type(y) is not tuple else tuple([marked.get(id(t), t) for t in y])
+        returned = y if type(y) is tuple else (y,)
+        self.grad_output = [None] * sum(isinstance(t, Tensor) for t in returned)
+        position = itertools.count()  # one that is returned twice has a gradient for each
+        marked = tuple([self._output(t, next(position)) if isinstance(t, Tensor) else t for t in returned])
+        return marked if type(y) is tuple else marked[0]
 
     def _output(self, y: Tensor, position: int) -> Tensor:
         if not y.requires_grad:
