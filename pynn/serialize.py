@@ -165,6 +165,8 @@ def _storable(name: str, value: npt.ArrayLike) -> Array:
         array = np.asarray(value)
     except ValueError as error:  # lists of unequal lengths
         raise ValueError(f"save: {name!r} is not an array: {error}") from None
+    except (TypeError, RuntimeError) as error:  # a tensor of PyTorch: of bfloat16, or one that asks for a gradient
+        raise TypeError(f"save: {name!r} is not an array: {error}") from error
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise TypeError(f"save: array {name!r} has dtype {array.dtype}, expected bool, integer or float up to 64 bits")
     # safetensors writes the raw buffer whatever the strides and byte order say.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pynn._array import as_dtype
 from pynn.nn.attention import MultiheadAttention
 from pynn.nn.layers import Conv1d, Conv2d, Linear
 from pynn.nn.module import Module, Parameter
@@ -116,6 +117,7 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     shown = [module for module in names if _own_size(module) or not list(module.children())]
     if dtype is None:
         dtype = next((p.dtype for p in model.parameters()), np.dtype(np.float32))
+    dtype = as_dtype("summary", dtype)
     handles = [module.register_forward_hook(record) for module in shown]
     try:
         model.eval()
