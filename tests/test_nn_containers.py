@@ -63,6 +63,15 @@ def test_empty_sequential_is_the_identity():
     assert nn.Sequential()(3) == 3
 
 
+def test_a_slice_of_a_module_list_counts_anew():  # so that its keys of state_dict are PyTorch's
+    layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(4))
+    part = layers[1:3]
+    assert isinstance(part, nn.ModuleList)
+    assert [(name, child) for name, child in part.named_children()] == [("0", layers[1]), ("1", layers[2])]
+    assert list(part.append(nn.ReLU()).state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert len(layers) == 4
+
+
 def test_module_list():
     layers = nn.ModuleList([nn.Linear(1, 1)])
     layers.extend([nn.ReLU(), nn.ReLU()]).append(nn.Tanh())
