@@ -307,6 +307,13 @@ def test_without_locks_files_are_written_and_leftovers_stay(tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.bin.0123abcd.tmp", "a.bin"]
 
 
+def test_a_name_that_is_too_long_for_the_folder_is_the_one_that_was_given(path):
+    path = path.with_name("x" * 250 + path.suffix)
+    with pytest.raises(OSError, match="too long") as error:
+        save(path, {"w": np.ones(2)})
+    assert error.value.filename == str(path)
+
+
 def test_a_folder_in_the_place_of_the_file(tmp_path):
     (tmp_path / "folder.npz").mkdir()
     with pytest.raises(IsADirectoryError) as caught:
