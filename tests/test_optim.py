@@ -286,6 +286,15 @@ def test_clip_grad_norm():
     assert params[-1].grad is None
 
 
+def test_clip_scales_a_gradient_that_comes_twice_once():
+    p, q = (nn.Parameter(np.zeros(300_000, np.float32)) for _ in range(2))
+    p.grad = q.grad = np.full(300_000, 2.0, np.float32)  # threads share it
+    norm = 2.0 * math.sqrt(300_000)
+    assert optim.clip_grad_norm_([p, q, p], norm / 4) == pytest.approx(norm, rel=1e-6)
+    np.testing.assert_array_equal(p.grad, p.grad[0])
+    assert p.grad[0] == pytest.approx(0.5, rel=1e-6)
+
+
 def test_clip_of_nothing_and_of_what_is_not_finite():
     p = nn.Parameter([1.0, 2.0])
     assert optim.clip_grad_norm_(p, 1.0) == 0
