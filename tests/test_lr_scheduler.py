@@ -259,6 +259,11 @@ def test_a_group_that_is_added_is_in_the_state_of_a_schedule_without_base_rates(
     assert resumed.get_last_lr() == scheduler.get_last_lr() == pytest.approx([0.01, 0.002, 0.03], rel=1e-12)
 
 
+class Unrated(optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {"momentum": 0.9})
+
+
 SGD = optim.SGD([nn.Parameter([1.0])])
 BAD = {
     "lambdas": (lambda: optim.LambdaLR(SGD, [abs, abs]), ValueError, "LambdaLR: lr_lambda has 2 functions"),
@@ -268,6 +273,7 @@ BAD = {
     "T_max": (lambda: optim.CosineAnnealingLR(SGD, 0), ValueError, "CosineAnnealingLR: T_max is 0"),
     "eta_min": (lambda: optim.CosineAnnealingLR(SGD, 3, -1), ValueError, "CosineAnnealingLR: eta_min is -1"),
     "scheduler": (lambda: optim.StepLR(nn.Parameter([1.0]), 1), TypeError, "StepLR: optimizer is a Parameter"),
+    "no lr": (lambda: optim.StepLR(Unrated([nn.Parameter([1.0])]), 1), ValueError, "Unrated has no option 'lr'"),
     "step_size": (lambda: optim.StepLR(SGD, 0), ValueError, "StepLR: step_size is 0"),
     "gamma": (lambda: optim.ExponentialLR(SGD, math.nan), ValueError, "ExponentialLR: gamma is nan"),
     "gamma type": (lambda: optim.StepLR(SGD, 1, "x"), TypeError, "StepLR: gamma is 'x', needs a number"),

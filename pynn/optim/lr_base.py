@@ -72,6 +72,8 @@ class LRScheduler:
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(self).__name__}: optimizer is a {type(optimizer).__name__}, needs an Optimizer")
+        if "lr" not in optimizer.defaults:
+            raise ValueError(f"{type(self).__name__}: {type(optimizer).__name__} has no option 'lr' to set")
         self.optimizer = optimizer
         self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.step_count = 0

@@ -25,6 +25,8 @@ State = dict[str, Any]  # of one parameter: arrays, and Adam's step count
 class Optimizer:
     """Base class, also of an optimiser of your own: give it the defaults of the options, and define `step`.
 
+    One of the options is `lr`, if schedules are to set it, and for `Trainer`, which notes it.
+
     `param_groups` is a list of dicts with the key `params` and the options, which may be changed between steps.
     `state` maps a parameter to its arrays and step count; it appears with the first step that has a gradient. A `step`
     of your own keeps there a dict for each parameter, of arrays and numbers, and a checkpoint has it.
