@@ -77,6 +77,8 @@ def test_cosine_ends_at_min_lr():
         ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 23, "pct_start": 0.45, "div_factor": 10.0,
                                       "final_div_factor": 100.0, "base_momentum": 0.7, "max_momentum": 0.9}),
         ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "cycle_momentum": False}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "pct_start": 0.0}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "pct_start": 1.0}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
