@@ -92,6 +92,9 @@ class Muon(Optimizer):
     def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         if mode.recorder is not None:  # the numbers below are a replay's, too
             mode.recorder.fixed_options(group)
+        for p in weights:  # before the first of them changes
+            if not p.flags.writeable:
+                raise ValueError(f"Muon: parameter {list(p.shape)} is read-only, and a step writes to it")
         lr, momentum = group["lr"], group["momentum"]
         averages = buffers(weights, states, "momentum_buffer")
         # m -= (momentum - 1) (g - m)
