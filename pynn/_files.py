@@ -70,7 +70,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             os.replace(temporary, target)
         _sync_folder(target.parent)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the first error is the one to tell, such as that of a name that is too long
+            temporary.unlink(missing_ok=True)
         raise
 
 

@@ -144,8 +144,8 @@ class Classifier:
             "model": self.name,
             "dataset": self.dataset,
             "is_synthetic": str(self.is_synthetic).lower(),
-            "mean": repr(self.mean),
-            "std": repr(self.std),
+            "mean": repr(float(self.mean)),  # of a NumPy number repr has the type around it
+            "std": repr(float(self.std)),
             "pynn": __version__,
         }
         save(path, self.model.state_dict(), metadata)

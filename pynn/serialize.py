@@ -49,7 +49,8 @@ def save(
     Raises
     ------
     ValueError
-        If the suffix is unknown or an array's name is reserved.
+        If the suffix is unknown, an array's name is reserved or one that the format cannot hold, or lists of an array
+        are of unequal lengths.
     TypeError
         If `path` is no path, `state` no mapping, a name or a metadata value not a string, or an array not numeric.
     ImportError
@@ -67,11 +68,15 @@ def save(
     suffix = _suffix("save", path)
     if not isinstance(state, Mapping):
         raise TypeError(f"save: state is a {type(state).__name__}, needs named arrays, such as model.state_dict()")
-    arrays = {_check_name(name): _storable(name, value) for name, value in state.items()}
+    arrays = {_check_name(name, suffix): _storable(name, value) for name, value in state.items()}
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"save: metadata is a {type(metadata).__name__}, needs named texts")
     text = dict(metadata or {})
     for key, value in text.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"save: metadata entry {key!r} is {type(value).__name__}, names and values must be str")
+        if suffix == ".safetensors":  # the JSON of the other form escapes it
+            _check_text(f"metadata entry {key!r}", key + value)
     if suffix == ".safetensors":
         payload = _import_safetensors("save").save(arrays, text or None)
         with atomic_file(path) as file:
@@ -132,12 +137,23 @@ def _suffix(operation: str, path: str | os.PathLike[str], known: tuple[str, ...]
     return suffix
 
 
-def _check_name(name: str) -> str:
+def _check_name(name: str, suffix: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"save: array name {name!r} is {type(name).__name__}, expected str")
     if name == METADATA:
         raise ValueError(f"save: array name {METADATA!r} is reserved")
+    _check_text(f"array name {name!r}", name)
+    # zipfile reads a name up to its first NUL, and counts its bytes, ".npy" among them, in 16 bits.
+    if suffix == ".npz" and ("\0" in name or len(name.encode()) > 2**16 - 1 - len(".npy")):
+        raise ValueError(f"save: array name {name[:40]!r} has {len(name)} characters, .npz needs fewer and no NUL")
     return name
+
+
+def _check_text(what: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise ValueError(f"save: {what} cannot be written as UTF-8: {error.reason}") from None
 
 
 def _storable(name: str, value: npt.ArrayLike) -> Array:
@@ -145,7 +161,12 @@ def _storable(name: str, value: npt.ArrayLike) -> Array:
         raise TypeError(
             f"save: {name!r} is a {type(value).__name__}, needs an array; give nested ones names of their own"
         )
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of unequal lengths
+        raise ValueError(f"save: {name!r} is not an array: {error}") from None
+    except (TypeError, RuntimeError) as error:  # a tensor of PyTorch: of bfloat16, or one that asks for a gradient
+        raise TypeError(f"save: {name!r} is not an array: {error}") from error
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise TypeError(f"save: array {name!r} has dtype {array.dtype}, expected bool, integer or float up to 64 bits")
     # safetensors writes the raw buffer whatever the strides and byte order say.
@@ -186,6 +207,9 @@ def _load_safetensors(path: str | os.PathLike[str]) -> tuple[State, dict[str, st
                 begin, end = header[name]["data_offsets"]
                 raw.seek(start + begin)
                 state[name] = _widened(raw.read(end - begin), header[name]["shape"])
+    for name, array in state.items():
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"load: {os.fspath(path)}: {name} has dtype {array.dtype}, needs bool, integer or float")
     return {name: state[name] for name in dtypes}, metadata
 
 
@@ -257,7 +281,10 @@ def _load_npz(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                for entry in archive.namelist():
+                entries = archive.namelist()
+                if len(set(entries)) != len(entries):
+                    raise ValueError("two of its entries have one name")
+                for entry in entries:
                     content = archive.read(entry)  # all of it, so that the checksum is verified
                     if entry == f"{METADATA}.json":
                         metadata = _parse_metadata(content)

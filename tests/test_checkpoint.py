@@ -312,7 +312,7 @@ def test_two_trainings_in_one_folder_leave_each_others_files_alone(tmp_path):
 
 
 class SignSGD(optim.Optimizer):
-    """An optimiser as users write it: only `step`."""
+    """An optimiser as users write it: only `step`, and what it remembers."""
 
     def __init__(self, params, lr):
         super().__init__(params, {"lr": lr})
@@ -321,7 +321,10 @@ class SignSGD(optim.Optimizer):
         with pynn.no_grad():
             for group in self.param_groups:
                 for p in group["params"]:
-                    p -= group["lr"] * np.sign(p.grad)
+                    state = self.state.setdefault(p, {"average": np.zeros_like(p.data), "steps": 0})
+                    state["average"] = 0.9 * state["average"] + p.grad
+                    state["steps"] += 1
+                    p -= group["lr"] / state["steps"] * np.sign(state["average"])
 
 
 def test_an_optimiser_of_ones_own_goes_on(tmp_path):

@@ -105,6 +105,22 @@ def test_several_inputs_and_outputs(use, expected):
     )
 
 
+def test_an_output_that_is_returned_twice_has_two_gradients():
+    class Same(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            return y, y
+
+    calls = []
+    module = Same()
+    module.register_full_backward_hook(record_into(calls))
+    first, second = module(pynn.tensor([1.0], requires_grad=True))
+    (first + 3 * second).backward()
+    ((_, grad_input, grad_output),) = calls
+    assert [g.item() for g in grad_output] == [1.0, 3.0]
+    assert [g.item() for g in grad_input] == [8.0]
+
+
 def test_each_backward_calls_and_copies():
     calls = []
     layer = nn.ReLU()

@@ -77,6 +77,8 @@ def test_cosine_ends_at_min_lr():
         ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 23, "pct_start": 0.45, "div_factor": 10.0,
                                       "final_div_factor": 100.0, "base_momentum": 0.7, "max_momentum": 0.9}),
         ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "cycle_momentum": False}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "pct_start": 0.0}),
+        ("OneCycleLR", "OneCycleLR", {"max_lr": 0.5, "total_steps": 20, "pct_start": 1.0}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", [optim.SGD, optim.AdamW])
@@ -125,6 +127,21 @@ def test_plateau_equals_pytorchs(options):
     assert (ours.interval, ours.needs_metric) == ("epoch", True)
 
 
+@needs_torch
+@pytest.mark.parametrize("mode", ["min", "max"])
+@pytest.mark.parametrize(
+    "metrics", [[math.inf] * 4, [-math.inf] * 4, [1.0, -math.inf, 5.0, 6.0], [1.0, math.inf, 5.0, 0.1]]
+)
+def test_plateau_takes_infinities_as_pytorch_does(mode, metrics):
+    ours = optim.ReduceLROnPlateau(two_groups(), mode, patience=0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode, patience=0, eps=0)
+    for metric in metrics:
+        ours.step(metric)
+        reference.step(metric)
+        assert ours.get_last_lr()[0] == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
 def test_one_cycle_peaks_ends_and_refuses_more():
     scheduler = optim.OneCycleLR(two_groups(), max_lr=1.0, total_steps=10, pct_start=0.4)
     lrs = [lr for lr, _ in rates(scheduler, 10)]
@@ -163,12 +180,17 @@ def test_schedules_go_on_from_a_checkpoint(make):
         scheduler.step(*metric)
         other.step(*metric)
     before = other.state_dict()
-    for state in ({}, {**before, "more": 1}, {**before, "base_lrs": [0.1]}):
-        with pytest.raises(ValueError, match="state has"):
-            other.load_state_dict(state)
-    for state in (None, {**before, "step_count": "4"}, {**before, "base_lrs": 0.1}, {**before, "base_lrs": ["1", "2"]}):
-        with pytest.raises(TypeError, match=r"state (is a NoneType|has (step_count|base_lrs) .*), needs"):
-            other.load_state_dict(state)
+    lrs = "lrs" if scheduler.needs_metric else "base_lrs"
+    for change in ({"more": 1}, {lrs: [0.1]}, {lrs: [0.1, math.nan]}, {lrs: [0.1, -0.1]}, {"step_count": -1}):
+        with pytest.raises(ValueError, match=r"LR.*: state has .* needs"):
+            other.load_state_dict({**before, **change})
+    for change in ({"step_count": "4"}, {"step_count": 4.5}, {lrs: 0.1}, {lrs: ["1", "2"]}):
+        with pytest.raises(TypeError, match=rf"LR.*: state has (step_count|{lrs})\b.* needs"):
+            other.load_state_dict({**before, **change})
+    with pytest.raises(ValueError, match="state has"):
+        other.load_state_dict({})
+    with pytest.raises(TypeError, match="state is a NoneType, needs"):
+        other.load_state_dict(None)
     assert other.state_dict() == before
 
 
@@ -190,7 +212,22 @@ def test_the_function_of_each_group_is_looked_at():
     before = scheduler.get_last_lr()
     with pytest.raises(ValueError, match=r"^LambdaLR: lr_lambda\(2\) is -1.0, needs a finite number of at least 0"):
         scheduler.step()
-    assert scheduler.get_last_lr() == before
+    assert (scheduler.step_count, scheduler.get_last_lr()) == (1, before)
+
+
+def test_a_rate_that_fails_leaves_count_and_groups_as_they_were():
+    class Refusing(optim.LRScheduler):
+        def _lr(self, base_lr):
+            if self.step_count == 2 and base_lr < 0.1:  # the second group
+                raise ArithmeticError("no rate")
+            return base_lr / (1 + self.step_count)
+
+    scheduler = Refusing(two_groups())
+    scheduler.step()
+    before = scheduler.get_last_lr()
+    with pytest.raises(ArithmeticError, match="no rate"):
+        scheduler.step()
+    assert (scheduler.step_count, scheduler.get_last_lr()) == (1, before)
 
 
 def test_a_state_whose_rates_are_refused_leaves_the_schedule_as_it_was():
@@ -209,7 +246,24 @@ def test_a_group_that_is_added_needs_a_new_schedule(make):
     before = scheduler.get_last_lr()
     with pytest.raises(ValueError, match=r"LR: the optimizer has 3 groups, needs the 2 that it had"):
         scheduler.step()
-    assert scheduler.get_last_lr() == before
+    assert (scheduler.step_count, scheduler.get_last_lr()) == (0, before)
+
+
+def test_a_group_that_is_added_is_in_the_state_of_a_schedule_without_base_rates():
+    optimizer, other = two_groups(), two_groups()
+    scheduler = optim.ReduceLROnPlateau(optimizer, patience=0)
+    for o in (optimizer, other):
+        o.add_param_group({"params": nn.Parameter([1.0]), "lr": 0.3})
+    for metric in (1.0, 2.0):
+        scheduler.step(metric)
+    resumed = optim.ReduceLROnPlateau(other, patience=0)
+    resumed.load_state_dict(scheduler.state_dict())
+    assert resumed.get_last_lr() == scheduler.get_last_lr() == pytest.approx([0.01, 0.002, 0.03], rel=1e-12)
+
+
+class Unrated(optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {"momentum": 0.9})
 
 
 SGD = optim.SGD([nn.Parameter([1.0])])
@@ -221,6 +275,7 @@ BAD = {
     "T_max": (lambda: optim.CosineAnnealingLR(SGD, 0), ValueError, "CosineAnnealingLR: T_max is 0"),
     "eta_min": (lambda: optim.CosineAnnealingLR(SGD, 3, -1), ValueError, "CosineAnnealingLR: eta_min is -1"),
     "scheduler": (lambda: optim.StepLR(nn.Parameter([1.0]), 1), TypeError, "StepLR: optimizer is a Parameter"),
+    "no lr": (lambda: optim.StepLR(Unrated([nn.Parameter([1.0])]), 1), ValueError, "Unrated has no option 'lr'"),
     "step_size": (lambda: optim.StepLR(SGD, 0), ValueError, "StepLR: step_size is 0"),
     "gamma": (lambda: optim.ExponentialLR(SGD, math.nan), ValueError, "ExponentialLR: gamma is nan"),
     "gamma type": (lambda: optim.StepLR(SGD, 1, "x"), TypeError, "StepLR: gamma is 'x', needs a number"),
@@ -231,6 +286,8 @@ BAD = {
     "one milestone": (lambda: optim.MultiStepLR(SGD, 3), TypeError, "MultiStepLR: milestones is 3, needs several"),
     "patience": (lambda: optim.ReduceLROnPlateau(SGD, patience=-1), ValueError, "ReduceLROnPlateau: patience is -1"),
     "metric": (lambda: optim.ReduceLROnPlateau(SGD).step("x"), TypeError, "ReduceLROnPlateau: metric is 'x', needs a"),
+    "no metric": (lambda: optim.ReduceLROnPlateau(SGD).step(None), TypeError, "ReduceLROnPlateau: metric is None"),
+    "metrics": (lambda: optim.ReduceLROnPlateau(SGD).step(np.ones(2)), TypeError, "ReduceLROnPlateau: metric is array"),
     "lambda": (lambda: optim.LambdaLR(SGD, lambda t: math.nan), ValueError, r"LambdaLR: lr_lambda\(0\) is nan, needs"),
     "lambda type": (lambda: optim.LambdaLR(SGD, str), TypeError, r"LambdaLR: lr_lambda\(0\) is '0', needs a number"),
     "max_lr": (lambda: optim.OneCycleLR(SGD, 0, 5), ValueError, "OneCycleLR: max_lr"),

@@ -199,6 +199,7 @@ FLAGS = {
     "LayerNorm: elementwise_affine": lambda: nn.LayerNorm(2, elementwise_affine=FLAG),
     "LayerNorm: bias": lambda: nn.LayerNorm(2, bias=FLAG),
     "GroupNorm: affine": lambda: nn.GroupNorm(1, 2, affine=FLAG),
+    "LSTMCell: bias": lambda: nn.LSTMCell(2, 2, bias=FLAG),
     "LSTM: bias": lambda: nn.LSTM(2, 2, bias=FLAG),
     "GRU: batch_first": lambda: nn.GRU(2, 2, batch_first=FLAG),
     "RNN: bidirectional": lambda: nn.RNN(2, 2, bidirectional=FLAG),
@@ -335,6 +336,7 @@ BAD = {
     "unflatten size": (lambda: nn.Unflatten(1, (2, 2))(np.zeros((2, 5), np.float32)), ValueError, "reshape"),
     "unflatten axis": (lambda: nn.Unflatten(3, (2, 2))(np.zeros((2, 4), np.float32)), ValueError, "Unflatten: axis 3"),
     "smooth_l1": (lambda: nn.SmoothL1Loss(beta=-1), ValueError, "SmoothL1Loss: beta is -1"),
+    "smooth_l1 type": (lambda: nn.SmoothL1Loss(beta="1"), TypeError, "SmoothL1Loss: beta is '1', needs a number"),
     "kl_div": (lambda: nn.KLDivLoss("avg"), ValueError, "KLDivLoss: reduction is 'avg'"),
     "nll": (lambda: nn.NLLLoss(reduction="batchmean"), ValueError, "NLLLoss: reduction is 'batchmean'"),
     "batch_norm": (lambda: nn.BatchNorm2d(0), ValueError, "BatchNorm2d: num_features is 0"),
@@ -343,6 +345,7 @@ BAD = {
     "layer_norm": (lambda: nn.LayerNorm(()), ValueError, r"LayerNorm: normalized_shape is \[\]"),
     "reduction": (lambda: nn.MSELoss("avg"), ValueError, "MSELoss: reduction is 'avg'"),
     "smoothing": (lambda: nn.CrossEntropyLoss(label_smoothing=2), ValueError, "label_smoothing is 2"),
+    "smoothing type": (lambda: nn.CrossEntropyLoss(label_smoothing="1"), TypeError, "label_smoothing is '1', needs"),
     "batch_norm1d axes": (
         lambda: nn.BatchNorm1d(3)(np.zeros((2, 3, 4, 5), np.float32)),
         ValueError,

@@ -30,6 +30,8 @@ def test_sequential_is_a_list():
     assert repr(model[3]) == "Identity()"
     with pytest.raises(TypeError, match=r"^Sequential: index is 'a', needs an integer or a slice$"):
         model["a"]
+    with pytest.raises(TypeError, match=r"^Sequential: a slice cannot be replaced, needs an integer as index$"):
+        model[:2] = nn.Tanh()
     with pytest.raises(IndexError, match="Sequential: index 4 is out of range for 4 modules"):
         model[4]
 
@@ -46,6 +48,12 @@ def test_names_that_cannot_be(name):
         nn.Sequential({name: nn.ReLU()})
 
 
+@pytest.mark.parametrize("name", [0, 1, None])
+def test_names_are_text(name):
+    with pytest.raises(TypeError, match=rf"^Sequential: {name} cannot name a child, needs a str$"):
+        nn.Sequential({name: nn.ReLU()})
+
+
 def test_sequential_takes_modules_only():
     with pytest.raises(TypeError, match="child '1' is a function, needs a Module"):
         nn.Sequential(nn.Linear(1, 1), F.relu)
@@ -53,6 +61,15 @@ def test_sequential_takes_modules_only():
 
 def test_empty_sequential_is_the_identity():
     assert nn.Sequential()(3) == 3
+
+
+def test_a_slice_of_a_module_list_counts_anew():  # so that its keys of state_dict are PyTorch's
+    layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(4))
+    part = layers[1:3]
+    assert isinstance(part, nn.ModuleList)
+    assert [(name, child) for name, child in part.named_children()] == [("0", layers[1]), ("1", layers[2])]
+    assert list(part.append(nn.ReLU()).state_dict()) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert len(layers) == 4
 
 
 def test_module_list():

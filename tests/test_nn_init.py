@@ -82,6 +82,12 @@ def test_seed_gives_the_same_model():
     [
         (lambda w: nn.init.uniform_(w, 1, 0), "uniform_: needs a <= b, got 1 and 0"),
         (lambda w: nn.init.normal_(w, 0, -1), "normal_: std is -1"),
+        (lambda w: nn.init.normal_(w, math.nan), "normal_: mean is nan, needs a finite number"),
+        (lambda w: nn.init.uniform_(w, 0, math.inf), "uniform_: b is inf, needs a finite number"),
+        (lambda w: nn.init.xavier_uniform_(w, -1), "xavier_uniform_: gain is -1, needs"),
+        (lambda w: nn.init.xavier_normal_(w, -1), "xavier_normal_: gain is -1, needs"),
+        (lambda w: nn.init.sinusoidal_(w, 0), "sinusoidal_: base is 0, needs more than 0"),
+        (lambda w: nn.init.trunc_normal_(w, 0, 1, math.nan), "trunc_normal_: .* needs at least 1 %"),
         (lambda w: nn.init.trunc_normal_(w, 0, 1, 5, 6), "trunc_normal_"),
         (lambda w: nn.init.trunc_normal_(w, 0, 0), "trunc_normal_"),
         (lambda w: nn.init.kaiming_normal_(w, mode="in"), "kaiming_normal_: mode is 'in'"),
@@ -95,11 +101,40 @@ def test_bad_initialisers(weight, call, message):
         call(weight)
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda w: nn.init.uniform_(w, "0"), "uniform_: a"),
+        (lambda w: nn.init.normal_(w, 0, "0"), "normal_: std"),
+        (lambda w: nn.init.trunc_normal_(w, 0, 1, "0"), "trunc_normal_: a"),
+        (lambda w: nn.init.constant_(w, "0"), "constant_: value"),
+        (lambda w: nn.init.xavier_uniform_(w, "0"), "xavier_uniform_: gain"),
+        (lambda w: nn.init.kaiming_normal_(w, "0"), "kaiming_normal_: a"),
+        (lambda w: nn.init.orthogonal_(w, "0"), "orthogonal_: gain"),
+        (lambda w: nn.init.sinusoidal_(w, "0"), "sinusoidal_: base"),
+        (lambda w: nn.init.calculate_gain("leaky_relu", "0"), "calculate_gain: a"),
+    ],
+)
+def test_what_is_no_number_is_named(weight, call, name):
+    with pytest.raises(TypeError, match=f"^{name} is '0', needs a number$"):
+        call(weight)
+
+
 def test_only_tensors_are_filled():
-    for fill in (nn.init.zeros_, nn.init.kaiming_normal_, nn.init.orthogonal_, nn.init.sinusoidal_):
-        for other, name in ((np.ones((2, 2), np.float32), "ndarray"), (nn.Linear(2, 2), "Linear"), (None, "NoneType")):
+    for fill in (getattr(nn.init, name) for name in dir(nn.init) if name.endswith("_") and name[0] != "_"):
+        options = (0.0,) if fill is nn.init.constant_ else ()
+        array = np.ones((2, 2), np.float32)
+        for other, name in ((array, "ndarray"), (nn.Linear(2, 2), "Linear"), ([1.0], "list"), (None, "NoneType")):
             with pytest.raises(TypeError, match=rf"^nn.init: got a {name}, needs a Tensor$"):
-                fill(other)
+                fill(other, *options)
+
+
+@pytest.mark.parametrize("fill", [nn.init.uniform_, nn.init.kaiming_normal_, nn.init.orthogonal_])
+def test_integers_do_not_hold_what_is_drawn(fill):
+    x = pynn.tensor([[1, 2], [3, 4]])
+    with pytest.raises(TypeError, match=r"^nn.init: got a tensor of int64, needs float32 or float64$"):
+        fill(x)
+    assert nn.init.ones_(x).tolist() == [[1, 1], [1, 1]]
 
 
 def test_initialiser_counts_as_a_write():

@@ -73,6 +73,13 @@ def test_shared_module_comes_once():
     assert len(list(model.state_dict())) == 4
 
 
+def test_apply_takes_a_shared_child_once():
+    relu, seen = nn.ReLU(), []
+    model = nn.Sequential(relu, nn.Tanh(), relu)
+    assert model.apply(seen.append) is model
+    assert seen == [relu, model[1], model]
+
+
 def test_cycle_is_refused():
     outer, inner = nn.Module(), nn.Module()
     outer.inner, inner.outer = inner, outer
@@ -168,6 +175,28 @@ def test_hooks_see_every_call_until_removed():
     handle.remove()
     layer(np.ones((4, 2), np.float32))
     assert seen == [(layer, (4, 2), (4, 3))]
+
+
+def test_a_hook_that_is_registered_twice_is_removed_once():
+    seen = []
+    layer = nn.Linear(2, 3)
+    hook = lambda module, args, y: seen.append("hook")  # noqa: E731 - a function that both have
+    first, _ = layer.register_forward_hook(hook), layer.register_forward_hook(hook)
+    layer.register_forward_hook(lambda module, args, y: seen.append("another"))
+    first.remove()
+    third = layer.register_forward_hook(hook)
+    first.remove()
+    layer(np.ones((4, 2), np.float32))
+    third.remove()
+    layer(np.ones((4, 2), np.float32))
+    assert seen == ["hook", "another", "hook", "hook", "another"]
+
+
+def test_a_copy_of_a_module_and_its_handle_is_a_pair_of_its_own():
+    module, handle = copy.deepcopy((layer := nn.Linear(2, 3), layer.register_forward_hook(print)))
+    handle.remove()
+    assert len(module._forward_hooks) == 0
+    assert len(layer._forward_hooks) == 1
 
 
 def test_forward_must_be_defined():

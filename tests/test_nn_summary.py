@@ -66,6 +66,13 @@ def test_summary_needs_a_shape(shape):
         nn.summary(nn.Linear(3, 2), shape)
 
 
+def test_summary_needs_sizes_and_a_dtype():
+    with pytest.raises(ValueError, match=r"^summary: input_shape is \[3, -1\], needs sizes of at least 0$"):
+        nn.summary(nn.Linear(3, 2), (3, -1))
+    with pytest.raises(TypeError, match=r"^summary: dtype is 'foo', needs float32"):
+        nn.summary(nn.Linear(3, 2), 3, "foo")
+
+
 @pytest.mark.parametrize("model", [None, nn.Linear, np.ones(2)])
 def test_summary_needs_a_module(model):
     with pytest.raises(TypeError, match=r"^summary: model is a \w+, needs a Module$"):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from optimizer_tools import each_optimizer, parameters, take_step, values
 
 from pynn import nn, optim
 
@@ -13,45 +14,7 @@ except ImportError:
     torch = None
 needs_torch = pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
 
-SHAPES = [(4, 3), (4,), (), (2, 3, 2, 2)]
-
-
-def values(seed, dtype=np.float64):
-    rng = np.random.default_rng(seed)
-    return [np.array(rng.normal(size=shape), dtype) for shape in SHAPES]
-
-
-def parameters(seed=0, dtype=np.float64):
-    return [nn.Parameter(value) for value in values(seed, dtype)]
-
-
-def take_step(optimizer, params, seed):
-    for p, g in zip(params, values(seed, params[0].dtype), strict=True):
-        p.grad = g
-    optimizer.step()
-
-
 # -- updates -----------------------------------------------------------------------------------------------------------
-
-OPTIMIZERS = {
-    "sgd": (optim.SGD, {"lr": 0.1}),
-    "sgd momentum": (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
-    "sgd dampening": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 0.02}),
-    "sgd nesterov": (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.02}),
-    "adam": (optim.Adam, {"lr": 0.1}),
-    "adam options": (optim.Adam, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.02}),
-    "adamw": (optim.AdamW, {"lr": 0.1}),
-    "adamw options": (optim.AdamW, {"lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.2}),
-    "rmsprop": (optim.RMSprop, {}),
-    "rmsprop momentum": (optim.RMSprop, {"lr": 0.1, "alpha": 0.8, "momentum": 0.9, "weight_decay": 0.02}),
-    "rmsprop centered": (optim.RMSprop, {"lr": 0.1, "alpha": 0.7, "eps": 1e-3, "momentum": 0.5, "centered": True}),
-    "adagrad": (optim.Adagrad, {}),
-    "adagrad options": (optim.Adagrad, {"lr": 0.1, "lr_decay": 0.3, "weight_decay": 0.02, "eps": 1e-3,
-                                        "initial_accumulator_value": 0.5}),
-    "adadelta": (optim.Adadelta, {}),
-    "adadelta options": (optim.Adadelta, {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.02}),
-}  # fmt: skip
-each_optimizer = pytest.mark.parametrize(("kind", "options"), OPTIMIZERS.values(), ids=OPTIMIZERS)
 
 
 def expected_after(kind, options, p, grads):
@@ -148,6 +111,28 @@ def test_float32_and_float64_in_one_group(kind, options):
         np.testing.assert_allclose(single.data, double.data, rtol=1e-4, atol=1e-5)  # three steps of float32 rounding
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_options_that_change_while_a_parameter_is_frozen(late):
+    """Both have two arrays then, but not the same ones; each goes on as it would alone."""
+    together, alone = ([nn.Parameter(np.ones(3)) for _ in range(2)] for _ in range(2))
+    optimizers = [optim.RMSprop(together, centered=True), *(optim.RMSprop([p], centered=True) for p in alone)]
+
+    def step(*trained):
+        for i, pair in enumerate(zip(together, alone, strict=True)):
+            for p in pair:
+                p.grad = np.full(3, 1.0 + i) if i in trained else None
+        for optimizer in optimizers:
+            optimizer.step()
+
+    step(1 - late)
+    for optimizer in optimizers:
+        optimizer.param_groups[0].update(centered=False, momentum=0.9)
+    for trained in ([late], [late], [0, 1], [0, 1]):
+        step(*trained)
+    for p, q in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(p.data, q.data)
+
+
 def test_a_step_counts_as_a_write():
     w = nn.Parameter([2.0])
     y = (w * w).sum()
@@ -174,6 +159,19 @@ def test_a_failed_step_leaves_no_state():
         optimizer.step()
     assert optimizer.state == {}
     assert p.tolist() == [1.0, 2.0]
+
+
+@each_optimizer
+def test_an_option_that_was_set_to_no_number_is_named(kind, options):
+    params = parameters()
+    optimizer = kind(params, **options)
+    take_step(optimizer, params, 1)
+    before = [p.data.copy() for p in params]
+    optimizer.param_groups[0]["lr"] = None
+    with pytest.raises(TypeError, match=rf"^{kind.__name__}: lr is None, needs a number$"):
+        take_step(optimizer, params, 2)
+    for p, value in zip(params, before, strict=True):
+        np.testing.assert_array_equal(p.data, value)
 
 
 def test_training_a_line():
@@ -218,6 +216,10 @@ BAD = {
     "one tensor": (lambda: optim.Adam(P), TypeError, "Adam: params is one tensor"),
     "a module": (lambda: optim.SGD(nn.Linear(1, 1)), TypeError, r"SGD: params is a Linear, .*model\.parameters\(\)"),
     "not a tensor": (lambda: optim.Adam([np.ones(1)]), TypeError, "Adam: got a ndarray"),
+    "a module in a group": (lambda: optim.SGD([{"params": nn.Linear(1, 1)}]), TypeError,
+                            r"SGD: params of a group is a Linear, .*model\.parameters\(\)"),
+    "a set": (lambda: optim.SGD({P, M}), TypeError, "SGD: params is a set, needs an order"),
+    "a set in a group": (lambda: optim.SGD([{"params": {P, M}}]), TypeError, "SGD: params is a set, needs an order"),
     "mixed": (lambda: optim.Adam([{"params": [P]}, P]), TypeError, "Adam: a parameter group needs to be a dict"),
     "integer": (lambda: optim.SGD([nn.Parameter([1.0]).astype(np.int64)]), TypeError, "SGD: got a int64 tensor"),
     "not a leaf": (lambda: optim.SGD([P * 2]), ValueError, r"SGD: tensor \[1\] is the result of an operation"),
@@ -247,6 +249,7 @@ BAD = {
     "rho": (lambda: optim.Adadelta([P], rho=1.5), ValueError, "Adadelta: rho is 1.5"),
     "muon vector": (lambda: optim.Muon([P]), ValueError, r"Muon: parameter \[1\], needs a matrix"),
     "muon steps": (lambda: optim.Muon([M], ns_steps=0), ValueError, "Muon: ns_steps is 0, needs a finite number of"),
+    "muon steps type": (lambda: optim.Muon([M], ns_steps=5.0), TypeError, "Muon: ns_steps is 5.0, needs an integer"),
     "muon coefficients": (lambda: optim.Muon([M], ns_coefficients=(1, 2)), TypeError, "Muon: ns_coefficients is"),
     "muon nan": (lambda: optim.Muon([M], ns_coefficients=(1, math.nan, 2)), ValueError,
                  r"Muon: ns_coefficients\[1\] is nan"),
@@ -262,105 +265,6 @@ BAD = {
 def test_bad_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-# -- checkpoints -------------------------------------------------------------------------------------------------------
-
-
-@each_optimizer
-def test_training_goes_on_from_a_checkpoint(kind, options):
-    params = parameters()
-    optimizer = kind([{"params": params[:1]}, {"params": params[1:], "lr": 0.03}], **options)
-    for seed in range(1, 4):
-        take_step(optimizer, params, seed)
-    others = [nn.Parameter(p.data.copy()) for p in params]
-    other = kind([{"params": others[:1]}, {"params": others[1:]}], lr=7.0)
-    other.load_state_dict(optimizer.state_dict())
-    for seed in range(4, 8):
-        take_step(optimizer, params, seed)
-        take_step(other, others, seed)
-    for p, q in zip(params, others, strict=True):
-        np.testing.assert_array_equal(p.data, q.data)
-
-
-@each_optimizer
-def test_state_lies_where_weights_do(kind, options):
-    params = parameters()
-    optimizer, other = kind(params, **options), kind(params, **options)
-    take_step(optimizer, params, 1)
-    other.load_state_dict(optimizer.state_dict())
-    for states in (optimizer.state, other.state):
-        arrays = [array for state in states.values() for array in state.values() if isinstance(array, np.ndarray)]
-        assert all(array.ctypes.data % 64 == 0 for array in arrays)
-
-
-def test_state_that_only_some_options_need_travels_too():
-    params = parameters()
-    optimizer = optim.RMSprop(params, momentum=0.9, centered=True)
-    take_step(optimizer, params, 1)
-    state = optimizer.state_dict()
-    assert sorted(state["state"][0]) == ["grad_avg", "momentum_buffer", "square_avg"]
-    plain = optim.RMSprop(parameters())
-    plain.load_state_dict(state)  # and with it the options
-    assert plain.param_groups[0]["centered"]
-    np.testing.assert_array_equal(plain.state_dict()["state"][3]["grad_avg"], state["state"][3]["grad_avg"])
-    del state["state"][3]["square_avg"]
-    with pytest.raises(ValueError, match=r"parameter 3 has state .*needs \['square_avg'\]"):
-        plain.load_state_dict(state)
-
-
-def test_state_is_a_copy_with_pytorchs_names():
-    params = parameters()
-    optimizer = optim.Adam(params)
-    take_step(optimizer, params, 1)
-    state = optimizer.state_dict()
-    assert sorted(state["state"][0]) == ["exp_avg", "exp_avg_sq", "step"]
-    assert state["param_groups"][0]["params"] == [0, 1, 2, 3]
-    state["state"][0]["exp_avg"][...] = 9
-    assert not (optimizer.state[params[0]]["exp_avg"] == 9).any()
-
-
-def _changed(state, path, value):
-    *path, last = path
-    for key in path:
-        state = state[key]
-    if value is None:
-        del state[last]
-    else:
-        state[last] = value
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (("param_groups",), None, "needs a dict with the keys"),
-        (("param_groups", 0, "params"), [0], "the numbers of parameters in the groups differ"),
-        (("param_groups", 0, "eps"), None, "group has options"),
-        (("param_groups", 0, "lr"), -1.0, "lr is -1"),
-        (("state", 7), {}, "state of parameter 7, which no group has"),
-        (("state", 3, "step"), None, "parameter 3 has state"),
-        (("state", 3, "step"), 0, "parameter 3: step is 0, needs the number of steps taken"),
-        (("state", 3, "step"), 1e300, "parameter 3: step is 1000"),
-        (("state", 3, "exp_avg"), np.zeros((2, 2)), r"parameter 3: exp_avg has shape \[2, 2\], needs \[2, 3, 2, 2\]"),
-    ],
-)
-def test_a_failed_load_changes_nothing(path, value, message):
-    params = parameters()
-    optimizer = optim.Adam(params)
-    take_step(optimizer, params, 1)
-    before = repr(optimizer.state_dict())
-    state = optimizer.state_dict()
-    state["param_groups"][0]["weight_decay"] = 0.5
-    state["state"][0]["step"] = 100
-    _changed(state, path, value)
-    with pytest.raises(ValueError, match=message):
-        optimizer.load_state_dict(state)
-    assert repr(optimizer.state_dict()) == before
-
-
-def test_state_that_is_no_mapping_is_refused():
-    with pytest.raises(TypeError, match="got NoneType, needs what state_dict returned"):
-        optim.SGD(parameters(), lr=0.1).load_state_dict(None)
 
 
 # -- clipping ----------------------------------------------------------------------------------------------------------
@@ -380,6 +284,15 @@ def test_clip_grad_norm():
         np.testing.assert_allclose(p.grad, g * (0.5 / expected), rtol=1e-6)
     assert optim.clip_grad_norm_(params, 1.0) == pytest.approx(0.5, rel=1e-6)
     assert params[-1].grad is None
+
+
+def test_clip_scales_a_gradient_that_comes_twice_once():
+    p, q = (nn.Parameter(np.zeros(300_000, np.float32)) for _ in range(2))
+    p.grad = q.grad = np.full(300_000, 2.0, np.float32)  # threads share it
+    norm = 2.0 * math.sqrt(300_000)
+    assert optim.clip_grad_norm_([p, q, p], norm / 4) == pytest.approx(norm, rel=1e-6)
+    np.testing.assert_array_equal(p.grad, p.grad[0])
+    assert p.grad[0] == pytest.approx(0.5, rel=1e-6)
 
 
 def test_clip_of_nothing_and_of_what_is_not_finite():

@@ -95,3 +95,15 @@ def test_muon_state_and_checkpoint():
     other.step()
     for p, q in zip(params, others, strict=True):
         np.testing.assert_array_equal(p.data, q.data)
+
+
+def test_a_step_that_a_parameter_refuses_changes_no_other():
+    params = [nn.Parameter(np.eye(3)), nn.Parameter(np.eye(2))]
+    optimizer = optim.Muon(params)
+    for p in params:
+        p.grad = np.ones(p.shape)
+    params[1].data.flags.writeable = False
+    with pytest.raises(ValueError, match=r"^Muon: parameter \[2, 2\] is read-only, and a step writes to it$"):
+        optimizer.step()
+    np.testing.assert_array_equal(params[0].data, np.eye(3))
+    assert optimizer.state == {}

@@ -92,7 +92,10 @@ def test_unknown_suffix(tmp_path, suffix):
         ({"w": np.array([object()])}, None, TypeError, "'w' has dtype object"),
         ({"w": np.array(["text"])}, None, TypeError, "'w' has dtype <U4"),
         ({"w": np.ones(2, complex)}, None, TypeError, "'w' has dtype complex128"),
+        ({"w": [[1.0], [1.0, 2.0]]}, None, ValueError, "'w' is not an array"),
+        ({"\ud800": np.ones(2)}, None, ValueError, r"array name '\\ud800' cannot be written as UTF-8"),
         ({"w": np.ones(2)}, {"epochs": 3}, TypeError, "'epochs' is int"),
+        ({"w": np.ones(2)}, [1], TypeError, "metadata is a list, needs named texts"),
         (nn.Linear(1, 1), None, TypeError, r"state is a Linear, needs named arrays, such as model\.state_dict\(\)$"),
         ([np.ones(2)], None, TypeError, "state is a list, needs named arrays"),
     ],
@@ -101,6 +104,23 @@ def test_refused_before_anything_is_written(path, state, metadata, error, messag
     with pytest.raises(error, match=rf"^save: .*{message}"):
         save(path, state, metadata)
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 65532, "ü" * 32766])
+def test_a_name_that_npz_cannot_hold_is_refused_before_anything_is_written(tmp_path, name):
+    with pytest.raises(ValueError, match=r"^save: array name '.*' has \d+ characters, \.npz needs fewer and no NUL$"):
+        save(tmp_path / "weights.npz", {name: np.ones(2)})
+    assert list(tmp_path.iterdir()) == []
+    save(tmp_path / "weights.npz", {"x" * 65531: np.ones(2)})
+    assert list(load(tmp_path / "weights.npz")[0]) == ["x" * 65531]
+
+
+def test_text_that_is_no_utf_8_beside_the_arrays(tmp_path):
+    pytest.importorskip("safetensors")
+    with pytest.raises(ValueError, match=r"^save: metadata entry 'file' cannot be written as UTF-8"):
+        save(tmp_path / "weights.safetensors", {}, {"file": "\udcff"})
+    save(tmp_path / "weights.npz", {}, {"file": "\udcff"})
+    assert load(tmp_path / "weights.npz")[1] == {"file": "\udcff"}
 
 
 def test_path_and_state_in_the_wrong_order():
@@ -192,6 +212,25 @@ def test_hostile_npz_entries(tmp_path, entry, content, message):
         load(path)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_entries_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "weights.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for value in (b"a", b"b"):
+            archive.writestr("w.npy", _npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }", value))
+    with pytest.raises(ValueError, match=r"^load: .*weights\.npz is not .*: two of its entries have one name$"):
+        load(path)
+
+
+def test_complex_numbers_of_others_are_refused(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    header = json.dumps({"w": {"dtype": "C64", "shape": [1], "data_offsets": [0, 8]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    pytest.importorskip("safetensors")
+    with pytest.raises(ValueError, match=r"^load: .*weights\.safetensors.*( w has dtype complex64, needs bool|C64)"):
+        load(path)
+
+
 def test_npz_of_numpy_loads_and_ours_loads_in_numpy(tmp_path):
     theirs, ours = tmp_path / "theirs.npz", tmp_path / "ours.npz"
     w = np.arange(6.0).reshape(2, 3)
@@ -266,6 +305,13 @@ def test_without_locks_files_are_written_and_leftovers_stay(tmp_path, monkeypatc
         file.write(b"whole")
     remove_leftovers(tmp_path / "a.bin")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".a.bin.0123abcd.tmp", "a.bin"]
+
+
+def test_a_name_that_is_too_long_for_the_folder_is_the_one_that_was_given(path):
+    path = path.with_name("x" * 250 + path.suffix)
+    with pytest.raises(OSError, match="too long") as error:
+        save(path, {"w": np.ones(2)})
+    assert error.value.filename == str(path)
 
 
 def test_a_folder_in_the_place_of_the_file(tmp_path):

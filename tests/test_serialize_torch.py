@@ -233,3 +233,10 @@ def test_an_old_pytorch_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
     with pytest.raises(ImportError, match=r"^load: .*weights\.pt needs PyTorch 2\.6 or newer, got 2\.5\.1"):
         load(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize("tensor", [lambda: torch.ones(2, requires_grad=True), lambda: torch.ones(2).bfloat16()])
+def test_a_tensor_that_numpy_does_not_take_is_named(tmp_path, tensor):
+    with pytest.raises(TypeError, match=r"^save: 'w' is not an array: .*(grad|BFloat16)"):
+        save(tmp_path / "weights.npz", {"w": tensor()})
+    assert list(tmp_path.iterdir()) == []

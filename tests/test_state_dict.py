@@ -99,6 +99,15 @@ def test_a_failed_load_lists_everything_and_changes_nothing(net):
         np.testing.assert_array_equal(array, before[name])
 
 
+@pytest.mark.skipif(torch is None, reason="PyTorch is not installed")
+def test_parameters_of_pytorch_that_ask_for_gradients_are_named(net):
+    before = net.state_dict()
+    with pytest.raises(ValueError, match=r"Sequential is unchanged: .*4\.bias is not an array: .*grad"):
+        net.load_state_dict(dict(model(torch.nn).named_parameters()), strict=False)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_not_strict_reports_keys_but_still_checks_shapes(net):
     state = {"4.bias": np.ones(3, np.float32), "extra": np.zeros(1)}
     result = net.load_state_dict(state, strict=False)
@@ -117,6 +126,15 @@ def test_a_parameter_that_is_read_only_is_not_loaded_into():
         net.load_state_dict({name: array + 1 for name, array in before.items()})
     for name, array in net.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+def test_integers_that_do_not_fit_are_refused():
+    module = nn.Identity()
+    module.register_buffer("counts", np.array([1, 2], np.int8))
+    assert module.load_state_dict({"counts": np.array([-128, 127])}) == ([], [])
+    with pytest.raises(ValueError, match=r"Identity is unchanged: counts has numbers that int8 does not hold$"):
+        module.load_state_dict({"counts": np.array([1000, 2])})
+    assert (module.counts.dtype, module.counts.tolist()) == (np.int8, [-128, 127])
 
 
 def test_load_needs_a_mapping(net):

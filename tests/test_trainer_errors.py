@@ -145,6 +145,16 @@ def test_plateau_of_an_accuracy_that_there_is_not(blobs):
             trainer.fit(batches, 2, val=val)
 
 
+def test_an_optimizer_without_a_learning_rate_is_refused():
+    class Unrated(optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
+
+    model = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match=r"^Trainer: Unrated has no option 'lr', which goes into the history$"):
+        Trainer(model, nn.MSELoss(), Unrated(model.parameters()))
+
+
 def test_an_optimizer_of_another_model_is_refused():
     model, another = nn.Linear(3, 2), nn.Linear(3, 2)
     with pytest.raises(ValueError, match="Trainer: the optimizer has no parameter of the model"):

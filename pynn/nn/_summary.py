@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pynn._array import as_dtype
 from pynn.nn.attention import MultiheadAttention
 from pynn.nn.layers import Conv1d, Conv2d, Linear
 from pynn.nn.module import Module, Parameter
@@ -100,6 +101,8 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     except TypeError:
         got = type(input_shape).__name__
         raise TypeError(f"summary: input_shape is a {got}, needs the sizes of one example: (1, 28, 28)") from None
+    if min(example, default=0) < 0:
+        raise ValueError(f"summary: input_shape is {list(example)}, needs sizes of at least 0")
     names: dict[Module, str] = {module: name for name, module in model.named_modules()}
     modes = {module: module.training for module in names}
     layers: list[LayerSummary] = []
@@ -114,6 +117,7 @@ def summary(model: Module, input_shape: int | tuple[int, ...], dtype: npt.DTypeL
     shown = [module for module in names if _own_size(module) or not list(module.children())]
     if dtype is None:
         dtype = next((p.dtype for p in model.parameters()), np.dtype(np.float32))
+    dtype = as_dtype("summary", dtype)
     handles = [module.register_forward_hook(record) for module in shown]
     try:
         model.eval()

@@ -35,18 +35,23 @@ class _List(Module):
     def __getitem__(self, index: slice) -> Self: ...
 
     def __getitem__(self, index: int | slice) -> Any:
-        """Return a child, or a module of the same kind that shares the children of the slice and their names."""
+        """Return a child, or a module of the same kind that shares the children of the slice.
+
+        A `Sequential` keeps their names, a `ModuleList` counts them anew, as in PyTorch.
+        """
         self._tell()
         if isinstance(index, slice):
             part = type(self).__new__(type(self))
             part.training = self.training
             for name, module in list(self.named_children())[index]:
-                part.add_module(name, module)
+                part._take(name, module)
             return part
         return self._child(index)[1]
 
     def __setitem__(self, index: int, module: Module) -> None:
         """Replace a child; it keeps its name."""
+        if isinstance(index, slice):
+            raise TypeError(f"{type(self).__name__}: a slice cannot be replaced, needs an integer as index")
         self._tell()
         self.add_module(self._child(index)[0], module)
 
@@ -55,6 +60,10 @@ class _List(Module):
         name = next(name for name in map(str, count(len(self))) if name not in vars(self))
         self.add_module(name, module)
         return self
+
+    def _take(self, name: str, module: Module) -> None:
+        """Add a child of another list."""
+        self.add_module(name, module)
 
     def _tell(self) -> None:
         """Let a captured function know that it depends on what is in here."""
@@ -275,3 +284,6 @@ class ModuleList(_List):
         for module in iterable(type(self).__name__, "modules", modules, "modules"):
             self.append(module)
         return self
+
+    def _take(self, name: str, module: Module) -> None:
+        self.append(module)

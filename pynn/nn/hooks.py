@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,9 @@ class HookHandle:
     """What `register_forward_hook` and `register_full_backward_hook` return; `remove()` takes the hook away again."""
 
     def __init__(self, module: Module, hooks: str, hook: Hook | BackwardHook) -> None:
-        self._module, self._hooks, self._hook = module, hooks, hook
+        self._module, self._hooks = module, hooks
+        self._hook = functools.partial(hook)  # another object each time: a function may be registered twice
+        setattr(module, hooks, (*getattr(module, hooks), self._hook))
 
     def remove(self) -> None:
         """Remove the hook; a second call does nothing."""
@@ -75,10 +79,11 @@ class _Watch:
 
     def outputs(self, y: Any) -> Any:
         """Mark the tensors that the module returned: one, or those of a tuple."""
-        tensors = [y] if isinstance(y, Tensor) else [t for t in y if isinstance(t, Tensor)] if type(y) is tuple else []
-        self.grad_output = [None] * len(tensors)
-        marked = {id(t): self._output(t, i) for i, t in enumerate(tensors)}
-        return marked.get(id(y), y) if type(y) is not tuple else tuple([marked.get(id(t), t) for t in y])
+        returned = y if type(y) is tuple else (y,)
+        self.grad_output = [None] * sum(isinstance(t, Tensor) for t in returned)
+        position = itertools.count()  # one that is returned twice has a gradient for each
+        marked = tuple([self._output(t, next(position)) if isinstance(t, Tensor) else t for t in returned])
+        return marked if type(y) is tuple else marked[0]
 
     def _output(self, y: Tensor, position: int) -> Tensor:
         if not y.requires_grad:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pynn._checks import real
+from pynn.functional._args import number
 from pynn.grad_mode import catch_up
 from pynn.random import generator
 from pynn.tensor import Tensor
@@ -27,7 +29,8 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     >>> bool((uniform_(pynn.tensor([0.0, 0.0]), 2.0, 3.0).numpy() >= 2).all())
     True
     """
-    if not a <= b:
+    _check_floats(tensor)
+    if not real("uniform_: a", a) <= real("uniform_: b", b):
         raise ValueError(f"uniform_: needs a <= b, got {a} and {b}")
     return _fill(tensor, generator().uniform(a, b, tensor.shape))
 
@@ -41,7 +44,9 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     >>> nn.init.normal_(nn.Parameter([0.0]), mean=3.0, std=0.0).item()
     3.0
     """
-    _check_std("normal_", std)
+    _check_floats(tensor)
+    real("normal_: mean", mean)
+    real("normal_: std", std, 0)
     return _fill(tensor, generator().normal(mean, std, tensor.shape))
 
 
@@ -59,9 +64,12 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     >>> abs(nn.init.trunc_normal_(nn.Parameter([5.0])).item()) <= 2
     True
     """
-    _check_std("trunc_normal_", std)
+    _check_floats(tensor)
+    real("trunc_normal_: mean", mean)
+    real("trunc_normal_: std", std, 0)
+    a, b = number("trunc_normal_", "a", a), number("trunc_normal_", "b", b)  # one may be infinite
     inside = (math.erf((b - mean) / std / math.sqrt(2)) - math.erf((a - mean) / std / math.sqrt(2))) / 2 if std else 0
-    if inside < 0.01:
+    if not inside >= 0.01:
         raise ValueError(f"trunc_normal_: N({mean}, {std}²) has {inside:.2%} within {a}..{b}, needs at least 1 %")
     values = generator().normal(mean, std, tensor.shape)
     while (outside := (values < a) | (values > b)).any():
@@ -78,7 +86,7 @@ def constant_(tensor: Tensor, value: float) -> Tensor:
     >>> nn.init.constant_(nn.Parameter([0.0]), 2.0).item()
     2.0
     """
-    return _fill(tensor, value)
+    return _fill(tensor, number("constant_", "value", value))
 
 
 def zeros_(tensor: Tensor) -> Tensor:
@@ -114,7 +122,7 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     >>> bool((abs(nn.init.xavier_uniform_(nn.Linear(3, 3).weight).data) <= 1).all())
     True
     """
-    bound = gain * math.sqrt(6 / sum(_fans("xavier_uniform_", tensor)))
+    bound = real("xavier_uniform_: gain", gain, 0) * math.sqrt(6 / sum(_fans("xavier_uniform_", tensor)))
     return uniform_(tensor, -bound, bound)
 
 
@@ -127,7 +135,8 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     >>> nn.init.xavier_normal_(nn.Linear(3, 3).weight, gain=5 / 3).shape
     (3, 3)
     """
-    return normal_(tensor, 0.0, gain * math.sqrt(2 / sum(_fans("xavier_normal_", tensor))))
+    std = real("xavier_normal_: gain", gain, 0) * math.sqrt(2 / sum(_fans("xavier_normal_", tensor)))
+    return normal_(tensor, 0.0, std)
 
 
 def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
@@ -179,7 +188,8 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
     array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    _check_tensor(tensor)
+    _check_floats(tensor)
+    real("orthogonal_: gain", gain)
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_: tensor {list(tensor.shape)}, needs 2 axes or more")
     rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
@@ -194,7 +204,7 @@ def sinusoidal_(tensor: Tensor, base: float = 10000.0) -> Tensor:
     Raises
     ------
     ValueError
-        If `tensor` does not have two axes.
+        If `tensor` does not have two axes, or `base` is not positive.
 
     Examples
     --------
@@ -203,7 +213,9 @@ def sinusoidal_(tensor: Tensor, base: float = 10000.0) -> Tensor:
     >>> sinusoidal_(positions.weight).numpy()[0]
     array([0., 1., 0., 1., 0., 1., 0., 1.], dtype=float32)
     """
-    _check_tensor(tensor)
+    _check_floats(tensor)
+    if real("sinusoidal_: base", base) <= 0:
+        raise ValueError(f"sinusoidal_: base is {base}, needs more than 0")
     if tensor.ndim != 2:
         raise ValueError(f"sinusoidal_: needs two axes, positions and features, got {list(tensor.shape)}")
     length, features = tensor.shape
@@ -227,6 +239,7 @@ def calculate_gain(nonlinearity: str, a: float = 0.01) -> float:
     >>> calculate_gain("tanh")
     1.6666666666666667
     """
+    real("calculate_gain: a", a)
     gains = {
         "linear": 1.0,
         "conv2d": 1.0,
@@ -243,6 +256,13 @@ def calculate_gain(nonlinearity: str, a: float = 0.01) -> float:
 def _check_tensor(tensor: object) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"nn.init: got a {type(tensor).__name__}, needs a Tensor")
+
+
+def _check_floats(tensor: Tensor) -> None:
+    """Refuse what cannot hold the values, before they are drawn."""
+    _check_tensor(tensor)
+    if tensor.dtype.kind != "f":
+        raise TypeError(f"nn.init: got a tensor of {tensor.dtype}, needs float32 or float64")
 
 
 def _fill(tensor: Tensor, values: npt.NDArray[Any] | float) -> Tensor:
@@ -263,12 +283,8 @@ def _fans(operation: str, tensor: Tensor) -> tuple[int, int]:
 
 
 def _kaiming_std(operation: str, tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
+    real(f"{operation}: a", a)
     fans = dict(zip(("fan_in", "fan_out"), _fans(operation, tensor), strict=True))
     if mode not in fans:
         raise ValueError(f"{operation}: mode is {mode!r}, needs 'fan_in' or 'fan_out'")
     return calculate_gain(nonlinearity, a) / math.sqrt(fans[mode])
-
-
-def _check_std(operation: str, std: float) -> None:
-    if not std >= 0:
-        raise ValueError(f"{operation}: std is {std}, needs 0 or more")

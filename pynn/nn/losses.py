@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pynn import functional as F
-from pynn.functional._args import Array, Input
+from pynn.functional._args import Array, Input, number
 from pynn.nn.module import Module
 from pynn.tensor import Tensor
 
@@ -60,7 +60,7 @@ class CrossEntropyLoss(_ClassLoss):
         weight: Input | list[float] | None = None,
     ) -> None:
         super().__init__(ignore_index, reduction, weight)
-        if not 0 <= label_smoothing <= 1:
+        if not 0 <= number("CrossEntropyLoss", "label_smoothing", label_smoothing) <= 1:
             raise ValueError(f"CrossEntropyLoss: label_smoothing is {label_smoothing}, needs 0 to 1")
         self.label_smoothing = label_smoothing
 
@@ -141,7 +141,7 @@ class SmoothL1Loss(_Loss):
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0) -> None:
         super().__init__(reduction)
-        if not beta >= 0:
+        if not number("SmoothL1Loss", "beta", beta) >= 0:
             raise ValueError(f"SmoothL1Loss: beta is {beta}, needs at least 0")
         self.beta = beta
 

@@ -26,7 +26,7 @@ class Parameter(Tensor):
     Parameters
     ----------
     data : Tensor or array_like
-        Initial values, float32 or float64; lists and Python numbers become float32.
+        Initial values, float32 or float64; floats of Python, also in lists, become float32.
     requires_grad : bool
         False freezes the parameter.
 
@@ -129,7 +129,6 @@ class Module:
         >>> handle.remove()
         """
         check_hook("register_forward_hook", hook)
-        self._forward_hooks = (*self._forward_hooks, hook)
         return HookHandle(self, "_forward_hooks", hook)
 
     def register_full_backward_hook(self, hook: BackwardHook) -> HookHandle:
@@ -148,7 +147,6 @@ class Module:
         >>> handle.remove()
         """
         check_hook("register_full_backward_hook", hook)
-        self._backward_hooks = (*self._backward_hooks, hook)
         return HookHandle(self, "_backward_hooks", hook)
 
     # -- the tree ------------------------------------------------------------------------------------------------------
@@ -175,12 +173,14 @@ class Module:
         Raises
         ------
         TypeError
-            If `module` is not a Module.
+            If `module` is not a Module, or the name not a str.
         ValueError
             If the name is empty, has a dot, or hides an attribute of the class.
         """
         if not isinstance(module, Module):
             raise TypeError(f"{type(self).__name__}: child {name!r} is a {type(module).__name__}, needs a Module")
+        if not isinstance(name, str):
+            raise TypeError(f"{type(self).__name__}: {name!r} cannot name a child, needs a str")
         if not name or "." in name or hasattr(type(self), name):
             raise ValueError(f"{type(self).__name__}: {name!r} cannot name a child (empty, dotted, or taken)")
         setattr(self, name, module)
@@ -294,7 +294,7 @@ class Module:
         ReLU
         Sequential
         """
-        for child in self.children():
+        for child in dict.fromkeys(self.children()):  # one that has two names here comes once, as in PyTorch
             child.apply(fn)
         fn(self)
         return self
@@ -342,7 +342,7 @@ class Module:
         Parameters
         ----------
         state : Mapping of str to array or Tensor
-            As `state_dict` returns it; float32 and float64 are converted to the dtype of the model.
+            As `state_dict` returns it; floats and integers are converted to the dtype of the model.
         strict : bool
             False permits missing and unexpected keys and only reports them.
 
@@ -354,8 +354,8 @@ class Module:
         Raises
         ------
         ValueError
-            Lists every missing and unexpected key (if strict) and every shape or kind of dtype that differs; the
-            model is unchanged.
+            Lists every missing and unexpected key (if strict), every shape or kind of dtype that differs, and integers
+            that do not fit; the model is unchanged.
         """
         if not isinstance(state, Mapping):
             raise TypeError(f"load_state_dict: got {type(state).__name__}, needs a mapping of names to arrays")
@@ -369,7 +369,8 @@ class Module:
         for name in (name for name in own if name in state):
             try:
                 target, array = _array(own[name]), np.asarray(_array(state[name]))
-            except (TypeError, ValueError) as error:  # unequal lists, a dtype that NumPy lacks
+            # Unequal lists, a dtype that NumPy lacks; RuntimeError: a tensor of PyTorch that asks for a gradient.
+            except (TypeError, ValueError, RuntimeError) as error:
                 problems.append(f"{name} is not an array: {error}")
                 continue
             if array.shape != target.shape:
@@ -380,6 +381,8 @@ class Module:
                 problems.append(f"{name} is read-only")
             else:
                 arrays[name] = array.astype(target.dtype)  # Whatever can fail does so here, before the first write.
+                if array.dtype.kind in "iu" and not np.array_equal(arrays[name], array):
+                    problems.append(f"{name} has numbers that {target.dtype} does not hold")
         if problems:
             raise ValueError(f"load_state_dict: {type(self).__name__} is unchanged: " + "; ".join(problems))
         for name, array in arrays.items():

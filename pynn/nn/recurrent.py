@@ -270,11 +270,12 @@ class _Cell(Module):
     bias_hh: Parameter | None = None
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True) -> None:
-        check_sizes(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
+        name = type(self).__name__
+        check_sizes(name, input_size=input_size, hidden_size=hidden_size)
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.bias = bias
-        _add_weights(self, self._gates * hidden_size, input_size, hidden_size, bias)
+        self.bias = flag(name, "bias", bias)
+        _add_weights(self, self._gates * hidden_size, input_size, hidden_size, self.bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

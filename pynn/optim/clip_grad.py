@@ -22,7 +22,7 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
     Parameters
     ----------
     params : Tensor or iterable of Tensor
-        Those without a gradient do not count.
+        Those without a gradient do not count, and one that comes twice, such as a shared weight, counts once.
     max_norm : float
         The largest norm allowed, arXiv:1211.5063.
 
@@ -42,10 +42,11 @@ def clip_grad_norm_(params: Tensor | Iterable[Tensor], max_norm: float) -> float
     (5.0, array([0.6, 0.8], dtype=float32))
     """
     check_range("clip_grad_norm_", 0, max_norm=max_norm)
+    tensors = _tensors("clip_grad_norm_", params)
     by_dtype: dict[Any, list[Array]] = defaultdict(list)
-    for p in _tensors("clip_grad_norm_", params):
-        if p._grad is not None:
-            by_dtype[p._grad.dtype].append(p._grad)
+    for grad in {id(p._grad): p._grad for p in tensors}.values():  # two threads would scale one array
+        if grad is not None:
+            by_dtype[grad.dtype].append(grad)
     if len(by_dtype) == 1:
         (grads,) = by_dtype.values()
         total = _core.clip_norm_(grads, max_norm)

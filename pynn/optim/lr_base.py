@@ -72,6 +72,8 @@ class LRScheduler:
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(self).__name__}: optimizer is a {type(optimizer).__name__}, needs an Optimizer")
+        if "lr" not in optimizer.defaults:
+            raise ValueError(f"{type(self).__name__}: {type(optimizer).__name__} has no option 'lr' to set")
         self.optimizer = optimizer
         self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.step_count = 0
@@ -86,7 +88,11 @@ class LRScheduler:
     def step(self) -> None:
         """Count one step and set the learning rates; call it after `optimizer.step()`."""
         self.step_count += 1
-        self._apply()
+        try:
+            self._apply()
+        except BaseException:  # one's own formula may refuse, and groups may have been added
+            self.step_count -= 1
+            raise
 
     def get_last_lr(self) -> list[float]:
         """Return the present learning rate of each group."""
@@ -118,7 +124,10 @@ class LRScheduler:
                 needs = "a list of numbers" if has_several else "a number"
                 raise TypeError(f"{kind}: state has {name} {value!r}, needs {needs}")
             if has_several and len(numbers) != groups:
-                raise ValueError(f"{kind}: state has {len(numbers)} {name}, the optimizer {groups} groups")
+                raise ValueError(f"{kind}: state has {len(numbers)} {name}, needs one for each of the {groups} groups")
+            if name in ("base_lrs", "lrs"):
+                check_range(kind, 0, **{f"state has {name}[{i}], which": rate for i, rate in enumerate(numbers)})
+        whole(f"{kind}: state has step_count, which", state["step_count"], 0)
         undo = self._restorer()
         try:
             for name in self._saved:
@@ -129,8 +138,10 @@ class LRScheduler:
             raise
 
     def _apply(self) -> None:
-        for group, base_lr in self._groups():
-            group["lr"] = self._lr(base_lr)
+        groups = self._groups()
+        rates = [self._lr(base_lr) for _, base_lr in groups]  # all of them before the first group changes
+        for (group, _), rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
     def _groups(self) -> list[tuple[Group, float]]:
         """Return the groups with their base rates; ValueError if some were added since these were noted."""
@@ -193,7 +204,7 @@ class ReduceLROnPlateau(LRScheduler):
     """
 
     needs_metric = True
-    _saved = ("step_count", "base_lrs", "lrs", "best", "bad_epochs", "cooldown_left")
+    _saved = ("step_count", "lrs", "best", "bad_epochs", "cooldown_left")
 
     def __init__(
         self,
@@ -231,7 +242,7 @@ class ReduceLROnPlateau(LRScheduler):
         """Take the epoch's value of the metric into account; NaN counts as no improvement."""
         try:
             metric = float(metric)
-        except ValueError:
+        except (TypeError, ValueError):
             raise TypeError(f"ReduceLROnPlateau: metric is {metric!r}, needs a number") from None
         self.step_count += 1
         if self._improves(metric):
@@ -263,8 +274,8 @@ class ReduceLROnPlateau(LRScheduler):
 
     def _improves(self, metric: float) -> bool:
         margin = self.threshold * (abs(self.best) if self.threshold_mode == "rel" else 1)
-        if math.isinf(self.best):
-            return not math.isnan(metric)
+        if math.isinf(self.best):  # a share of which would be another infinity
+            margin = 0.0
         return metric < self.best - margin if self.mode == "min" else metric > self.best + margin
 
 

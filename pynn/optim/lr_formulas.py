@@ -297,7 +297,8 @@ class OneCycleLR(LRScheduler):
         peak, end = self.pct_start * self.total_steps - 1, self.total_steps - 1
         if self.step_count < peak:
             return _cosine(first, middle, self.step_count / peak)
-        return _cosine(middle, last, (self.step_count - peak) / (end - peak) if end > peak else 1.0)
+        # With a pct_start of 1 the last step is the peak, and there is no way down.
+        return _cosine(middle, last, (self.step_count - peak) / (end - peak) if end > peak else 0.0)
 
 
 def _cosine(start: float, end: float, done: float) -> float:

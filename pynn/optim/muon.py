@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pynn import _core
-from pynn._checks import flag
+from pynn._checks import flag, whole
 from pynn.grad_mode import mode
 from pynn.optim.optimizer import Array, Group, Optimizer, State, buffers, check_range
 from pynn.tensor import Tensor
@@ -75,7 +75,7 @@ class Muon(Optimizer):
     def _check(self, options: Group) -> None:
         check_range("Muon", 0, **{name: options[name] for name in ("lr", "weight_decay", "momentum", "eps")})
         flag("Muon", "nesterov", options["nesterov"])
-        check_range("Muon", 1, 100, ns_steps=options["ns_steps"])
+        check_range("Muon", 1, 100, ns_steps=whole("Muon: ns_steps", options["ns_steps"]))
         try:
             a, b, c = options["ns_coefficients"]
         except (TypeError, ValueError):
@@ -92,6 +92,9 @@ class Muon(Optimizer):
     def _update(self, group: Group, weights: list[Array], grads: list[Array], states: Sequence[State]) -> None:
         if mode.recorder is not None:  # the numbers below are a replay's, too
             mode.recorder.fixed_options(group)
+        for p in weights:  # before the first of them changes
+            if not p.flags.writeable:
+                raise ValueError(f"Muon: parameter {list(p.shape)} is read-only, and a step writes to it")
         lr, momentum = group["lr"], group["momentum"]
         averages = buffers(weights, states, "momentum_buffer")
         # m -= (momentum - 1) (g - m)

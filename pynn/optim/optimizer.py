@@ -25,8 +25,11 @@ State = dict[str, Any]  # of one parameter: arrays, and Adam's step count
 class Optimizer:
     """Base class, also of an optimiser of your own: give it the defaults of the options, and define `step`.
 
+    One of the options is `lr`, if schedules are to set it, and for `Trainer`, which notes it.
+
     `param_groups` is a list of dicts with the key `params` and the options, which may be changed between steps.
-    `state` maps a parameter to its arrays and step count; it appears with the first step that has a gradient.
+    `state` maps a parameter to its arrays and step count; it appears with the first step that has a gradient. A `step`
+    of your own keeps there a dict for each parameter, of arrays and numbers, and a checkpoint has it.
 
     Examples
     --------
@@ -64,6 +67,7 @@ class Optimizer:
                 f"{self._name}: params is a {type(params).__name__}, needs an iterable of tensors or of groups, "
                 "such as model.parameters()"
             )
+        self._check_order(params)
         entries: list[Any] = list(params)
         if not entries:
             raise ValueError(
@@ -72,6 +76,11 @@ class Optimizer:
         groups = entries if any(isinstance(entry, Mapping) for entry in entries) else [{"params": entries}]
         for group in groups:
             self.add_param_group(group)
+
+    def _check_order(self, params: object) -> None:
+        """Raise TypeError for a set: state_dict numbers parameters by an order that must be the next process's, too."""
+        if isinstance(params, set | frozenset):
+            raise TypeError(f"{self._name}: params is a {type(params).__name__}, needs an order, such as a list has")
 
     @property
     def _name(self) -> str:
@@ -90,6 +99,12 @@ class Optimizer:
         if not isinstance(group, Mapping) or "params" not in group:
             raise TypeError(f"{self._name}: a parameter group needs to be a dict with the key 'params'")
         params = group["params"]
+        if not isinstance(params, Iterable):
+            raise TypeError(
+                f"{self._name}: params of a group is a {type(params).__name__}, needs a tensor or an iterable of "
+                "tensors, such as model.parameters()"
+            )
+        self._check_order(params)
         params = [params] if isinstance(params, Tensor) else list(params)
         if not params:
             raise ValueError(f"{self._name}: a parameter group is empty")
@@ -156,7 +171,11 @@ class Optimizer:
         self, group: Group, params: list[Tensor], weights: list[Array], grads: list[Array], states: list[State]
     ) -> None:
         is_first = not states[0]
-        self._update(group, weights, grads, states)
+        try:
+            self._update(group, weights, grads, states)
+        except TypeError:
+            self._check(group)  # names an option that was set to what it cannot be
+            raise
         bump_versions(params)
         if is_first and states[0]:
             self.state.update(zip(params, states, strict=True))  # only now: a failed first step leaves none behind
@@ -275,6 +294,8 @@ class Optimizer:
             raise TypeError(f"{what}: got {type(state).__name__}, needs what state_dict returned")
         if not {"state", "param_groups"} <= state.keys():
             raise ValueError(f"{what}: needs a dict with the keys 'state' and 'param_groups'")
+        if not isinstance(state["state"], Mapping) or not _are_groups(state["param_groups"]):
+            raise TypeError(f"{what}: 'state' needs to be a dict, 'param_groups' a list of dicts with a list 'params'")
         if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in self.param_groups]:
             raise ValueError(f"{what}: the numbers of parameters in the groups differ from this optimiser's")
         groups = []
@@ -284,7 +305,10 @@ class Optimizer:
             options = {**copy.deepcopy({**saved, "params": None}), "params": own["params"]}
             self._check(options)
             groups.append(options)
-        params = dict(zip((i for g in state["param_groups"] for i in g["params"]), self._params(), strict=True))
+        numbers = [i for g in state["param_groups"] for i in g["params"]]
+        params = dict(zip(numbers, self._params(), strict=True))
+        if len(params) != len(numbers):
+            raise ValueError(f"{what}: param_groups have a number twice in {numbers}")
         states: dict[Tensor, State] = {}
         for number, saved in state["state"].items():
             if number not in params:
@@ -294,14 +318,29 @@ class Optimizer:
 
     def _checked_state(self, what: str, p: Tensor, saved: Mapping[str, Any]) -> State:
         """Return a copy of one parameter's saved state."""
+        if not isinstance(saved, Mapping):
+            raise TypeError(f"{what} has a {type(saved).__name__} as state, needs a dict")
+        if not (self._arrays or self._optional_arrays or self._scalars):  # one's own, whose `step` knows what it needs
+            return copy.deepcopy(dict(saved))
         if saved.keys() - set(self._optional_arrays) != {*self._arrays, *self._scalars}:
             raise ValueError(f"{what} has state {sorted(saved)}, needs {sorted((*self._arrays, *self._scalars))}")
-        state: State = {name: int(saved[name]) for name in self._scalars}
-        for name, count in state.items():
-            if not 0 < count < 2**53:  # beyond, float64 has no room for the powers of betas that it counts
-                raise ValueError(f"{what}: {name} is {count}, needs the number of steps taken")
+        state: State = {}
+        for name in self._scalars:
+            try:
+                count = int(saved[name])
+            except (TypeError, ValueError, OverflowError):  # OverflowError: of an infinity
+                count = 0
+            # Beyond 2^53 float64 has no room for the powers of betas that it counts.
+            if not 0 < count < 2**53 or count != saved[name]:
+                raise ValueError(f"{what}: {name} is {saved[name]!r}, needs the number of steps taken")
+            state[name] = count
         for name in saved.keys() - set(self._scalars):
-            array = np.asarray(saved[name], dtype=p.dtype)
+            try:
+                array = np.asarray(saved[name])
+            except ValueError as error:  # unequal lists
+                raise ValueError(f"{what}: {name} is not an array: {error}") from None
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"{what}: {name} has dtype {array.dtype}, needs numbers")
             if array.shape != p.shape:
                 raise ValueError(f"{what}: {name} has shape {list(array.shape)}, needs {list(p.shape)}")
             state[name] = _core.empty(p.shape, p.dtype)
@@ -315,6 +354,12 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{self._name}(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _are_groups(saved: object) -> bool:
+    return isinstance(saved, list | tuple) and all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple) for group in saved
+    )
 
 
 def _are_alike(weights: list[Array], states: list[State]) -> bool:
@@ -339,11 +384,14 @@ def _writes(call: Call, arrays: list[Array]) -> bool:
 
 def buffers(weights: Sequence[Array], states: Sequence[State], name: str, start: float = 0.0) -> list[Array]:
     """Return the state arrays `name` of parameters; new ones are filled with `start`."""
-    if name not in states[0]:
+    try:
+        return [state[name] for state in states]
+    except KeyError:  # the first step, or the first with an option that needs it, which some may have skipped
         for weight, state in zip(weights, states, strict=True):
-            state[name] = _core.empty(weight.shape, weight.dtype)  # where weights lie: at the start of a cache line
-            state[name].fill(start)
-    return [state[name] for state in states]
+            if name not in state:
+                state[name] = _core.empty(weight.shape, weight.dtype)  # where weights lie: at the start of a cache line
+                state[name].fill(start)
+        return [state[name] for state in states]
 
 
 def check_range(optimizer: str, low: float, below: float = math.inf, **options: Any) -> None:

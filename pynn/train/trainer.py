@@ -66,7 +66,7 @@ class Trainer:
     TypeError
         If `model`, `loss`, `optimizer` or `scheduler` is of another kind, such as a class in the place of an instance.
     ValueError
-        If the optimizer has no parameter of the model, nor of the loss.
+        If the optimizer has no parameter of the model, nor of the loss, or no option `lr`.
 
     Examples
     --------
@@ -103,6 +103,8 @@ class Trainer:
         trained = [*model.parameters(), *(loss.parameters() if isinstance(loss, Module) else ())]
         if not {id(p) for p in trained} & {id(p) for group in optimizer.param_groups for p in group["params"]}:
             raise ValueError("Trainer: the optimizer has no parameter of the model; make it with model.parameters()")
+        if "lr" not in optimizer.defaults:
+            raise ValueError(f"Trainer: {type(optimizer).__name__} has no option 'lr', which goes into the history")
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
