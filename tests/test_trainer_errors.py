@@ -105,7 +105,7 @@ def test_bad_arguments(blobs):
         trainer.predict(blobs[0], batch_size=1.5)
     with pytest.raises(TypeError, match=r"^predict: the inputs of a batch are a float, need an array \[N, ...\]"):
         trainer.predict(blobs[0].tolist())
-    with pytest.raises(TypeError, match="fit: checkpoint is 3, needs a path"):
+    with pytest.raises(TypeError, match=r"fit: checkpoint is a int, needs a str or an os\.PathLike"):
         trainer.fit([blobs], 1, checkpoint=3)
     with pytest.raises(TypeError, match="Trainer: the loss is a float, needs a scalar Tensor"):
         make(loss=lambda outputs, targets: 1.0).fit([blobs], 1)
