@@ -83,6 +83,8 @@ def test_bad_arguments(blobs):
         trainer.fit([blobs], 0)
     with pytest.raises(TypeError, match=r"fit: epochs is 1\.5, needs an integer"):
         trainer.fit([blobs], 1.5)
+    with pytest.raises(TypeError, match=r"^fit: epochs is array\(.{,24}\), needs an integer$"):
+        trainer.fit(blobs[0], np.arange(500))  # as in scikit-learn: not 500 numbers in the message
     with pytest.raises(ValueError, match="fit: the loader has no batches in epoch 1"):
         trainer.fit([], 1)
     with pytest.raises(ValueError, match="fit: the loader has no batches in epoch 2"):
