@@ -1,9 +1,10 @@
-"""Single numbers and flags among the arguments: one wording of what is refused."""
+"""Single numbers and flags among the arguments: one wording of what is refused, of an array its ends."""
 
 from __future__ import annotations
 
 import math
 import operator
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ def whole(what: str, value: Any, least: int | None = None) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise TypeError(f"{what} is {value!r}, needs an integer")
+        raise TypeError(f"{what} is {reprlib.repr(value)}, needs an integer")
     if least is not None and number < least:
         raise ValueError(f"{what} is {number}, needs at least {least}")
     return number
@@ -35,7 +36,7 @@ def real(what: str, value: Any, least: float = -math.inf, below: float = math.in
     TypeError: make_moons: noise is 'a', needs a number
     """
     if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
-        raise TypeError(f"{what} is {value!r}, needs a number")
+        raise TypeError(f"{what} is {reprlib.repr(value)}, needs a number")
     try:
         number = float(value)
     except OverflowError:  # of an integer
@@ -52,4 +53,4 @@ def flag(name: str, argument: str, value: bool) -> bool:
         return value
     if isinstance(value, (np.bool_, int, np.integer)) and value in (0, 1):
         return bool(value)
-    raise TypeError(f"{name}: {argument} must be True or False, got {value!r}")
+    raise TypeError(f"{name}: {argument} must be True or False, got {reprlib.repr(value)}")

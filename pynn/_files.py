@@ -12,6 +12,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+def check_path(what: str, path: object) -> None:
+    """Raise TypeError, whose message begins with `what`, for what is no path.
+
+    >>> check_path("load: path", None)
+    Traceback (most recent call last):
+    TypeError: load: path is a NoneType, needs a str or an os.PathLike
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{what} is a {type(path).__name__}, needs a str or an os.PathLike")
+
+
 def make_folder(what: str, path: str | os.PathLike[str]) -> Path:
     """Make a folder, with those above it, unless it is there, and see that it takes files.
 
@@ -22,10 +33,8 @@ def make_folder(what: str, path: str | os.PathLike[str]) -> Path:
     >>> make_folder("save", tempfile.mkdtemp()).is_dir()
     True
     """
-    try:
-        folder = Path(path)
-    except TypeError:
-        raise TypeError(f"{what} is {path!r}, needs a path") from None
+    check_path(what, path)
+    folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):

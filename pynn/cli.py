@@ -26,12 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 for success, 1 for a training that diverged, 2 for bad arguments or data (one line on standard error), 130 for
     Ctrl-C (`train` saves first), 141 where nobody reads the output any more, such as `| head`.
     """
-    arguments, unknown = _parser().parse_known_args(argv)
-    if unknown:
-        arguments.error(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of the command at hand
     try:
-        code = arguments.run(arguments)
-        sys.stdout.flush()  # at exit, an error of it would be a traceback
+        return _run(argv)
     except BrokenPipeError:
         _discard_output()
         return EXIT_BROKEN_PIPE
@@ -45,13 +41,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"error: {' '.join(str(error).split()) or 'out of memory'}", error)  # on one line
         _discard_output()
         return EXIT_BAD_INPUT
-    return int(code)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        arguments, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            arguments.error(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of the command at hand
+    except SystemExit:  # --help and --version have printed, too
+        _flush_output()
+        raise
+    code: int = arguments.run(arguments)
+    _flush_output()
+    return code
+
+
+def _flush_output() -> None:
+    """Write what is buffered: at exit, an error of it would be a traceback."""
+    if sys.stdout is not None:  # as it is in a process that was started with it closed
+        sys.stdout.flush()
 
 
 def _discard_output() -> None:
     """Throw away what standard output does not take, such as that of a full disk."""
     try:
-        sys.stdout.flush()
+        _flush_output()
     except OSError:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, sys.stdout.fileno())

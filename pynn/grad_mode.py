@@ -44,7 +44,7 @@ def is_grad_enabled() -> bool:
 
 
 class no_grad:  # noqa: N801 - a name that users know
-    """Switch recording off in this thread: a context manager, and a decorator.
+    """Switch recording off in this thread: a context manager, and a decorator, `@pynn.no_grad()`.
 
     >>> import pynn
     >>> x = pynn.tensor([1.0], requires_grad=True)

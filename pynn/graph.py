@@ -110,8 +110,19 @@ class Graph:
         return done.stdout
 
     def save(self, path: str | os.PathLike[str], **names: Tensor) -> None:
-        """Write the picture to a file: `svg` for the ending ".svg", else the text of `dot`."""
-        text = self.svg(**names) if Path(path).suffix == ".svg" else self.dot(**names) + "\n"
+        """Write the picture to a file: `svg` for the ending ".svg", the text of `dot` for ".dot" and ".gv".
+
+        Raises
+        ------
+        ValueError
+            For another ending.
+        RuntimeError
+            As `svg`.
+        """
+        suffix = Path(path).suffix
+        if suffix not in (".svg", ".dot", ".gv"):
+            raise ValueError(f"graph: {os.fspath(path)} ends in {suffix!r}, needs .svg, .dot or .gv")
+        text = self.svg(**names) if suffix == ".svg" else self.dot(**names) + "\n"
         with atomic_file(path) as file:
             file.write(text.encode())
 

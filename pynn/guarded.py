@@ -77,10 +77,11 @@ def where() -> str:
     """The line of the user's that led here."""
     for frame, line in traceback.walk_stack(sys._getframe()):
         path = frame.f_code.co_filename
-        if not path.startswith(_OURS) and (not path.startswith(_STANDARD_LIBRARY) or "-packages" in path):
+        if not path.startswith(_LIBRARIES) and (not path.startswith(_STANDARD_LIBRARY) or "-packages" in path):
             return f"at {path}:{line}"
     return "somewhere"
 
 
 _memory = _core.Recording.memory
-_OURS, _STANDARD_LIBRARY = __file__.rpartition("guarded")[0], copy.__file__.rpartition("copy")[0]
+_LIBRARIES = __file__.rpartition("guarded")[0], np.__file__.rpartition("__init__")[0]
+_STANDARD_LIBRARY = copy.__file__.rpartition("copy")[0]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pynn._files import atomic_file
+from pynn._files import atomic_file, check_path
 
 __all__ = ["load", "save"]
 
@@ -64,7 +64,7 @@ def save(
     >>> load(path)[1]
     {'model': 'eye'}
     """
-    _check_path("save", path)
+    check_path("save: path", path)
     suffix = _suffix("save", path)
     if not isinstance(state, Mapping):
         raise TypeError(f"save: state is a {type(state).__name__}, needs named arrays, such as model.state_dict()")
@@ -116,18 +116,13 @@ def load(path: str | os.PathLike[str]) -> tuple[State, dict[str, str]]:
     >>> load(path)[0]
     {'weight': array([0., 0., 0.])}
     """
-    _check_path("load", path)
+    check_path("load: path", path)
     if not os.path.exists(path):  # before its suffix, or a package that it would need
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     suffix = _suffix("load", path, (*SUFFIXES, *PYTORCH))
     if suffix in PYTORCH:
         return _load_pytorch(path), {}
     return _load_safetensors(path) if suffix == ".safetensors" else _load_npz(path)
-
-
-def _check_path(operation: str, path: object) -> None:
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"{operation}: path is a {type(path).__name__}, needs a str or an os.PathLike")
 
 
 def _suffix(operation: str, path: str | os.PathLike[str], known: tuple[str, ...] = SUFFIXES) -> str:

@@ -265,6 +265,9 @@ class Tensor:
             details.append("requires_grad=True")
         return f"Tensor({text}, {', '.join(details)})"
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
     def __getstate__(self) -> dict[str, Any]:
         if self._node is not None:
             raise RuntimeError(f"copy: a tensor computed by {self._node.name} has a history; copy its detach() instead")

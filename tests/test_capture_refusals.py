@@ -26,6 +26,10 @@ def numpy_on_value(x, model):
     return pynn.tensor(np.exp(model(x).detach().numpy()))
 
 
+def numpy_in_python(x, model):
+    return np.argsort(model(x))  # a function of NumPy's that asks for the array by itself
+
+
 def index(x, model):
     return model(x).data[0]
 
@@ -144,6 +148,7 @@ def change_attribute(x, model):
         (read_item, "is read, at .*test_capture_refusals.py"),
         (branch, "is read, at .*test_capture_refusals.py"),
         (numpy_on_value, "is read, at .*test_capture_refusals.py.*; what NumPy makes of an argument, pass"),
+        (numpy_in_python, "is read, at .*test_capture_refusals.py"),
         (index, "is read, at .*test_capture_refusals.py"),
         (index_by_values, "index is computed by NumPy here, .* at .*test_capture_refusals.py"),
         (new_parameter, "is made, or begins to require a gradient, inside of .*, at .*test_capture_refusals.py"),

@@ -226,22 +226,38 @@ def test_unknown_arguments_come_with_the_usage_of_their_command(capsys, argv):
     assert capsys.readouterr().err.startswith(f"usage: pynn {argv[0]}")
 
 
-@pytest.mark.parametrize("argv", [["info"], ["train", "mnist", "--model", "mlp", "--epochs", "1", "--data-dir", "."]])
+def buffered():
+    """The environment with Python's own output buffered, as it is by default: argparse ignores errors of writing."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["info"], ["--help"], ["--version"], ["train", "mnist", "--model", "mlp", "--epochs", "1", "--data-dir", "."]],
+)
 def test_nobody_reads_the_output(tmp_path, data_dir, argv):
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as output:
         done = subprocess.run(
-            [sys.executable, "-m", "pynn", *argv], stdout=output, stderr=subprocess.PIPE, cwd=data_dir
+            [sys.executable, "-m", "pynn", *argv], stdout=output, stderr=subprocess.PIPE, cwd=data_dir, env=buffered()
         )
     assert (done.returncode, done.stderr) == (141, b"")
     assert list(data_dir.glob("runs/*")) == []
 
 
+def test_there_is_no_standard_output(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # Python's own where a process starts with it closed
+    assert cli.main(["info"]) == 0
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_the_output_goes_to_a_full_disk():
+@pytest.mark.parametrize("argument", ["info", "--help"])
+def test_the_output_goes_to_a_full_disk(argument):
     with open("/dev/full", "wb") as full:
-        done = subprocess.run([sys.executable, "-m", "pynn", "info"], stdout=full, stderr=subprocess.PIPE)
+        done = subprocess.run(
+            [sys.executable, "-m", "pynn", argument], stdout=full, stderr=subprocess.PIPE, env=buffered()
+        )
     assert (done.returncode, done.stderr) == (2, b"pynn: error: [Errno 28] No space left on device\n")
 
 

@@ -121,6 +121,10 @@ def test_svg_comes_from_graphviz(tmp_path, monkeypatch):
     assert (tmp_path / "a.svg").read_text() == f"<svg>{graph.dot(y=y)}</svg>\n"
     assert (tmp_path / "a.dot").read_text() == graph.dot(y=y) + "\n"
     assert "<svg>" in graph._repr_svg_()
+    for name in ("a.png", "a"):
+        with pytest.raises(ValueError, match=rf"^graph: .*{name} ends in '.*', needs \.svg, \.dot or \.gv$"):
+            graph.save(tmp_path / name)
+        assert not (tmp_path / name).exists()
     fake_dot(tmp_path, "sys.exit('syntax error')")
     with pytest.raises(RuntimeError, match=r"^graph: dot failed: syntax error"):
         graph.svg()

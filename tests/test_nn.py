@@ -1,5 +1,6 @@
 """Layers and losses against PyTorch, their modes, and what they refuse."""
 
+import inspect
 import math
 
 import numpy as np
@@ -74,6 +75,14 @@ LAYERS = {
     "unflatten": (lambda n: n.Unflatten(1, (2, -1)), (3, 6, 2)),
     "unflatten the last": (lambda n: n.Unflatten(-1, (2, 3)), (3, 6)),
 }
+
+
+@needs_torch
+def test_arguments_come_in_pytorchs_order():
+    for name in nn.__all__:
+        if isinstance(getattr(nn, name), type) and hasattr(torch.nn, name):
+            ours, theirs = (list(inspect.signature(getattr(library, name)).parameters) for library in (nn, torch.nn))
+            assert [a for a in ours if a in theirs] == [a for a in theirs if a in ours], name
 
 
 @needs_torch
@@ -343,6 +352,11 @@ BAD = {
     "batch_norm type": (lambda: nn.BatchNorm1d(2.5), TypeError, "BatchNorm1d: num_features is 2.5, needs an integer"),
     "layer_norm type": (lambda: nn.LayerNorm([3, 2.5]), TypeError, "LayerNorm: normalized_shape is 2.5"),
     "layer_norm": (lambda: nn.LayerNorm(()), ValueError, r"LayerNorm: normalized_shape is \[\]"),
+    "reduction is a weight": (
+        lambda: nn.BCEWithLogitsLoss(np.ones(2)),
+        ValueError,
+        "BCEWithLogitsLoss: reduction is a",
+    ),
     "reduction": (lambda: nn.MSELoss("avg"), ValueError, "MSELoss: reduction is 'avg'"),
     "smoothing": (lambda: nn.CrossEntropyLoss(label_smoothing=2), ValueError, "label_smoothing is 2"),
     "smoothing type": (lambda: nn.CrossEntropyLoss(label_smoothing="1"), TypeError, "label_smoothing is '1', needs"),

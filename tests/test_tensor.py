@@ -258,6 +258,7 @@ def test_scalars():
     assert bool(t)
     assert not pynn.tensor(0.0)
     assert [10, 20, 30][pynn.tensor(1)] == 20
+    assert (f"{t:.3f}", f"{pynn.tensor(7):>3d}", f"{t}") == ("2.500", "  7", str(t))
     assert type(pynn.tensor(3).item()) is int
 
 
@@ -267,6 +268,8 @@ def test_several_elements_are_no_scalar():
         t.item()
     with pytest.raises(ValueError, match=r"^item"):
         float(t)
+    with pytest.raises(ValueError, match=r"^item"):
+        f"{t:.3f}"
     with pytest.raises(ValueError, match=r"^bool: the truth of a tensor of shape \[2\] is ambiguous"):
         bool(t)
     with pytest.raises(ValueError, match="ambiguous"):

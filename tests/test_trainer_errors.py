@@ -83,6 +83,8 @@ def test_bad_arguments(blobs):
         trainer.fit([blobs], 0)
     with pytest.raises(TypeError, match=r"fit: epochs is 1\.5, needs an integer"):
         trainer.fit([blobs], 1.5)
+    with pytest.raises(TypeError, match=r"^fit: epochs is array\(.{,24}\), needs an integer$"):
+        trainer.fit(blobs[0], np.arange(500))  # as in scikit-learn: not 500 numbers in the message
     with pytest.raises(ValueError, match="fit: the loader has no batches in epoch 1"):
         trainer.fit([], 1)
     with pytest.raises(ValueError, match="fit: the loader has no batches in epoch 2"):
@@ -105,7 +107,7 @@ def test_bad_arguments(blobs):
         trainer.predict(blobs[0], batch_size=1.5)
     with pytest.raises(TypeError, match=r"^predict: the inputs of a batch are a float, need an array \[N, ...\]"):
         trainer.predict(blobs[0].tolist())
-    with pytest.raises(TypeError, match="fit: checkpoint is 3, needs a path"):
+    with pytest.raises(TypeError, match=r"fit: checkpoint is a int, needs a str or an os\.PathLike"):
         trainer.fit([blobs], 1, checkpoint=3)
     with pytest.raises(TypeError, match="Trainer: the loss is a float, needs a scalar Tensor"):
         make(loss=lambda outputs, targets: 1.0).fit([blobs], 1)

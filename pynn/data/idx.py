@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pynn._files import atomic_file
+from pynn._files import atomic_file, check_path
 
 MAX_BYTES = 1 << 32
 """Default for the largest array `read_idx` makes, in bytes (4 GiB)."""
@@ -58,6 +58,7 @@ def read_idx(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> npt
     >>> read_idx(path)
     array([7, 2, 1], dtype=uint8)
     """
+    check_path("read_idx: path", path)
     name = os.fspath(path)
     with open(path, "rb") as file:
         compressed = file.read(2) == _GZIP_MAGIC
@@ -150,6 +151,7 @@ def write_idx(path: str | os.PathLike[str], array: npt.NDArray[Any]) -> None:
     >>> write_idx(path, np.zeros((2, 28, 28), np.uint8)); read_idx(path).shape
     (2, 28, 28)
     """
+    check_path("write_idx: path", path)
     array = np.asarray(array)
     header = idx_header(array)
     elements = np.ascontiguousarray(array, array.dtype.newbyteorder(">")).reshape(-1).view(np.uint8)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pynn._files import check_path
 from pynn.data._download import cache_dir, download_file
 from pynn.data.idx import idx_header, read_idx
 from pynn.data.synthetic import synthetic_digits
@@ -115,6 +116,7 @@ def load_mnist(
     FileNotFoundError: load_mnist: data_dir no/such/folder is not a folder
     """
     if data_dir is not None:
+        check_path("load_mnist: data_dir", data_dir)
         return _load_folder(_find(Path(data_dir), "data_dir"))
     reasons = []
     if environment := os.environ.get("PYNN_DATA_DIR"):

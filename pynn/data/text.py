@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pynn._files import check_path
 from pynn.data._download import cache_dir, download_file
 from pynn.tensor import Tensor
 
@@ -77,6 +78,8 @@ def load_shakespeare(data_dir: str | os.PathLike[str] | None = None, *, download
 
 
 def _load(op: str, corpus: _Corpus, data_dir: str | os.PathLike[str] | None, download: bool) -> str:
+    if data_dir is not None:
+        check_path(f"{op}: data_dir", data_dir)
     reasons = []
     what, given = ("data_dir", data_dir) if data_dir is not None else ("PYNN_DATA_DIR", os.environ.get("PYNN_DATA_DIR"))
     if given or data_dir is not None:  # an empty data_dir is the working folder, an empty variable is none

@@ -86,10 +86,10 @@ def _log_softmax_rows(x: Tensor) -> Tensor:
 def cross_entropy(
     logits: Input,
     target: Input,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
     weight: Input | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Return the cross-entropy between softmax(logits) and integer classes.
 
@@ -99,15 +99,15 @@ def cross_entropy(
         Shape [N, C], [N, C, d1, …] or [C]; not normalised.
     target
         Classes 0 … C-1 of any integer dtype, shape [N], [N, d1, …] or [].
-    ignore_index
-        Targets of this value count neither in the loss nor in the mean.
-    label_smoothing
-        Weight in 0 … 1 of the uniform distribution mixed into the target (Szegedy et al. 2016).
-    reduction
-        "mean" over the targets that count, "sum", or "none" (the shape of `target`).
     weight
         What each class counts, shape [C], of the dtype of `logits`; 1 each if None. It multiplies the loss, the mean is
         divided by the sum of the targets' weights, as in PyTorch. It takes no gradient.
+    ignore_index
+        Targets of this value count neither in the loss nor in the mean.
+    reduction
+        "mean" over the targets that count, "sum", or "none" (the shape of `target`).
+    label_smoothing
+        Weight in 0 … 1 of the uniform distribution mixed into the target (Szegedy et al. 2016).
 
     Raises
     ------
@@ -136,9 +136,9 @@ def cross_entropy(
 def nll_loss(
     log_probs: Input,
     target: Input,
+    weight: Input | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
-    weight: Input | None = None,
 ) -> Tensor:
     """Return the negative log-likelihood -log_probs[target] of integer classes: `cross_entropy` after `log_softmax`.
 

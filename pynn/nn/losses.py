@@ -12,7 +12,7 @@ from pynn.tensor import Tensor
 
 class _Loss(Module):
     def __init__(self, reduction: str = "mean") -> None:
-        if reduction not in ("mean", "sum", "none"):
+        if not isinstance(reduction, str) or reduction not in ("mean", "sum", "none"):
             raise ValueError(f"{type(self).__name__}: reduction is {reduction!r}, needs 'mean', 'sum' or 'none'")
         self.reduction = reduction
 
@@ -20,7 +20,7 @@ class _Loss(Module):
 class _ClassLoss(_Loss):
     """A loss of integer targets, of which each class can count differently."""
 
-    def __init__(self, ignore_index: int, reduction: str, weight: Input | list[float] | None) -> None:
+    def __init__(self, weight: Input | list[float] | None, ignore_index: int, reduction: str) -> None:
         super().__init__(reduction)
         self.ignore_index = ignore_index
         self.weight: Array | None
@@ -35,14 +35,14 @@ class CrossEntropyLoss(_ClassLoss):
 
     Parameters
     ----------
-    ignore_index : int
-        Rows with this target count neither in the loss nor in its mean.
-    label_smoothing : float
-        Share of the target spread evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567), 0 to 1.
-    reduction : {"mean", "sum", "none"}
-        How the losses of the rows are combined.
     weight : array, optional
         What each class counts, [C]: a buffer, as in PyTorch. "mean" divides by the sum of the targets' weights.
+    ignore_index : int
+        Rows with this target count neither in the loss nor in its mean.
+    reduction : {"mean", "sum", "none"}
+        How the losses of the rows are combined.
+    label_smoothing : float
+        Share of the target spread evenly over the classes (Szegedy et al. 2016, arXiv:1512.00567), 0 to 1.
 
     Examples
     --------
@@ -54,19 +54,19 @@ class CrossEntropyLoss(_ClassLoss):
 
     def __init__(
         self,
-        ignore_index: int = -100,
-        label_smoothing: float = 0.0,
-        reduction: str = "mean",
         weight: Input | list[float] | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__(ignore_index, reduction, weight)
+        super().__init__(weight, ignore_index, reduction)
         if not 0 <= number("CrossEntropyLoss", "label_smoothing", label_smoothing) <= 1:
             raise ValueError(f"CrossEntropyLoss: label_smoothing is {label_smoothing}, needs 0 to 1")
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Any) -> Tensor:
         """Return a scalar, or [N] for reduction "none"."""
-        return F.cross_entropy(logits, target, self.ignore_index, self.label_smoothing, self.reduction, self.weight)
+        return F.cross_entropy(logits, target, self.weight, self.ignore_index, self.reduction, self.label_smoothing)
 
 
 class NLLLoss(_ClassLoss):
@@ -74,12 +74,12 @@ class NLLLoss(_ClassLoss):
 
     Parameters
     ----------
+    weight : array, optional
+        What each class counts, [C], as in `CrossEntropyLoss`.
     ignore_index : int
         Rows with this target count neither in the loss nor in its mean.
     reduction : {"mean", "sum", "none"}
         How the losses of the rows are combined.
-    weight : array, optional
-        What each class counts, [C], as in `CrossEntropyLoss`.
 
     Examples
     --------
@@ -90,13 +90,13 @@ class NLLLoss(_ClassLoss):
     """
 
     def __init__(
-        self, ignore_index: int = -100, reduction: str = "mean", weight: Input | list[float] | None = None
+        self, weight: Input | list[float] | None = None, ignore_index: int = -100, reduction: str = "mean"
     ) -> None:
-        super().__init__(ignore_index, reduction, weight)
+        super().__init__(weight, ignore_index, reduction)
 
     def forward(self, log_probs: Tensor, target: Any) -> Tensor:
         """Return a scalar, or [N] for reduction "none"."""
-        return F.nll_loss(log_probs, target, self.ignore_index, self.reduction, self.weight)
+        return F.nll_loss(log_probs, target, self.weight, self.ignore_index, self.reduction)
 
 
 class MSELoss(_Loss):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pynn._files import check_path
 from pynn.nn import Parameter
 from pynn.onnx._package import decode_error, import_onnx
 from pynn.onnx.graph import Edge, Graph, GraphModule
@@ -51,6 +52,8 @@ def load(path: str | os.PathLike[str]) -> GraphModule:
     ------
     FileNotFoundError
         If the file, or one with arrays of it, is missing.
+    TypeError
+        If `path` is no path.
     ValueError
         If it is no ONNX model, or a broken one: truncated, with edges from nowhere or cycles, or with arrays outside of
         its folder.
@@ -72,6 +75,7 @@ def load(path: str | os.PathLike[str]) -> GraphModule:
     Tensor([0., 2.], dtype=float32)
     """
     onnx = import_onnx("load")
+    check_path("load: path", path)
     model = _read(onnx, Path(path))
     try:
         return module_of(model)

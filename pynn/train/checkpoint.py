@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pynn import random, serialize
-from pynn._files import make_folder, remove_leftovers
+from pynn._files import check_path, make_folder, remove_leftovers
 from pynn.train.best import State, load_state, state_of
 from pynn.train.callbacks import Callback
 from pynn.train.epoch import RunningEpoch
@@ -61,6 +61,8 @@ def checkpoint_weights(path: str | os.PathLike[str]) -> Arrays:
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If `path` is no path.
     ValueError
         If the file is no checkpoint.
     ImportError
@@ -77,6 +79,7 @@ def checkpoint_weights(path: str | os.PathLike[str]) -> Arrays:
     >>> model.load_state_dict(checkpoint_weights(folder))
     LoadResult(missing_keys=[], unexpected_keys=[])
     """
+    check_path("checkpoint_weights: path", path)
     return _group(_read("checkpoint_weights", path)[0], "model")
 
 
@@ -176,6 +179,7 @@ def load_checkpoint(path: str | os.PathLike[str], training: Training) -> History
     `Training.restore` does the rest.
     """
     trainer, loaders, best = training.trainer, training.loaders, training.best
+    check_path("fit: resume", path)
     arrays, saved = _read("fit: resume", path)
     running = saved["epoch"]  # None between epochs
     what = f"fit: resume: {os.fspath(path)}"

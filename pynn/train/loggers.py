@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pynn._files import atomic_file
+from pynn._files import atomic_file, check_path
 from pynn.train.callbacks import Callback
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class _FileLogger(Callback):
     """Lines that are appended to a file, each whole or not at all; parents are made as needed."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        check_path(f"{type(self).__name__}: path", path)
         self.path = Path(path)
 
     def on_train_begin(self, trainer: Trainer) -> None:
@@ -183,6 +184,7 @@ class TensorBoardLogger(Callback):
             import tensorboardX  # type: ignore[import-untyped]
         except ImportError as error:
             raise ImportError("TensorBoardLogger: needs tensorboardX: pip install 'pynn-cpu[tensorboard]'") from error
+        check_path("TensorBoardLogger: folder", folder)
         self.folder = Path(folder)
         self._open = tensorboardX.SummaryWriter
         self._writer: Any = None

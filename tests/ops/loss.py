@@ -27,7 +27,7 @@ for op in (softmax, log_softmax):
     op.refuses(TypeError, rf"^{op.name}: axis is .*, needs an integer", normal(3), 0.5)
 
 
-def _cross_entropy(logits, target, ignore_index=-100, label_smoothing=0.0, reduction="mean", weight=None):
+def _cross_entropy(logits, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     rows = np.moveaxis(logits, 1, -1) if logits.ndim > 1 else logits
     rows = rows.reshape(-1, rows.shape[-1])
     loss, _ = oracle.cross_entropy(
@@ -46,20 +46,20 @@ cross_entropy = Op(
     ulps=8,
     cancels=True,
     terms=lambda x, *rest, **options: max(1, x.size),
-    constants=(5, "weight"),
+    constants=(2, "weight"),
 )
 for reduction in ("mean", "sum", "none"):
     for smoothing in (0.0, 0.1, 1.0):
         cross_entropy.sample(normal(7, 5), integers(5, 7), label_smoothing=smoothing, reduction=reduction)
     cross_entropy.sample(normal(6, 4), np.array([0, 3, -100, 1, -100, 2]), reduction=reduction)
-    cross_entropy.sample(normal(4, 3), np.array([0, 1, 2, 1]), 1, 0.25, reduction)
+    cross_entropy.sample(normal(4, 3), np.array([0, 1, 2, 1]), None, 1, reduction, 0.25)
     cross_entropy.sample(normal(2, 3, 4, 5), integers(3, 2, 4, 5), reduction=reduction)
     cross_entropy.sample(normal(5), integers(5), reduction=reduction)
     cross_entropy.sample(normal(3, 4), integers(4, 3).astype(np.uint8), reduction=reduction)
     cross_entropy.sample(normal(1, 1), integers(1, 1), reduction=reduction)
     cross_entropy.sample(normal(33, 10), integers(10, 33).astype(np.int32), reduction=reduction)
     for smoothing in (0.0, 0.1, 1.0):
-        cross_entropy.sample(normal(9, 17), integers(17, 9), 3, smoothing, reduction, positive(17))
+        cross_entropy.sample(normal(9, 17), integers(17, 9), positive(17), 3, reduction, smoothing)
     cross_entropy.sample(normal(2, 3, 4), integers(3, 2, 4), reduction=reduction, weight=np.array([0.0, 2.0, 0.5]))
 cross_entropy.sample(normal(0, 4), integers(4, 0), reduction="sum")
 cross_entropy.sample(normal(0, 4), integers(4, 0), reduction="none")
@@ -85,7 +85,7 @@ cross_entropy.refuses(ValueError, r"^cross_entropy: weight \[3\], needs \[4\]", 
 cross_entropy.refuses(TypeError, r"^cross_entropy: weight is int64", _x, _labels, weight=np.arange(4))
 
 
-def _nll_loss(log_probs, target, ignore_index=-100, reduction="mean", weight=None):
+def _nll_loss(log_probs, target, weight=None, ignore_index=-100, reduction="mean"):
     rows = np.moveaxis(log_probs, 1, -1) if log_probs.ndim > 1 else log_probs
     rows = np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]))
     loss, _ = oracle.nll_loss(rows, target.reshape(-1).astype(int), ignore_index, reduction, False, weight)
@@ -98,21 +98,21 @@ nll_loss = Op(
     ulps=2,
     cancels=True,
     terms=lambda x, *rest, **options: max(1, x.size),
-    constants=(4, "weight"),
+    constants=(2, "weight"),
 )
 for reduction in ("mean", "sum", "none"):
     nll_loss.sample(normal(7, 5), integers(5, 7), reduction=reduction)
     nll_loss.sample(normal(6, 4), np.array([0, 3, -100, 1, -100, 2]), reduction=reduction)
-    nll_loss.sample(normal(4, 3), np.array([0, 1, 2, 1]), 1, reduction)
+    nll_loss.sample(normal(4, 3), np.array([0, 1, 2, 1]), None, 1, reduction)
     nll_loss.sample(normal(2, 3, 4, 5), integers(3, 2, 4, 5), reduction=reduction)
     nll_loss.sample(normal(5), integers(5), reduction=reduction)
     nll_loss.sample(normal(33, 10), integers(10, 33).astype(np.int32), reduction=reduction)
-    nll_loss.sample(normal(7, 5), integers(5, 7), 1, reduction, positive(5))
+    nll_loss.sample(normal(7, 5), integers(5, 7), positive(5), 1, reduction)
 nll_loss.sample(normal(0, 4), integers(4, 0), reduction="sum")
 nll_loss.refuses(IndexError, r"^nll_loss: .*4.*", _x, np.array([0, 4, 1]))
 nll_loss.refuses(ValueError, r"^nll_loss: log_probs \[3, 4\] and target \[2\] do not fit", _x, np.array([0, 1]))
 nll_loss.refuses(TypeError, r"^nll_loss: target must hold integers, got float", _x, unit(3))
-nll_loss.refuses(TypeError, r"^nll_loss: ignore_index is .*, needs an integer", _x, _labels, 0.5)
+nll_loss.refuses(TypeError, r"^nll_loss: ignore_index is .*, needs an integer", _x, _labels, ignore_index=0.5)
 nll_loss.refuses(ValueError, r"^nll_loss: weight \[2\], needs \[4\]", _x, _labels, weight=unit(2))
 nll_loss.refuses(ValueError, r"^nll_loss: reduction must be .*'max'", _x, _labels, reduction="max")
 
