@@ -90,6 +90,8 @@ def rebuild(value: Any, tensors: Iterator[Tensor]) -> Any:
         kind = type(value)
         if kind is list:
             return items
+        if kind is tuple:
+            return tuple(items)
         if isinstance(value, tuple):
             return kind._make(items) if hasattr(kind, "_make") else kind(items)
         own_list = copy.copy(value)

@@ -45,7 +45,7 @@ class Guards:
         if id(module) in self._inside:
             return module.forward(*args, **kwargs)
         before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
-        below = [module]
+        below, own = [module], []
         for m in below:  # grows while we walk it
             if id(m) in before:
                 continue
@@ -53,6 +53,7 @@ class Guards:
             before[id(m)] = m, pairs(attributes)
             # Of pynn's own layers `note` would see that, too, but takes a microsecond for each.
             if not type(m).__module__.startswith("pynn.") or "forward" in attributes:
+                own.append(m)
                 given = self.around.known((*args, *kwargs.values())) if m is module else ()
                 self.around.note(m.forward, is_forward=True, arguments=given)
             if m._forward_hooks or m._backward_hooks:
@@ -70,13 +71,13 @@ class Guards:
             y = module.forward(*args, **kwargs)
         finally:
             self._inside = outside
-        for m, values in before.values():
-            if not _core.Recording.unchanged((), (), (vars(m), values)):
+        for m in own:  # pynn's layers change no attribute
+            if not _core.Recording.unchanged((), (), (vars(m), before[id(m)][1])):
                 raise CaptureError(
                     f"capture: {type(m).__name__} changes its attributes in forward, {where()}, which a replay does "
                     "not repeat"
                 )
-            self.modules[id(m)] = m, self._begun_with(m, values)
+        self.modules |= before
         return y
 
     def takes(self, container: Module) -> None:
@@ -85,12 +86,7 @@ class Guards:
             return
         for m in container.modules():
             if id(m) not in self._taken:
-                self._taken[id(m)] = m, self._begun_with(m, pairs(vars(m)))
-
-    def _begun_with(self, module: Module, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The attributes of a module as they were before the function set its mode."""
-        mode_before = self.around.modes.get((id(module), "training"))
-        return values if mode_before is None else pairs({**vars(module), "training": mode_before[2]})
+                self._taken[id(m)] = m, pairs(vars(m))
 
     def check(self) -> None:
         """Refuse what a function did to what it has from around it."""
@@ -117,7 +113,11 @@ class Guards:
     def flat(self) -> tuple[tuple[Any, ...], ...]:
         """Return all of it as `Recording.unchanged` takes it."""
         attributes = itertools.chain(*self.guards.values(), *self.around.modes.values(), *self.around.values)
-        modules = (self._taken | self.modules).values()
-        items = itertools.chain(*((vars(module), values) for module, values in modules), *self.items)
+        modules = self._taken | self.modules
+        for key, name in self.around.modes:
+            if name == "training" and key in modules:  # as it was before the function set it
+                module, _, training = self.around.modes[key, name]
+                modules[key] = module, pairs({**vars(module), name: training})
+        items = itertools.chain(*((vars(module), values) for module, values in modules.values()), *self.items)
         entries = itertools.chain(*self.around.entries, *self.entries)
         return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*self.conditions))

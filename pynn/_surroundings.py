@@ -67,8 +67,9 @@ class Around:
             values, variables, methods = surroundings(function, owner)
             self.values += [entry for entry in values if entry[0] is not owner] if is_forward else values
             self.entries += [entry for entry in variables if not isinstance(entry[2], ModuleType)]
-            found += [*(value for _, _, value in (*values, *variables)), *methods]
-            found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+            found += [entry[2] for entry in values]
+            found += [entry[2] for entry in variables]
+            found += [*methods, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
             if sets:
                 self._note_stored(named, owner)
         things, functions = [], []

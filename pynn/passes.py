@@ -154,22 +154,22 @@ def fuse_update(calls: list[Call], kept: Collection[int]) -> list[Call]:
     return _replaced(calls, changes)
 
 
-def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], int]:
-    """Give each result that is not `fixed` a place in one block of memory that it leaves after its last reader.
+def place(calls: list[Call], kept: Collection[int]) -> tuple[dict[int, int], int]:
+    """Give each result that is not `kept` a place in one block of memory that it leaves after its last reader.
 
     Largest first, at the lowest offset that is free from the first to the last call that needs it (greedy by size, as
-    in Pisarchyk and Lee 2020, arXiv:2001.03288). Where all of it is little, it stays where the recording has it.
-    Returns the offsets in bytes by memory, and the size of the block, or of what stays.
+    in Pisarchyk and Lee 2020, arXiv:2001.03288). Where all results are little, they stay where the recording has them.
+    Returns the offsets in bytes by memory, and the size of the block.
     """
+    if sum(sum(call.made_bytes) for call in calls) <= NEAR:
+        return {}, 0
+    outside = {*kept, *(memory(array) for call in calls for array in call.scratch)}
     sizes = {
         at: nbytes
         for call in calls
         for at, nbytes in zip(call.made_memory, call.made_bytes)  # noqa: B905
-        if nbytes and at not in fixed
+        if nbytes and at not in outside
     }
-    total = sum(sizes.values())
-    if total <= NEAR:
-        return {}, total
     lives: dict[int, list[int]] = {}  # first and last call
     for i, call in enumerate(calls):
         for at in (*call.made_memory, *call.read_memory):
@@ -186,7 +186,7 @@ def place(calls: list[Call], fixed: Collection[int]) -> tuple[dict[int, int], in
                 offset = end
         offsets[at] = offset
         bisect.insort(placed, (offset, offset + size, first, last))
-    return offsets, max(end for _, end, _, _ in placed)
+    return offsets, max((end for _, end, _, _ in placed), default=0)
 
 
 REWRITES = (drop_unread, fuse_activation, fuse_pool, fuse_elementwise, fuse_update)  # in this order
@@ -233,7 +233,11 @@ def _is_worth_fusing(call: Call) -> bool:
     Between the two it comes from the L3 cache, as quickly as it is computed.
     """
     dy, weight = call.args[0], call.args[3]
-    return any(weight.size in sizes and dy.size <= rows * weight.shape[0] for sizes, rows in UPDATED)
+    size = weight.size
+    for sizes, rows in UPDATED:
+        if size in sizes:
+            return bool(dy.size <= rows * weight.shape[0])
+    return False
 
 
 def _writes(call: Call, memories: Collection[int]) -> bool:

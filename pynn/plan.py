@@ -103,8 +103,6 @@ class Plan:
         The calls that are replayed.
     saved
         How many calls each pass did away with, by its name.
-    bytes_planned
-        Memory of the results that only later calls read, as they share it.
     barriers
         How often threads waited for each other in the latest replay, None before the first. Small calls run on one.
     """
@@ -121,21 +119,27 @@ class Plan:
             self.calls = rewrite(self.calls, kept)
             self.saved[rewrite.__name__] = before - len(self.calls)
             _core.keep_awake()
-        unplaced = kept.union(memory(array) for call in self.calls for array in call.scratch)
-        self._offsets, self.bytes_planned = passes.place(self.calls, unplaced)
+        self._offsets, self._block_bytes = passes.place(self.calls, kept)
         self._kept, self._made = kept, [(call.made_memory, call.made_bytes) for call in calls]
 
     @property
     def bytes_recorded(self) -> int:
         """Memory of the results that only later calls read, one after the other."""
-        made = {at: nbytes for numbers, sizes in self._made for at, nbytes in zip(numbers, sizes, strict=True)}
-        return sum(made[at] for at in made.keys() - self._kept)
+        return _total(self._made, self._kept)
+
+    @property
+    def bytes_planned(self) -> int:
+        """Memory of such results of the calls that are left, as they share it."""
+        if self._offsets:
+            return self._block_bytes
+        untouched = {memory(array) for call in self.calls for array in call.scratch}
+        return _total([(call.made_memory, call.made_bytes) for call in self.calls], self._kept | untouched)
 
     def share_memory(self) -> None:
         """Put the results of the calls where the plan has them in one block, and let go of those of the recording."""
         if not self._offsets:
             return
-        block = _core.empty((self.bytes_planned // 4 + 1,), np.float32)
+        block = _core.empty((self._block_bytes // 4 + 1,), np.float32)
         for call in self.calls:
             fields = call.args, call.outputs, call.written
             call.args, call.outputs, call.written = _core.Recording.place(fields, self._offsets, block)
@@ -163,6 +167,12 @@ class Plan:
             ]
             makers.update((at, i) for at in call.made_memory)
         return "\n".join([*lines, "}"])
+
+
+def _total(made: list[tuple[list[int], list[int]]], outside: set[int]) -> int:
+    """Bytes of memory by its number, as calls make it, without that `outside`."""
+    sizes = {at: nbytes for numbers, each in made for at, nbytes in zip(numbers, each, strict=True)}
+    return sum(sizes[at] for at in sizes.keys() - outside)
 
 
 def _describe(arg: Any) -> str:

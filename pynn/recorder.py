@@ -143,9 +143,9 @@ class Recorder(Guards):
 
     def result(self, name: str, parents: Sequence[Tensor], y: Array) -> Array:
         """Return the result of an operation, guarded if replays will change it."""
-        made = self.made(y)
+        made = memory(y) in self._made
         for tensor in parents:
-            if not self.made(tensor.data):
+            if memory(tensor.data) not in self._made:
                 if not made and y.size and self._is_weight(tensor) and memory(y) not in self._weights:
                     raise CaptureError(
                         f"capture: {name} of a parameter is computed by NumPy here, which a replay does not repeat, "
@@ -310,8 +310,7 @@ class Recorder(Guards):
         self.leaves[tensor] = True
 
     def _undo_gradient(self, tensor: Tensor) -> None:
-        before = tensor._grad
-        self.undo(lambda: setattr(tensor, "_grad", before))
+        self._changes.undo(functools.partial(setattr, tensor, "_grad", tensor._grad))
 
     def new_leaf(self, tensor: Tensor) -> None:
         """A tensor begins to require a gradient."""
@@ -345,9 +344,11 @@ class Recorder(Guards):
 
     def own(self, dx: Array, given: set[int]) -> Array:
         """Return a gradient in memory that no other leaf was `given`."""
-        if memory(dx) in given or not self.made(dx):
+        at = memory(dx)
+        if at in given or at not in self._made:
             dx = _core.broadcast_to(dx, dx.shape)
-        given.add(memory(dx))
+            at = memory(dx)
+        given.add(at)
         return dx
 
     def uses_gradient(self, tensor: Tensor) -> None:

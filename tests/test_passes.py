@@ -223,14 +223,16 @@ def test_places_do_not_overlap_while_both_are_needed_and_are_reused_after():
 
 
 def test_what_stays_in_the_l2_cache_stays_where_it_is():
-    calls = [call("exp", array(1000), shape=(1000,)) for _ in range(3)]
-    assert passes.place(calls, set()) == ({}, 3 * 4032)
+    first = call("exp", array(1000), shape=(1000,))
+    second, unread = (call("exp", *first.outputs, shape=(1000,)) for _ in range(2))
+    assert passes.place([first, second], set()) == ({}, 0)
+    plan = Plan([first, second, unread], kept(*second.outputs))
+    assert (plan.bytes_planned, plan.bytes_recorded) == (4032, 2 * 4032)
 
 
-def test_fixed_arrays_have_no_place():
-    first = call("exp", array(2, 3))
-    offsets, size = passes.place([first], kept(*first.outputs))
-    assert (offsets, size) == ({}, 0)
+def test_what_is_kept_has_no_place():
+    first = call("exp", array(300, 300), shape=(300, 300))
+    assert passes.place([first], kept(*first.outputs)) == ({}, 0)
 
 
 # -- the plan as text --------------------------------------------------------------------------------------------------
