@@ -180,7 +180,10 @@ def test_hooks_see_every_call_until_removed():
 def test_a_hook_that_is_registered_twice_is_removed_once():
     seen = []
     layer = nn.Linear(2, 3)
-    hook = lambda module, args, y: seen.append("hook")  # noqa: E731 - a function that both have
+
+    def hook(module, args, y):
+        seen.append("hook")
+
     first, _ = layer.register_forward_hook(hook), layer.register_forward_hook(hook)
     layer.register_forward_hook(lambda module, args, y: seen.append("another"))
     first.remove()
