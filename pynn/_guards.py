@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from typing import Any
 
 from pynn import _core
@@ -45,7 +45,7 @@ class Guards:
         if id(module) in self._inside:
             return module.forward(*args, **kwargs)
         before: dict[int, tuple[Module, tuple[Any, ...]]] = {}
-        below, own = [module], []
+        below = [module]
         for m in below:  # grows while we walk it
             if id(m) in before:
                 continue
@@ -53,7 +53,6 @@ class Guards:
             before[id(m)] = m, pairs(attributes)
             # Of pynn's own layers `note` would see that, too, but takes a microsecond for each.
             if not type(m).__module__.startswith("pynn.") or "forward" in attributes:
-                own.append(m)
                 given = self.around.known((*args, *kwargs.values())) if m is module else ()
                 self.around.note(m.forward, is_forward=True, arguments=given)
             if m._forward_hooks or m._backward_hooks:
@@ -71,12 +70,12 @@ class Guards:
             y = module.forward(*args, **kwargs)
         finally:
             self._inside = outside
-        for m in own:  # pynn's layers change no attribute
-            if not _core.Recording.unchanged((), (), (vars(m), before[id(m)][1])):
-                raise CaptureError(
-                    f"capture: {type(m).__name__} changes its attributes in forward, {where()}, which a replay does "
-                    "not repeat"
-                )
+        if not _unchanged(before.values()):
+            changed = next(m for m in before.values() if not _unchanged([m]))[0]
+            raise CaptureError(
+                f"capture: {type(changed).__name__} changes its attributes in forward, {where()}, which a replay does "
+                "not repeat"
+            )
         self.modules |= before
         return y
 
@@ -101,7 +100,7 @@ class Guards:
     def restore(self) -> None:
         """Undo what it did there: it failed."""
         for module, values in self._taken.values():
-            if not _core.Recording.unchanged((), (), (vars(module), values)):
+            if not _unchanged([(module, values)]):
                 vars(module).clear()  # for the order of the children
                 vars(module).update(zip(values[::2], values[1::2], strict=True))
         self.around.restore()
@@ -114,10 +113,19 @@ class Guards:
         """Return all of it as `Recording.unchanged` takes it."""
         attributes = itertools.chain(*self.guards.values(), *self.around.modes.values(), *self.around.values)
         modules = self._taken | self.modules
-        for key, name in self.around.modes:
+        for (key, name), (module, _, training) in self.around.modes.items():
             if name == "training" and key in modules:  # as it was before the function set it
-                module, _, training = self.around.modes[key, name]
-                modules[key] = module, pairs({**vars(module), name: training})
-        items = itertools.chain(*((vars(module), values) for module, values in modules.values()), *self.items)
+                values = modules[key][1]
+                modules[key] = module, pairs({**dict(zip(values[::2], values[1::2], strict=True)), name: training})
+        items = itertools.chain(_attributes(modules.values()), *self.items)
         entries = itertools.chain(*self.around.entries, *self.entries)
         return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*self.conditions))
+
+
+def _attributes(modules: Iterable[tuple[Module, tuple[Any, ...]]]) -> Iterator[Any]:
+    """The attributes of modules and what they are compared with, one after the other, as the core takes them."""
+    return itertools.chain.from_iterable((vars(module), values) for module, values in modules)
+
+
+def _unchanged(modules: Iterable[tuple[Module, tuple[Any, ...]]]) -> bool:
+    return _core.Recording.unchanged((), (), tuple(_attributes(modules)))

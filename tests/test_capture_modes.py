@@ -7,8 +7,8 @@ import pytest
 from captured_steps import X, Y
 
 import pynn
+from pynn import CaptureError, nn, optim
 from pynn import functional as F
-from pynn import nn, optim
 from pynn.replay import Captured
 
 
@@ -142,3 +142,37 @@ def test_a_parameter_that_begins_to_require_a_gradient_inside_is_told_from_one_t
     made = pynn.capture(lambda x: x @ pynn.tensor(np.ones((6, 3), np.float32), requires_grad=True))
     with pytest.raises(pynn.CaptureError, match=r"a parameter \[6, 3\] is made, or begins to require a gradient"):
         made(X)
+
+
+def test_a_mode_that_is_set_hides_no_other_attribute_that_changes():
+    """Which attributes a function sets through `vars` its code does not tell: it is captured anew, and so counts."""
+    model, x = nn.Sequential(nn.Linear(2, 2)), np.ones((1, 2), np.float32)
+
+    @pynn.capture
+    def step(x):
+        model.eval()
+        y = model(x)
+        vars(model)["counted"] = vars(model).get("counted", 0) + 1
+        return y
+
+    for counted in range(1, 5):
+        model.train()
+        step(x)
+        assert model.counted == counted
+
+
+class Softens(nn.Module):
+    """Changes a layer of pynn's in a way that its code does not tell."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        vars(self.drop)["p"] = vars(self.drop)["p"] / 2
+        return x * 2
+
+
+def test_a_layer_that_another_module_changes_is_refused():
+    with pytest.raises(CaptureError, match=r"^capture: Dropout changes its attributes in forward, at "):
+        pynn.capture(nn.Sequential(Softens()))(np.ones(2, np.float32))
