@@ -54,7 +54,8 @@ class Around:
         if isinstance(function, MethodType):
             function, owner = function.__func__, function.__self__
         if not isinstance(function, FunctionType):
-            for method in () if type(function) in _PLAIN else _named(Names(), function)[2]:  # its call
+            calls = [] if type(function) in _PLAIN else _named(Names(), function)[2]
+            for method in calls:
                 self.note(method, arguments=arguments)
             return
         if (function.__module__ or "").partition(".")[0] == "pynn":

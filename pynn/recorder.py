@@ -141,8 +141,8 @@ class Recorder(Guards):
 
     # -- called by the tape, modules, optimisers and random numbers while a recorder is at work ------------------------
 
-    def result(self, name: str, parents: Sequence[Tensor], y: Array) -> Array:
-        """Return the result of an operation, guarded if replays will change it."""
+    def computes(self, name: str, parents: Sequence[Tensor], y: Array) -> None:
+        """An operation has computed `y` from its parents, on which a replay relies."""
         made = memory(y) in self._made
         for tensor in parents:
             if memory(tensor.data) not in self._made:
@@ -158,7 +158,6 @@ class Recorder(Guards):
                 raise CaptureError(
                     f"capture: {name} is computed by NumPy here, which a replay does not repeat, {where()}"
                 )
-        return y
 
     def reads(self, tensor: Tensor) -> None:
         """A replay relies on the memory of a tensor, if it makes no other."""

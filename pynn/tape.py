@@ -158,7 +158,7 @@ def _record(
 ) -> Tensor:
     """What `record` does, without a look at what is given: for pynn's own operations."""
     if observers and mode.recorder is not None:
-        y = mode.recorder.result(name, parents, y)
+        mode.recorder.computes(name, parents, y)
     out = _new(Tensor)  # without __init__: `y` needs no conversion
     out.data = y
     out._grad = out._node = None

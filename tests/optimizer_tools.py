@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import pynn
 from pynn import nn, optim
 
 SHAPES = [(4, 3), (4,), (), (2, 3, 2, 2)]
@@ -42,3 +43,19 @@ OPTIMIZERS = {
     "adadelta options": (optim.Adadelta, {"lr": 0.5, "rho": 0.8, "eps": 1e-3, "weight_decay": 0.02}),
 }  # fmt: skip
 each_optimizer = pytest.mark.parametrize(("kind", "options"), OPTIMIZERS.values(), ids=OPTIMIZERS)
+
+
+class HeavyBall(optim.Optimizer):
+    """An optimiser as users write it, that remembers something."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    def step(self):
+        with pynn.no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    state = self.state.setdefault(p, {"velocity": np.zeros_like(p.data), "steps": 0})
+                    state["velocity"] = 0.9 * state["velocity"] + p.grad
+                    state["steps"] += 1
+                    p -= group["lr"] / state["steps"] * state["velocity"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from checkpoint_tools import child, contents, edited, epochs_of, position_of, state_of
 from checkpointed_run import go_on, make
+from optimizer_tools import HeavyBall
 
 import pynn
 from pynn import nn, optim
@@ -311,28 +312,12 @@ def test_two_trainings_in_one_folder_leave_each_others_files_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last.safetensors"]
 
 
-class SignSGD(optim.Optimizer):
-    """An optimiser as users write it: only `step`, and what it remembers."""
-
-    def __init__(self, params, lr):
-        super().__init__(params, {"lr": lr})
-
-    def step(self):
-        with pynn.no_grad():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    state = self.state.setdefault(p, {"average": np.zeros_like(p.data), "steps": 0})
-                    state["average"] = 0.9 * state["average"] + p.grad
-                    state["steps"] += 1
-                    p -= group["lr"] / state["steps"] * np.sign(state["average"])
-
-
 def test_an_optimiser_of_ones_own_goes_on(tmp_path):
     def train(epochs, **options):
         pynn.seed(0)
         model = nn.Linear(2, 2)
         loader = DataLoader(np.eye(2, dtype=np.float32), np.arange(2), batch_size=1, shuffle=True)
-        trainer = Trainer(model, nn.CrossEntropyLoss(), SignSGD(model.parameters(), lr=0.1), verbose=False)
+        trainer = Trainer(model, nn.CrossEntropyLoss(), HeavyBall(model.parameters(), lr=0.1), verbose=False)
         trainer.fit(loader, epochs, **options)
         return model.weight.tolist()
 

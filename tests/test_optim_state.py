@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from optimizer_tools import each_optimizer, parameters, take_step
+from optimizer_tools import HeavyBall, each_optimizer, parameters, take_step
 
-import pynn
 from pynn import nn, optim
 
 
@@ -50,22 +49,6 @@ def test_state_that_only_some_options_need_travels_too():
     del state["state"][3]["square_avg"]
     with pytest.raises(ValueError, match=r"parameter 3 has state .*needs \['square_avg'\]"):
         plain.load_state_dict(state)
-
-
-class HeavyBall(optim.Optimizer):
-    """An optimiser as users write it, that remembers something."""
-
-    def __init__(self, params, lr):
-        super().__init__(params, {"lr": lr})
-
-    def step(self):
-        with pynn.no_grad():
-            for group in self.param_groups:
-                for p in group["params"]:
-                    state = self.state.setdefault(p, {"velocity": np.zeros_like(p.data), "steps": 0})
-                    state["velocity"] = 0.9 * state["velocity"] + p.grad
-                    state["steps"] += 1
-                    p -= group["lr"] / state["steps"] * state["velocity"]
 
 
 def test_what_ones_own_optimiser_remembers_travels_too():
