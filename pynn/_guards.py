@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Any
 
 from pynn import _core
@@ -122,9 +122,12 @@ class Guards:
         return tuple(attributes), tuple(entries), tuple(items), tuple(itertools.chain(*self.conditions))
 
 
-def _attributes(modules: Iterable[tuple[Module, tuple[Any, ...]]]) -> Iterator[Any]:
+def _attributes(modules: Iterable[tuple[Module, tuple[Any, ...]]]) -> list[Any]:
     """The attributes of modules and what they are compared with, one after the other, as the core takes them."""
-    return itertools.chain.from_iterable((vars(module), values) for module, values in modules)
+    found: list[Any] = []
+    for module, values in modules:
+        found += vars(module), values
+    return found
 
 
 def _unchanged(modules: Iterable[tuple[Module, tuple[Any, ...]]]) -> bool:
